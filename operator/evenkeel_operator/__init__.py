@@ -1,0 +1,14 @@
+"""The operator: a ModelDeployment becomes pods that serve it.
+
+Snapshot in, plan out, apply at the edge. Five floors, each importing only what stands below it:
+
+    __main__, cli      flags, logging, the process; the commands people type
+    control/           events become plans: watch (kopf), cache, work queue, controller
+    world/             one thin module per neighbour: the cluster, the Lease, health, metrics
+    decide/            pure: plan(snapshot, now) and what it is made of; no clock, no I/O
+    api/               the resource: spec, status, the CRD's schema
+
+The path of one change: `control/watch.py` puts the object into the cache and its key into the queue; a worker takes
+the key; `decide/snapshot.py` freezes what is known; `decide/plan.py` returns children to apply, children to delete,
+one status, events and when to look again; `world/cluster.py` applies them in that order.
+"""
