@@ -1,0 +1,40 @@
+"""What can a plan ask for? The values that leave `decide/`, carried out by `world/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evenkeel_operator.api.modeldeployment import Object
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """One object in the ModelDeployment's namespace."""
+
+    api_version: str
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One Kubernetes Event about the ModelDeployment; `type` is Normal or Warning."""
+
+    type: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What shall be done, in this order: apply, delete, write the status, then tell.
+
+    `apply` holds whole objects for server-side apply; one that already is as asked for costs no request. `status` is
+    the whole status. `look_again_after_s` is None when only a change can make a difference.
+    """
+
+    apply: tuple[Object, ...]
+    delete: tuple[Ref, ...]
+    status: Object
+    events: tuple[Event, ...] = ()
+    look_again_after_s: float | None = None

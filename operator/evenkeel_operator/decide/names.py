@@ -1,0 +1,82 @@
+"""What is everything called: labels, children, reasons?"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+
+from evenkeel_operator.api.modeldeployment import GROUP, Spec
+
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+MANAGED_BY = "evenkeel"
+DEPLOYMENT_LABEL = f"{GROUP}/modeldeployment"
+REVISION_LABEL = f"{GROUP}/revision"
+ROLE_LABEL = f"{GROUP}/role"
+SERVE_ROLE = "serve"
+PREPARE_ROLE = "prepare"
+ATTEMPT_ANNOTATION = f"{GROUP}/attempt"
+PREPARED_ANNOTATION = f"{GROUP}/prepared"
+
+FIELD_MANAGER = "evenkeel"
+STATUS_FIELD_MANAGER = "evenkeel-status"
+
+
+class Reason(enum.StrEnum):
+    """The word in the REASON column: what a ModelDeployment is doing, or why it cannot."""
+
+    # All is well.
+    SERVING = "Serving"
+    SCALED_TO_ZERO = "ScaledToZero"
+    # On the way.
+    PREPARING = "Preparing"
+    STARTING = "Starting"
+    ROLLING_OUT = "RollingOut"
+    SCALING = "Scaling"
+    # Waiting for a person or a GPU.
+    ROLLOUT_PAUSED = "RolloutPaused"
+    ROLLOUT_BLOCKED_NO_GPU = "RolloutBlockedNoGPU"
+    RUNTIME_OUTDATED = "RuntimeOutdated"
+    # Failures that Kubernetes tells; those of the runtime's own are `contract.Reason`.
+    UNSCHEDULABLE = "Unschedulable"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CRASH_LOOPING = "CrashLooping"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    NO_REPLICA = "NoReplica"
+
+
+def revision_name(deployment: str, spec: Spec) -> str:
+    """Return the name of the revision that `spec` asks for: the same spec always gives the same name.
+
+    Only what decides the pods counts (`revision_spec`), and only what differs from a default, so that a field that a
+    later version adds changes no name and restarts no pod.
+    """
+    canonical = json.dumps(revision_spec(spec), sort_keys=True, separators=(",", ":"))
+    return f"{deployment}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+
+
+def revision_spec(spec: Spec) -> dict[str, object]:
+    """Return the part of `spec` that decides what the pods are, as JSON, without defaults."""
+    return spec.model_dump(
+        mode="json", by_alias=True, exclude_defaults=True, include={"model", "gpu", "runtime", "pod"}
+    )
+
+
+def prepare_job_name(revision: str, attempt: int) -> str:
+    """Return the name of the Job that prepares `revision` for the `attempt`-th time, counted from 1."""
+    return f"{revision}-prepare-{attempt}"
+
+
+def labels(deployment: str, revision: str | None = None, role: str | None = None) -> dict[str, str]:
+    """Return the labels of a child of `deployment`."""
+    found = {MANAGED_BY_LABEL: MANAGED_BY, DEPLOYMENT_LABEL: deployment}
+    if revision is not None:
+        found[REVISION_LABEL] = revision
+    if role is not None:
+        found[ROLE_LABEL] = role
+    return found
+
+
+def replica_selector(deployment: str) -> dict[str, str]:
+    """Return the labels that select every replica of `deployment`, of whatever revision."""
+    return {DEPLOYMENT_LABEL: deployment, ROLE_LABEL: SERVE_ROLE}

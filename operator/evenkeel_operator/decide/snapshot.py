@@ -1,0 +1,280 @@
+"""What is known at this moment?
+
+`freeze` turns the objects of one ModelDeployment, as the cache holds them, into frozen values; nothing below looks
+anywhere else. What is not known is `NoSignal`, never zero.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from evenkeel_operator.api.modeldeployment import Object, Spec, Status
+from evenkeel_operator.decide import failures, names
+from evenkeel_operator.decide.failures import Failure
+from evenkeel_runtime import contract
+
+
+class NoSignal(enum.Enum):
+    """A measurement that does not exist. It is a value of its own: it equals no number and never reads as zero."""
+
+    NO_SIGNAL = "NoSignal"
+
+    def __repr__(self) -> str:
+        return "NoSignal"
+
+
+NO_SIGNAL = NoSignal.NO_SIGNAL
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What the operator's settings decide about new revisions."""
+
+    runtime_image: str
+    image_pull_policy: str = "IfNotPresent"
+    drain_delay_s: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGpus:
+    """One node's extended resources: what it offers, what the pods bound to it have asked for.
+
+    `schedulable` is false for a node that is cordoned or not ready.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    taints: tuple[Mapping[str, str], ...]
+    allocatable: Mapping[str, int]
+    requested: Mapping[str, int]
+    schedulable: bool = True
+
+
+Fleet = tuple[NodeGpus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Warning:
+    """A Kubernetes Event of type Warning about a child: the only place where a Job says that it may not create its pod."""
+
+    kind: str
+    name: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One pod that serves, or is about to. `node` is None while it is not bound."""
+
+    name: str
+    revision: str
+    node: str | None
+    ready: bool
+    terminating: bool
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSet:
+    """One revision's ReplicaSet: `replicas` asked for, `observed_replicas` that its controller counts."""
+
+    revision: str
+    replicas: int
+    observed_replicas: int
+    template: Object
+    prepared: contract.Prepared | None
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of a revision's prepare Job.
+
+    `report` is None while it runs; a Job that ended and left no readable report has a Failure and no report.
+    """
+
+    name: str
+    revision: str
+    number: int
+    finished_at: datetime | None
+    report: contract.Prepared | None
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A ControllerRevision: what the pods of this revision run, resolved once and kept."""
+
+    name: str
+    number: int
+    spec: Mapping[str, Any]
+    prepared: contract.Prepared
+    runtime_image: str
+    template: Object
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that one plan may know."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    spec: Spec
+    status: Status
+    revisions: tuple[Revision, ...]
+    replica_sets: tuple[ReplicaSet, ...]
+    attempts: tuple[Attempt, ...]
+    replicas: tuple[Replica, ...]
+    fleet: Fleet | NoSignal
+    defaults: Defaults
+
+    def revision(self, name: str) -> Revision | None:
+        """Return the revision called `name`, or None."""
+        return next((r for r in self.revisions if r.name == name), None)
+
+    def replica_set(self, revision: str) -> ReplicaSet | None:
+        """Return the ReplicaSet of `revision`, or None."""
+        return next((r for r in self.replica_sets if r.revision == revision), None)
+
+    def live(self, revision: str) -> tuple[Replica, ...]:
+        """Return the replicas of `revision` that are not on their way out."""
+        return tuple(r for r in self.replicas if r.revision == revision and not r.terminating)
+
+
+def freeze(
+    *,
+    deployment: Object,
+    children: Iterable[Object],
+    warnings: Iterable[Warning] = (),
+    fleet: Fleet | NoSignal = NO_SIGNAL,
+    defaults: Defaults,
+) -> Snapshot:
+    """Return what is known about `deployment`.
+
+    `children` are its ControllerRevisions, ReplicaSets, Jobs and pods in any order; others are passed over. Raises
+    pydantic.ValidationError when the stored spec cannot be read.
+    """
+    metadata = deployment["metadata"]
+    by_kind: dict[str, list[Object]] = {}
+    for child in children:
+        by_kind.setdefault(child["kind"], []).append(child)
+    pods = by_kind.get("Pod", [])
+    told = {(w.kind, w.name): w for w in warnings}
+    return Snapshot(
+        name=metadata["name"],
+        namespace=metadata["namespace"],
+        uid=metadata["uid"],
+        generation=metadata["generation"],
+        spec=Spec.model_validate(deployment["spec"]),
+        status=Status.model_validate(deployment.get("status") or {}),
+        revisions=tuple(
+            sorted((_revision(o) for o in by_kind.get("ControllerRevision", [])), key=lambda r: r.number)
+        ),
+        replica_sets=tuple(_replica_set(o, told) for o in by_kind.get("ReplicaSet", [])),
+        attempts=tuple(_attempt(o, pods, told) for o in by_kind.get("Job", [])),
+        replicas=tuple(_replica(o) for o in pods if _is_live_replica(o)),
+        fleet=fleet,
+        defaults=defaults,
+    )
+
+
+def _label(obj: Object, key: str) -> str:
+    return str((obj["metadata"].get("labels") or {}).get(key, ""))
+
+
+def _is_live_replica(pod: Object) -> bool:
+    # A pod in phase Failed or Succeeded (evicted, refused by the kubelet) holds nothing and is replaced by its ReplicaSet.
+    phase = (pod.get("status") or {}).get("phase")
+    return _label(pod, names.ROLE_LABEL) == names.SERVE_ROLE and phase not in ("Failed", "Succeeded")
+
+
+def _replica(pod: Object) -> Replica:
+    status = pod.get("status") or {}
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
+    return Replica(
+        name=pod["metadata"]["name"],
+        revision=_label(pod, names.REVISION_LABEL),
+        node=pod["spec"].get("nodeName"),
+        ready=ready,
+        terminating="deletionTimestamp" in pod["metadata"],
+        failure=None if ready else failures.of_pod(pod),
+    )
+
+
+def _replica_set(obj: Object, warnings: Mapping[tuple[str, str], Warning]) -> ReplicaSet:
+    status = obj.get("status") or {}
+    failure = None
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            failure = failures.of_creation(condition.get("message", ""))
+    annotation = (obj["metadata"].get("annotations") or {}).get(names.PREPARED_ANNOTATION, "")
+    report = contract.decode(annotation)
+    return ReplicaSet(
+        revision=_label(obj, names.REVISION_LABEL),
+        replicas=int(obj["spec"].get("replicas", 1)),
+        observed_replicas=int(status.get("replicas", 0)),
+        template=obj["spec"]["template"],
+        prepared=report if isinstance(report, contract.Prepared) else None,
+        failure=failure,
+    )
+
+
+def _attempt(job: Object, pods: Iterable[Object], warnings: Mapping[tuple[str, str], Warning]) -> Attempt:
+    name = job["metadata"]["name"]
+    own = [p for p in pods if any(o["uid"] == job["metadata"]["uid"] for o in _owners(p))]
+    report: contract.Prepared | None = None
+    failure: Failure | None = None
+    for pod in own:
+        match failures.report_of(pod):
+            case contract.Prepared() as prepared:
+                report = prepared
+            case _:
+                failure = failures.of_pod(pod) or failure
+    finished_at = None
+    for condition in (job.get("status") or {}).get("conditions") or ():
+        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
+            finished_at = parse_time(condition["lastTransitionTime"])
+            if report is None and failure is None:
+                failure = failures.no_report(condition.get("message", ""))
+    if not own and finished_at is None and (told := warnings.get(("Job", name))) is not None:
+        failure = failures.of_creation(told.message)
+    return Attempt(
+        name=name,
+        revision=_label(job, names.REVISION_LABEL),
+        number=int((job["metadata"].get("annotations") or {}).get(names.ATTEMPT_ANNOTATION, "1")),
+        finished_at=finished_at,
+        report=report if finished_at is not None else None,
+        failure=None if report is not None else failure,
+    )
+
+
+def _owners(obj: Object) -> list[Object]:
+    return obj["metadata"].get("ownerReferences") or []
+
+
+def _revision(obj: Object) -> Revision:
+    data = obj["data"]
+    prepared = contract.decode(json.dumps(data["model"]))
+    if not isinstance(prepared, contract.Prepared):
+        raise ValueError(f"ControllerRevision {obj['metadata']['name']}: data.model is not a prepare report")
+    return Revision(
+        name=obj["metadata"]["name"],
+        number=int(obj["revision"]),
+        spec=data["spec"],
+        prepared=prepared,
+        runtime_image=data["runtimeImage"],
+        template=data["template"],
+    )
+
+
+def parse_time(text: str) -> datetime:
+    """Return the moment that a Kubernetes timestamp names, aware, in UTC."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
