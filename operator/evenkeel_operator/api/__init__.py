@@ -1,1 +1,1 @@
-"""The resource `modeldeployments.evenkeel.dev`: what a user may write, what the operator answers, the CRD made from both."""
+"""The resource `modeldeployments.evenkeel.dev`: what may be written, what is answered, and the CRD."""

@@ -1,46 +1,36 @@
 """What may a ModelDeployment say, and what does its status answer?
 
-The docstrings of the fields are the descriptions that `kubectl explain` prints; the CRD is generated from this file
-(`crd.py`). Stored objects are read leniently (`extra="ignore"`): strictness belongs to the API server, and an older
-operator must be able to read an object written under a newer CRD.
+The docstrings of the fields are the descriptions that `kubectl explain` prints; `crd.py` makes the CRD from
+this file and from the rules in `rules.py`. Stored objects are read leniently (`extra="ignore"`): strictness
+belongs to the API server, and an older operator must be able to read an object written under a newer CRD.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+from evenkeel_operator.api import rules
+from evenkeel_operator.api.core import (
+    ATOMIC,
+    SET,
+    EnvVar,
+    LocalObjectReference,
+    Name,
+    OpaqueObject,
+    Quantity,
+    Toleration,
+    map_by,
+)
+from evenkeel_operator.api.core import Object as Object
+from evenkeel_operator.api.rules import NATIVE_FORMATS as NATIVE_FORMATS
 
 GROUP = "evenkeel.dev"
 VERSION = "v1alpha1"
 KIND = "ModelDeployment"
 PLURAL = "modeldeployments"
-
-NATIVE_FORMATS = frozenset({"TorchScript"})
-"""Formats that run the author's code: allowed with `allowNativeCode` and a pinned `sha256` only."""
-
-Object = dict[str, Any]
-"""A Kubernetes object as the API server sends it."""
-
-Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-
-Quantity = Annotated[
-    str | int,
-    WithJsonSchema(
-        {
-            "x-kubernetes-int-or-string": True,
-            "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$",
-            "maxLength": 32,
-        }
-    ),
-]
-"""A Kubernetes quantity; never negative."""
-
-OpaqueObject = Annotated[
-    Object, WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
-]
-"""A core/v1 structure that goes into the pod as it is and is judged by the API server there."""
 
 
 class Model(BaseModel):
@@ -58,16 +48,21 @@ class Model(BaseModel):
 class ModelSource(Model):
     """Where the model is and how far it is trusted."""
 
-    uri: str = Field(min_length=7, max_length=2048)
+    model_config = ConfigDict(json_schema_extra=rules.MODEL)
+
+    uri: str = Field(min_length=7, max_length=2048, json_schema_extra=rules.URI)
     """Address of the model file: pvc://CLAIM/PATH, s3://BUCKET/KEY or https://HOST/PATH."""
     format: Literal["Auto", "TorchExport", "TorchScript"] = "Auto"
     """Format of the file. Auto recognises it from its content, not from its name."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", max_length=64)
-    """SHA-256 of the file, 64 lowercase hex digits. Verified before any parser sees a byte; required where the format runs native code."""
+    """SHA-256 of the file, 64 lowercase hex digits. Verified before any parser sees a byte; required where
+    the format runs native code."""
     allow_native_code: bool = False
     """Allow formats that run the author's code (TorchScript). Needs sha256."""
     secret_name: Name | None = None
-    """Secret with the credentials of an s3:// address (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally AWS_ENDPOINT_URL, AWS_REGION, AWS_SESSION_TOKEN) or an https:// address (HTTP_BEARER_TOKEN, or HTTP_USERNAME and HTTP_PASSWORD)."""
+    """Secret with the credentials of an s3:// address (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
+    optionally AWS_ENDPOINT_URL, AWS_REGION, AWS_SESSION_TOKEN) or an https:// address (HTTP_BEARER_TOKEN, or
+    HTTP_USERNAME and HTTP_PASSWORD)."""
 
 
 class Gpu(Model):
@@ -79,12 +74,14 @@ class Gpu(Model):
         default="nvidia.com/gpu",
         max_length=253,
         pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+        json_schema_extra=rules.RESOURCE_NAME,
     )
     """Extended resource to ask for, for example nvidia.com/gpu, nvidia.com/mig-1g.10gb or amd.com/gpu."""
     products: tuple[Annotated[str, Field(min_length=1, max_length=63)], ...] = Field(
-        default=(), max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"}
+        default=(), max_length=32, json_schema_extra=SET
     )
-    """GPU products to run on, any of them, as the node label nvidia.com/gpu.product names them. Empty: any."""
+    """GPU products to run on, any of them, as the node label nvidia.com/gpu.product names them. Empty: any of
+    all."""
     min_memory: Quantity | None = None
     """Least memory of one GPU, compared with the node label nvidia.com/gpu.memory."""
 
@@ -101,22 +98,21 @@ class Rollout(Model):
 class Resources(Model):
     """CPU and memory of the serving container, as in core/v1. GPUs are asked for under spec.gpu."""
 
-    requests: dict[str, Quantity] = Field(default={}, max_length=16)
+    requests: dict[str, Quantity] = Field(default={}, max_length=8, json_schema_extra=rules.CORE_RESOURCES)
     """Least resources, by name."""
-    limits: dict[str, Quantity] = Field(default={}, max_length=16)
+    limits: dict[str, Quantity] = Field(default={}, max_length=8, json_schema_extra=rules.CORE_RESOURCES)
     """Most resources, by name."""
 
 
 class Runtime(Model):
     """The server inside the pods."""
 
-    image: str | None = Field(default=None, min_length=1, max_length=512)
-    """Image of another server that speaks the Open Inference Protocol on port 8080. It finds the verified model under EVENKEEL_MODEL_PATH. Absent: Evenkeel's bundled PyTorch runtime."""
+    image: str | None = Field(default=None, min_length=1, max_length=512, pattern=r"^\S+$")
+    """Image of another server that speaks the Open Inference Protocol on port 8080. It finds the verified
+    model under EVENKEEL_MODEL_PATH. Absent: Evenkeel's bundled PyTorch runtime."""
     resources: Resources = Resources()
     """Resources of the serving container."""
-    env: tuple[OpaqueObject, ...] = Field(
-        default=(), max_length=128, json_schema_extra={"x-kubernetes-list-type": "atomic"}
-    )
+    env: tuple[EnvVar, ...] = Field(default=(), max_length=128, json_schema_extra=map_by("name"))
     """Environment of the serving container, as core/v1 EnvVar."""
 
 
@@ -125,32 +121,35 @@ class PodOptions(Model):
 
     node_selector: dict[str, Annotated[str, Field(max_length=63)]] = Field(default={}, max_length=32)
     """Node labels the replicas need."""
-    tolerations: tuple[OpaqueObject, ...] = Field(
-        default=(), max_length=32, json_schema_extra={"x-kubernetes-list-type": "atomic"}
-    )
+    tolerations: tuple[Toleration, ...] = Field(default=(), max_length=32, json_schema_extra=ATOMIC)
     """Tolerations beside those for the usual GPU taints."""
     affinity: OpaqueObject | None = None
     """Affinity; what spec.gpu asks of nodes is added to it."""
     topology_spread_constraints: tuple[OpaqueObject, ...] = Field(
-        default=(), max_length=8, json_schema_extra={"x-kubernetes-list-type": "atomic"}
+        default=(), max_length=8, json_schema_extra=ATOMIC
     )
     """Spread constraints instead of the default, which spreads replicas over nodes where it can."""
     priority_class_name: Name | None = None
     """PriorityClass of the replicas."""
     service_account_name: Name | None = None
     """ServiceAccount of the replicas; its token is not mounted."""
-    image_pull_secrets: tuple[OpaqueObject, ...] = Field(
-        default=(), max_length=8, json_schema_extra={"x-kubernetes-list-type": "atomic"}
+    image_pull_secrets: tuple[LocalObjectReference, ...] = Field(
+        default=(), max_length=8, json_schema_extra=map_by("name")
     )
     """Secrets to pull the runtime's image with."""
     runtime_class_name: Name | None = None
     """RuntimeClass of the replicas, for example nvidia."""
     termination_grace_period_seconds: int = Field(default=60, ge=15, le=3600)
     """Seconds a replica has to answer what it has admitted after it is told to stop."""
-    labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(default={}, max_length=32)
+    labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
+        default={}, max_length=32, json_schema_extra=rules.POD_METADATA
+    )
     """Further labels of the pods."""
-    annotations: dict[str, Annotated[str, Field(max_length=4096)]] = Field(default={}, max_length=32)
-    """Further annotations of the pods. A changed value makes a new revision: the way to restart, or to adopt new bytes under an old address."""
+    annotations: dict[str, Annotated[str, Field(max_length=4096)]] = Field(
+        default={}, max_length=32, json_schema_extra=rules.POD_METADATA
+    )
+    """Further annotations of the pods. A changed value makes a new revision: the way to restart, or to adopt
+    new bytes under an old address."""
 
 
 class Spec(Model):
@@ -177,7 +176,7 @@ class TensorStatus(Model):
     """Name in the Open Inference Protocol."""
     datatype: str
     """Datatype in the Open Inference Protocol, for example FP32."""
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] = Field(json_schema_extra=ATOMIC)
     """Shape; -1 where a dimension is free."""
 
 
@@ -190,9 +189,9 @@ class ModelStatus(Model):
     """Digest of its bytes: sha256:<hex>."""
     format: str
     """Format that was found."""
-    inputs: tuple[TensorStatus, ...] = ()
+    inputs: tuple[TensorStatus, ...] = Field(default=(), json_schema_extra=ATOMIC)
     """Inputs of the model."""
-    outputs: tuple[TensorStatus, ...] = ()
+    outputs: tuple[TensorStatus, ...] = Field(default=(), json_schema_extra=ATOMIC)
     """Outputs of the model."""
 
 
@@ -202,7 +201,8 @@ class RevisionStatus(Model):
     name: str
     """Name of its ControllerRevision and its ReplicaSet."""
     role: Literal["Target", "Stable", "Old"]
-    """Target is what the spec asks for, Stable the last one that was in full service, Old any other that still has replicas."""
+    """Target is what the spec asks for, Stable the last one that was in full service, Old any other that
+    still has replicas."""
     replicas: int
     """Replicas that exist."""
     ready_replicas: int
@@ -212,17 +212,17 @@ class RevisionStatus(Model):
 class Condition(Model):
     """One condition, as in meta/v1."""
 
-    type: str
+    type: str = Field(max_length=316)
     """Type of the condition."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     observed_generation: int | None = None
     """Generation of the spec it was judged on."""
-    last_transition_time: str
+    last_transition_time: str = Field(json_schema_extra={"format": "date-time"})
     """When the status last changed."""
-    reason: str
+    reason: str = Field(min_length=1, max_length=1024)
     """One word for the cause."""
-    message: str
+    message: str = Field(max_length=32768)
     """What it means and what to do."""
 
 
@@ -243,7 +243,7 @@ class Status(Model):
     """The model in service."""
     stable_revision: str | None = None
     """The last revision that was in full service."""
-    revisions: tuple[RevisionStatus, ...] | None = None
+    revisions: tuple[RevisionStatus, ...] | None = Field(default=None, json_schema_extra=map_by("name"))
     """Revisions that have replicas or are about to."""
-    conditions: tuple[Condition, ...] | None = None
+    conditions: tuple[Condition, ...] | None = Field(default=None, json_schema_extra=map_by("type"))
     """Ready, Reconciling and Stalled as kstatus reads them; Available; RuntimeOutdated where it holds."""

@@ -1,0 +1,126 @@
+"""Which structures of core/v1 does the resource carry, and how much of them is judged before a pod exists?
+
+Small ones are spelled out, so that a misspelt key is refused where it is written. Large ones are opaque:
+spelling them out costs hundreds of kilobytes of schema and falls behind Kubernetes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, WithJsonSchema
+
+from evenkeel_operator.api import rules
+
+Object = dict[str, Any]
+"""A Kubernetes object as the API server sends it."""
+
+Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+
+Quantity = Annotated[
+    str | int,
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$",
+            "maxLength": 32,
+            **rules.POSITIVE_QUANTITY,
+        }
+    ),
+]
+"""A Kubernetes quantity; always more than zero."""
+
+OpaqueObject = Annotated[
+    Object, WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
+]
+"""A core/v1 structure that goes into the pod as it is and is judged by the API server there."""
+
+EnvVar = Annotated[
+    Object,
+    WithJsonSchema(
+        {
+            "type": "object",
+            "required": ["name"],
+            "properties": {
+                "name": {
+                    "type": "string",
+                    "description": "Name of the variable; EVENKEEL_ is the operator's prefix.",
+                    "pattern": "^[-._a-zA-Z][-._a-zA-Z0-9]*$",
+                    "maxLength": 253,
+                },
+                "value": {
+                    "type": "string",
+                    "description": "Value; $(NAME) stands for an earlier variable. Quote a number.",
+                    "maxLength": 32768,
+                },
+                "valueFrom": {
+                    "type": "object",
+                    "description": "Where the value comes from, as in core/v1 EnvVarSource.",
+                    "x-kubernetes-preserve-unknown-fields": True,
+                },
+            },
+            **rules.ENV,
+        }
+    ),
+]
+"""A core/v1 EnvVar."""
+
+Toleration = Annotated[
+    Object,
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {
+                "key": {
+                    "type": "string",
+                    "description": "Key of the taint; absent: every key.",
+                    "maxLength": 316,
+                },
+                "operator": {
+                    "type": "string",
+                    "description": "How value is compared, for example Equal or Exists.",
+                    "maxLength": 32,
+                },
+                "value": {"type": "string", "description": "Value of the taint.", "maxLength": 63},
+                "effect": {
+                    "type": "string",
+                    "description": "Effect of the taint; absent: every effect.",
+                    "enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"],
+                },
+                "tolerationSeconds": {
+                    "type": "integer",
+                    "format": "int64",
+                    "description": "How long a NoExecute taint is tolerated; absent: for ever.",
+                },
+            },
+        }
+    ),
+]
+"""A core/v1 Toleration."""
+
+LocalObjectReference = Annotated[
+    Object,
+    WithJsonSchema(
+        {
+            "type": "object",
+            "required": ["name"],
+            "properties": {
+                "name": {
+                    "type": "string",
+                    "description": "Name of the Secret, in the ModelDeployment's namespace.",
+                    "minLength": 1,
+                    "maxLength": 253,
+                }
+            },
+        }
+    ),
+]
+"""A core/v1 LocalObjectReference."""
+
+ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
+SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
+
+
+def map_by(key: str) -> dict[str, Any]:
+    """Return the schema extras of a list whose entries `key` tells apart, so that appliers can share it."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}

@@ -1,0 +1,153 @@
+"""Which specs does the API server refuse that no single field's bounds describe, and what does the refusal
+advise?
+
+Every rule is CEL, evaluated by the API server on create and update; its message names the way out. The cost
+of a rule is estimated from the bounds of what it reads, so each list, map and string here is bounded where it
+is declared (`modeldeployment.py`). A key of a map has no bound of its own: read keys with `startsWith` and
+`contains`, never with `matches`, whose estimate grows with both sides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+NATIVE_FORMATS = frozenset({"TorchScript"})
+"""Formats that run the author's code: allowed with `allowNativeCode` and a pinned `sha256` only."""
+
+MAX_NAME_LENGTH = 40
+"""Leaves room in a 63-character label value for what the names of revisions and Jobs append."""
+
+Rules = dict[str, Any]
+"""Schema extras that hold `x-kubernetes-validations`."""
+
+
+def rules(*validations: dict[str, str], **extras: Any) -> Rules:
+    """Return the schema extras that carry `validations`, and `extras` beside them."""
+    return {"x-kubernetes-validations": list(validations), **extras}
+
+
+def must(rule: str, message: str, field: str = "", reason: str = "FieldValueInvalid") -> dict[str, str]:
+    """Return one rule; `field` is a path below the node that carries it, such as `.sha256`."""
+    validation = {"rule": rule, "message": message, "reason": reason}
+    if field:
+        validation["fieldPath"] = field
+    return validation
+
+
+_NATIVE = "self.format in [" + ", ".join(f"'{name}'" for name in sorted(NATIVE_FORMATS)) + "]"
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?)(:[0-9]{1,5})?"
+
+URI = rules(
+    must(
+        "self.startsWith('pvc://') || self.startsWith('s3://') || self.startsWith('https://')",
+        "must start with pvc://, s3:// or https://, for example pvc://models/digits.pt2",
+    ),
+    must(
+        "!self.startsWith('pvc://') || self.matches(r'^pvc://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[^/]')",
+        "must be pvc://CLAIM/PATH: the name of a PersistentVolumeClaim in this namespace and a file on it",
+    ),
+    must(
+        "!self.startsWith('s3://') || self.matches(r'^s3://[A-Za-z0-9][-A-Za-z0-9._]{1,61}[A-Za-z0-9]/[^/]')",
+        "must be s3://BUCKET/KEY; name another endpoint with AWS_ENDPOINT_URL in the Secret of secretName",
+    ),
+    must(
+        f"!self.startsWith('https://') || self.matches(r'^https://([^/]*@)?{_HOST}/[^ ]+$')",
+        "must be https://HOST/PATH without spaces; percent-encode them",
+    ),
+    must(
+        "!self.matches(r'^https://[^/]*@')",
+        "must not carry a user name or password: put HTTP_USERNAME and HTTP_PASSWORD into a Secret and "
+        "name it in secretName",
+        reason="FieldValueForbidden",
+    ),
+    must(
+        "!self.matches(r'/[.][.](/|$)')",
+        "must not contain .. as a part of the path: write the path without it",
+    ),
+    must("!self.endsWith('/')", "must name a file: leave out the / at the end"),
+    must(r"!self.matches(r'[\x00-\x1f\x7f]')", "must not contain control characters or line breaks"),
+)
+
+MODEL = rules(
+    must(
+        f"!({_NATIVE}) || self.allowNativeCode",
+        "must be true for this format, which runs code of the model's author; better export the model as "
+        "TorchExport (torch.export.save), which does not",
+        ".allowNativeCode",
+        "FieldValueRequired",
+    ),
+    must(
+        f"!(self.allowNativeCode || {_NATIVE}) || has(self.sha256)",
+        "is required where a model may run code of its author: give the 64 hex digits that sha256sum prints "
+        "for the file",
+        ".sha256",
+        "FieldValueRequired",
+    ),
+    must(
+        "!has(self.secretName) || self.uri.startsWith('s3://') || self.uri.startsWith('https://')",
+        "is for s3:// and https:// addresses: leave it out, or move the model to one",
+        ".secretName",
+        "FieldValueForbidden",
+    ),
+)
+
+RESOURCE_NAME = rules(
+    must(
+        "!self.contains('kubernetes.io/') && !self.startsWith('requests.')",
+        "must be an extended resource that a device plugin offers, such as nvidia.com/gpu: the domain "
+        "kubernetes.io and the prefix requests. are Kubernetes' own",
+    )
+)
+
+POSITIVE_QUANTITY = rules(
+    must(
+        "type(self) == int ? self > 0 : quantity(self).isGreaterThan(quantity('0'))",
+        "must be more than 0, such as 500m, 4 or 16Gi; leave it out to ask for nothing",
+    )
+)
+
+CORE_RESOURCES = rules(
+    must(
+        "self.all(name, !name.contains('/'))",
+        "must not hold GPUs or other extended resources: ask for them with "
+        "spec.gpu.resourceName and spec.gpu.count",
+        reason="FieldValueForbidden",
+    )
+)
+
+ENV = rules(
+    must(
+        "!self.name.startsWith('EVENKEEL_')",
+        "must not start with EVENKEEL_: these names are the operator's; what they say is decided in "
+        "spec.model and spec.pod",
+        ".name",
+        "FieldValueForbidden",
+    ),
+    must(
+        "!(has(self.value) && has(self.valueFrom))",
+        "must not stand beside value: keep one of the two",
+        ".valueFrom",
+        "FieldValueForbidden",
+    ),
+)
+
+POD_METADATA = rules(
+    must(
+        "self.all(key, !key.startsWith('evenkeel.dev/'))",
+        "must not have keys that start with evenkeel.dev/: these are the operator's; choose another prefix",
+        reason="FieldValueForbidden",
+    )
+)
+
+ROOT = rules(
+    must(
+        f"self.metadata.name.size() <= {MAX_NAME_LENGTH}",
+        f"must have at most {MAX_NAME_LENGTH} characters: revisions and Jobs are named after it",
+        ".metadata.name",
+    ),
+    must(
+        "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "must start with a letter and hold lowercase letters, digits and - only: a Service is named so",
+        ".metadata.name",
+    ),
+)
