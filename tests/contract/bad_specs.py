@@ -1,0 +1,198 @@
+"""Which ModelDeployments does the API server refuse, at which field, and with which advice?
+
+Data only: `tests/cluster/test_crd.py` applies every row to a real API server. `word` is a part of the message
+that tells the reader what is wrong or what to do instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evenkeel_operator.api.modeldeployment import Object
+
+from tests.contract.specs import SHA256, env, limits, merged, minimal, model
+
+
+@dataclass(frozen=True)
+class BadSpec:
+    """A spec that is refused: what differs from the minimal one, and what the refusal has to name."""
+
+    says: str
+    spec: Object
+    field: str
+    word: str
+    name: str = "digits"
+
+    def document(self) -> Object:
+        """Return the whole ModelDeployment."""
+        return merged(minimal(self.name), {"spec": self.spec})
+
+
+def _uri(says: str, uri: str, word: str) -> BadSpec:
+    return BadSpec(says, {"model": {"uri": uri}}, "spec.model.uri", word)
+
+
+def _pod(says: str, part: Object, field: str, word: str) -> BadSpec:
+    return BadSpec(says, {"pod": part}, f"spec.pod.{field}", word)
+
+
+BAD = (
+    # Where the model is.
+    BadSpec("no model", {"model": None}, "spec.model", "Required value"),
+    BadSpec("no address", {"model": {"uri": None, "format": "Auto"}}, "spec.model.uri", "Required value"),
+    _uri("a scheme of this machine", "file:///models/digits.pt2", "pvc://models/digits.pt2"),
+    _uri("a scheme that is not encrypted", "http://models.example/digits.pt2", "https://"),
+    _uri("a path without a scheme", "models/digits.pt2", "must start with pvc://"),
+    _uri("a claim without a file", "pvc://models", "pvc://CLAIM/PATH"),
+    _uri("a claim with no name", "pvc:///digits.pt2", "PersistentVolumeClaim"),
+    _uri("a claim that no claim can be named", "pvc://My_Models/digits.pt2", "PersistentVolumeClaim"),
+    _uri("a path that climbs out of the claim", "pvc://models/../../etc/passwd", ".."),
+    _uri("a path that ends in ..", "pvc://models/a/..", ".."),
+    _uri("a folder", "pvc://models/digits/", "must name a file"),
+    _uri("a bucket without a key", "s3://bucket", "s3://BUCKET/KEY"),
+    _uri("a bucket with no name", "s3:///digits.pt2", "AWS_ENDPOINT_URL"),
+    _uri("a key that climbs", "s3://bucket/a/../b", ".."),
+    _uri("a web server without a path", "https://models.example", "https://HOST/PATH"),
+    _uri("a web address with spaces", "https://models.example/my digits.pt2", "percent-encode"),
+    _uri("a user name in a web address", "https://me@models.example/digits.pt2", "secretName"),
+    _uri("a password in a web address", "https://me:word@models.example/digits.pt2", "HTTP_PASSWORD"),
+    _uri("a line break", "pvc://models/digits\n.pt2", "line breaks"),
+    _uri("an address of endless length", "pvc://models/" + "a" * 2100, "2048"),
+    # How far it is trusted.
+    BadSpec("a format that is not known", model(format="Pickle"), "spec.model.format", "TorchExport"),
+    BadSpec("a format in other letters", model(format="torchscript"), "spec.model.format", "TorchScript"),
+    BadSpec(
+        "native code that is pinned but not allowed",
+        model(format="TorchScript", sha256=SHA256),
+        "spec.model.allowNativeCode",
+        "torch.export.save",
+    ),
+    BadSpec(
+        "native code that is allowed but not pinned",
+        model(format="TorchScript", allowNativeCode=True),
+        "spec.model.sha256",
+        "sha256sum",
+    ),
+    BadSpec(
+        "native code neither allowed nor pinned",
+        model(format="TorchScript"),
+        "spec.model.sha256",
+        "sha256sum",
+    ),
+    BadSpec(
+        "native code allowed for whatever the file may be",
+        model(allowNativeCode=True),
+        "spec.model.sha256",
+        "sha256sum",
+    ),
+    BadSpec("a digest in capitals", model(sha256=SHA256.upper()), "spec.model.sha256", "[0-9a-f]{64}"),
+    BadSpec("a digest that is too short", model(sha256=SHA256[:63]), "spec.model.sha256", "[0-9a-f]{64}"),
+    BadSpec("a digest with its prefix", model(sha256=f"sha256:{SHA256}"), "spec.model.sha256", "64"),
+    BadSpec("a Secret for a claim", model(secretName="key"), "spec.model.secretName", "s3:// and https://"),
+    BadSpec(
+        "a Secret that no Secret can be named",
+        {"model": {"uri": "s3://bucket/key", "secretName": "My Key"}},
+        "spec.model.secretName",
+        "[a-z0-9]",
+    ),
+    # GPUs.
+    BadSpec(
+        "no GPU, asked for in numbers", {"gpu": {"count": 0}}, "spec.gpu.count", "greater than or equal to 1"
+    ),
+    BadSpec("half a GPU", {"gpu": {"count": 0.5}}, "spec.gpu.count", "integer"),
+    BadSpec("more GPUs than a machine has", {"gpu": {"count": 65}}, "spec.gpu.count", "64"),
+    BadSpec("CPUs as GPUs", {"gpu": {"resourceName": "cpu"}}, "spec.gpu.resourceName", "should match"),
+    BadSpec(
+        "a resource of Kubernetes' own",
+        {"gpu": {"resourceName": "kubernetes.io/gpu"}},
+        "spec.gpu.resourceName",
+        "device plugin",
+    ),
+    BadSpec("a product twice", {"gpu": {"products": ["A100", "A100"]}}, "spec.gpu.products[1]", "Duplicate"),
+    BadSpec("a product without a name", {"gpu": {"products": [""]}}, "spec.gpu.products[0]", "at least 1"),
+    BadSpec("a memory of nothing", {"gpu": {"minMemory": "0"}}, "spec.gpu.minMemory", "more than 0"),
+    BadSpec("a memory of no bytes", {"gpu": {"minMemory": 0}}, "spec.gpu.minMemory", "more than 0"),
+    BadSpec("a memory below nothing", {"gpu": {"minMemory": "-1Gi"}}, "spec.gpu.minMemory", "should match"),
+    BadSpec(
+        "a memory as people say it", {"gpu": {"minMemory": "40 GB"}}, "spec.gpu.minMemory", "should match"
+    ),
+    # How many.
+    BadSpec("fewer replicas than none", {"replicas": -1}, "spec.replicas", "greater than or equal to 0"),
+    BadSpec("replicas without end", {"replicas": 1001}, "spec.replicas", "1000"),
+    BadSpec("replicas as text", {"replicas": "3"}, "spec.replicas", "integer"),
+    BadSpec(
+        "a strategy of later days", {"rollout": {"strategy": "Canary"}}, "spec.rollout.strategy", '"Direct"'
+    ),
+    # The server.
+    BadSpec(
+        "an image with a space", {"runtime": {"image": "my image"}}, "spec.runtime.image", "should match"
+    ),
+    BadSpec(
+        "a GPU among the limits",
+        limits(**{"nvidia.com/gpu": 1}),
+        "spec.runtime.resources.limits",
+        "spec.gpu.count",
+    ),
+    BadSpec(
+        "another device among the requests",
+        {"runtime": {"resources": {"requests": {"amd.com/gpu": "1"}}}},
+        "spec.runtime.resources.requests",
+        "spec.gpu.resourceName",
+    ),
+    BadSpec("a CPU of nothing", limits(cpu="0m"), "spec.runtime.resources.limits", "more than 0"),
+    BadSpec(
+        "a memory with a typing error", limits(memory="4Gb"), "spec.runtime.resources.limits", "should match"
+    ),
+    BadSpec("a variable without a name", env({"value": "x"}), "spec.runtime.env[0].name", "Required value"),
+    BadSpec(
+        "a variable of the operator",
+        env({"name": "EVENKEEL_MODEL_PATH", "value": "/elsewhere"}),
+        "spec.runtime.env[0].name",
+        "EVENKEEL_",
+    ),
+    BadSpec("a variable with a space", env({"name": "A B"}), "spec.runtime.env[0].name", "should match"),
+    BadSpec(
+        "a variable that is a number", env({"name": "A", "value": 1}), "spec.runtime.env[0].value", "string"
+    ),
+    BadSpec("a variable twice", env({"name": "A"}, {"name": "A"}), "spec.runtime.env[1]", "Duplicate"),
+    BadSpec(
+        "a variable with two values",
+        env({"name": "A", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),
+        "spec.runtime.env[0].valueFrom",
+        "one of the two",
+    ),
+    # The pods.
+    _pod("a label of the operator", {"labels": {"evenkeel.dev/role": "serve"}}, "labels", "evenkeel.dev/"),
+    _pod(
+        "an annotation of the operator",
+        {"annotations": {"evenkeel.dev/x": ""}},
+        "annotations",
+        "another prefix",
+    ),
+    _pod("no time to finish", {"terminationGracePeriodSeconds": 1}, "terminationGracePeriodSeconds", "15"),
+    _pod(
+        "an effect that is not known",
+        {"tolerations": [{"effect": "Never"}]},
+        "tolerations[0].effect",
+        "NoExecute",
+    ),
+    _pod(
+        "a pull secret without a name",
+        {"imagePullSecrets": [{}]},
+        "imagePullSecrets[0].name",
+        "Required value",
+    ),
+    # What is misspelt is not dropped.
+    BadSpec("a misspelt field", {"replica": 3}, "spec.replica", "unknown field"),
+    BadSpec("a misspelt part of a field", {"gpu": {"counts": 2}}, "spec.gpu.counts", "unknown field"),
+    _pod(
+        "a misspelt part of a toleration",
+        {"tolerations": [{"keys": "a"}]},
+        "tolerations[0].keys",
+        "unknown field",
+    ),
+    # What it is called.
+    BadSpec("a name of 41 characters", {}, "metadata.name", "at most 40", name="d" * 41),
+    BadSpec("a name that starts with a digit", {}, "metadata.name", "start with a letter", name="3digits"),
+    BadSpec("a name with a dot", {}, "metadata.name", "lowercase letters", name="digits.v2"),
+)

@@ -1,0 +1,133 @@
+"""Which ModelDeployments are good, and what does the API server make of them?
+
+`minimal` is the smallest one; the tables here and in `bad_specs.py` say what differs from it.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+from evenkeel_operator.api.modeldeployment import GROUP, KIND, VERSION, Object
+
+SHA256 = "9f2c" * 16
+URI = "pvc://models/digits.pt2"
+
+
+@dataclass(frozen=True)
+class GoodSpec:
+    """A spec that is accepted; `stored` is what has to stand in it afterwards, by path."""
+
+    says: str
+    spec: Object
+    stored: dict[str, Any] = field(default_factory=dict)
+
+
+def minimal(name: str = "digits") -> Object:
+    """Return the smallest ModelDeployment that is accepted."""
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "metadata": {"name": name},
+        "spec": {"model": {"uri": URI}},
+    }
+
+
+def merged(base: Object, change: Object) -> Object:
+    """Return `base` with `change` merged into it: maps key by key, None removes, all else replaces."""
+    result = copy.deepcopy(base)
+    for key, value in change.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def model(**changes: Any) -> Object:
+    """Return a spec whose model differs from the minimal one by `changes`."""
+    return {"model": {"uri": URI, **changes}}
+
+
+def env(*variables: Object) -> Object:
+    """Return a change of the serving container's environment."""
+    return {"runtime": {"env": list(variables)}}
+
+
+def limits(**resources: Any) -> Object:
+    """Return a change of the serving container's limits."""
+    return {"runtime": {"resources": {"limits": resources}}}
+
+
+GOOD = (
+    GoodSpec(
+        "the minimal one, with the defaults of every part that has some",
+        model(),
+        {
+            "replicas": 1,
+            "model": {"uri": URI, "format": "Auto", "allowNativeCode": False},
+            "rollout": {"paused": False, "strategy": "Direct"},
+            "pod": {"terminationGracePeriodSeconds": 60},
+        },
+    ),
+    GoodSpec(
+        "an empty gpu asks for one NVIDIA GPU",
+        {"gpu": {}},
+        {"gpu": {"count": 1, "resourceName": "nvidia.com/gpu"}},
+    ),
+    GoodSpec("a partition of a GPU", {"gpu": {"resourceName": "nvidia.com/mig-1g.10gb"}}),
+    GoodSpec(
+        "several products and a least memory",
+        {"gpu": {"products": ["NVIDIA-H100-80GB-HBM3", "NVIDIA-H200"], "minMemory": "40Gi"}},
+    ),
+    GoodSpec("a least memory in bytes", {"gpu": {"minMemory": 42949672960}}),
+    GoodSpec("no replicas at all", {"replicas": 0}),
+    GoodSpec(
+        "native code, allowed and pinned", model(format="TorchScript", sha256=SHA256, allowNativeCode=True)
+    ),
+    GoodSpec("a pinned file of a format that runs no code", model(format="TorchExport", sha256=SHA256)),
+    GoodSpec(
+        "a bucket with credentials", model(uri="s3://my.bucket-1/digits/v3.pt2", secretName="bucket-key")
+    ),
+    GoodSpec("a web server with a port", model(uri="https://models.example:8443/a%20b.pt2?version=3")),
+    GoodSpec("a web server by its address", model(uri="https://[2001:db8::1]/digits.pt2")),
+    GoodSpec("an @ in a path is not a user name", model(uri="https://models.example/@team/digits.pt2")),
+    GoodSpec("dots that climb nowhere", model(uri="pvc://models/v1..2/.hidden/digits.pt2")),
+    GoodSpec("spaces in a file name on a claim", model(uri="pvc://models/my digits.pt2")),
+    GoodSpec("null is the same as absent", {"model": {"uri": URI, "sha256": None}, "gpu": None}),
+    GoodSpec("whole and fractional CPUs", limits(cpu=2, memory="1.5Gi", **{"ephemeral-storage": "10G"})),
+    GoodSpec(
+        "an environment from a Secret and from text",
+        env(
+            {"name": "LOG_LEVEL", "value": "debug"},
+            {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "value"}}},
+        ),
+    ),
+    GoodSpec(
+        "everything a pod may get",
+        {
+            "pod": {
+                "nodeSelector": {"zone": "a"},
+                "tolerations": [
+                    {"key": "dedicated", "operator": "Equal", "value": "ml", "effect": "NoSchedule"}
+                ],
+                "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+                "topologySpreadConstraints": [
+                    {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+                ],
+                "priorityClassName": "high",
+                "serviceAccountName": "models",
+                "imagePullSecrets": [{"name": "pull"}],
+                "runtimeClassName": "nvidia",
+                "terminationGracePeriodSeconds": 300,
+                "labels": {"team": "a", "example.com/evenkeel.dev": "x"},
+                "annotations": {"example.com/restarted-at": "2026-01-01T00:00:00Z"},
+            }
+        },
+    ),
+    GoodSpec("a server of somebody else", {"runtime": {"image": "example.com/triton@sha256:" + SHA256}}),
+    GoodSpec("a paused rollout", {"rollout": {"paused": True}}),
+)
