@@ -1,0 +1,46 @@
+"""What is installed into every cluster, a given one included?"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.cluster import kwok, s3, versions, volumes
+from tests.cluster.binaries import Binaries
+from tests.cluster.gpus import allocatable
+from tests.cluster.kubectl import Kubectl, manifest, wait_until
+from tests.cluster.state import Cache, Cluster
+
+NAMESPACE = "evenkeel-test"
+
+
+def install(
+    kubectl: Kubectl, cluster: Cluster, image: str, stages: Path, more_stages: Sequence[Path] = ()
+) -> None:
+    kubectl.apply(manifest("gpus.yaml", {"IMAGE": image}))
+    if cluster.shared_folder:
+        volumes.install(kubectl, image, cluster.shared_folder)
+    s3.install(kubectl, image)
+    kwok.install(kubectl, image, stages, more_stages)
+
+
+def wait(kubectl: Kubectl, cluster: Cluster) -> None:
+    deployments = ["deployment/s3", "deployment/kwok"] + ["deployment/volume-provisioner"] * bool(cluster.shared_folder)
+    for resource in ["daemonset/gpu-device-plugin", *deployments]:
+        kubectl.wait_for_rollout(resource, NAMESPACE)
+    kubectl.wait_for_rollout("deployment/coredns", "kube-system")
+    for node in cluster.workers:
+        wait_until(f"{node} offers GPUs", lambda node=node: allocatable(node, kubeconfig=kubectl.kubeconfig) > 0)
+
+
+def kwok_stages(cache: Cache, binaries: Binaries) -> Path:
+    """KWOK's own stage files, out of its source module."""
+    kept = cache.root / "kwok" / versions.KWOK
+    if not kept.exists():
+        module = binaries.module(f"sigs.k8s.io/kwok@{versions.KWOK}")
+        beside = cache.folder("kwok") / f".{versions.KWOK}"
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(module / "kustomize" / "stage", beside)
+        beside.replace(kept)
+    return kept

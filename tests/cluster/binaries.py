@@ -1,0 +1,135 @@
+"""Where do the programs come from where only source modules can be had?
+
+Each is kept under a key of its version and sources, written beside its place and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster import toolchain, versions
+from tests.cluster.processes import ask, run
+from tests.cluster.state import HERE, Cache, content_key
+from tests.cluster.steps import Steps
+
+SOURCES = HERE / "go"
+STRIPPED = "-s -w"
+_KUBERNETES_STAMP = " ".join(
+    f"-X {package}.gitVersion={versions.KUBERNETES}"
+    for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Either published as an installable package, or a folder below go/ that builds it."""
+
+    name: str
+    package: str = ""
+    folder: str = ""
+    linking: str = STRIPPED
+
+    @property
+    def key(self) -> str:
+        module = SOURCES / self.folder.split("/")[0] if self.folder else ""
+        return content_key(self.package, self.linking, module or "")
+
+
+# The slowest first: the others fill the gaps while it links.
+PROGRAMS = {
+    program.name: program
+    for program in (
+        Program("kubernetes", folder="kubernetes", linking=f"{STRIPPED} {_KUBERNETES_STAMP}"),
+        Program("kind", package=f"sigs.k8s.io/kind@{versions.KIND}"),
+        Program("etcd", folder="etcd"),
+        Program("coredns", folder="coredns"),
+        Program("pause", folder="addons/pause"),
+        Program("deviceplugin", folder="addons/deviceplugin"),
+        Program("provisioner", folder="addons/provisioner"),
+        Program("kwok", package=f"sigs.k8s.io/kwok/cmd/kwok@{versions.KWOK}"),
+        Program("versitygw", package=f"github.com/versity/versitygw/cmd/versitygw@{versions.VERSITYGW}"),
+        Program("helm", package=f"helm.sh/helm/v3/cmd/helm@{versions.HELM}"),
+    )
+}
+ADDONS = ("pause", "deviceplugin", "provisioner", "kwok", "versitygw")
+NODE = ("kubernetes", "etcd", "coredns")
+
+
+class Binaries:
+    """Builds programs in the background; `path` waits for one of them."""
+
+    def __init__(self, cache: Cache, steps: Steps) -> None:
+        self._cache = cache
+        self._steps = steps
+        # Two at once: one alone leaves a core idle while it loads and links.
+        self._pool = ThreadPoolExecutor(max_workers=2)
+        self._building: dict[str, Future[Path]] = {}
+
+    def start(self, names: tuple[str, ...]) -> None:
+        ordered = [name for name in PROGRAMS if name in names and name not in self._building]
+        for name in ordered:
+            self._building[name] = self._pool.submit(self._build, PROGRAMS[name])
+
+    def path(self, name: str) -> Path:
+        self.start((name,))
+        return self._building[name].result()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def module(self, module: str) -> Path:
+        """The folder of a downloaded source module."""
+        with self._steps.step(f"module {module}") as log:
+            go = toolchain.go(self._cache, log)
+            answer = ask(
+                [go, "mod", "download", "-json", module], env=toolchain.environment(self._cache), cwd=SOURCES / "etcd"
+            )
+        return Path(json.loads(answer)["Dir"])
+
+    def _build(self, program: Program) -> Path:
+        final = self._cache.folder("binaries") / f"{program.name}-{program.key}"
+        if final.exists():
+            return final
+        with self._steps.step(f"build {program.name}") as log:
+            go = toolchain.go(self._cache, log)
+            beside = self._cache.root / "binaries" / f".{final.name}.{os.getpid()}"
+            flags = ["-trimpath", "-ldflags", program.linking]
+            env = toolchain.environment(self._cache)
+            if program.folder:
+                module, _, package = program.folder.partition("/")
+                command = ["nice", go, "build", *flags, "-o", beside, f"./{package}"]
+                run(command, log=log, env=env, cwd=SOURCES / module)
+            else:
+                folder = self._cache.folder("binaries", f".install-{program.name}")
+                run(["nice", go, "install", *flags, program.package], log=log, env={**env, "GOBIN": str(folder)})
+                (folder / program.name).replace(beside)
+                shutil.rmtree(folder)
+            beside.replace(final)
+        self._forget_older(program, final)
+        return final
+
+    def _forget_older(self, program: Program, final: Path) -> None:
+        for other in final.parent.glob(f"{program.name}-*"):
+            if other != final and len(other.name) == len(final.name):
+                other.unlink()
+
+
+def forget_intermediates(cache: Cache) -> None:
+    """The compiler's caches: 8 GB that only a change of versions would use again."""
+    for name in ("build", "mod"):
+        shutil.rmtree(cache.root / "go" / name, ignore_errors=True)
+
+
+def link(cache: Cache, name: str, target: Path) -> Path:
+    """Puts a program on the PATH that `shell` and `env` give."""
+    place = cache.bin / name
+    beside = cache.bin / f".{name}"
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(target)
+    beside.replace(place)
+    return place

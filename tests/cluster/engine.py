@@ -1,0 +1,165 @@
+"""Which Docker engine runs the nodes, and how does one of our own start and stop?
+
+Where the user's engine can run privileged containers and pull kind's node image, it is used as it is. Elsewhere an
+engine of our own runs Debian's dockerd with a runtime that asks only for what the machine can grant, with sockets,
+cgroup, bridge and data of its own. It keeps its data (the images are a cache) and nothing else between an up and a down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster import firewall, leftovers, versions
+from tests.cluster.processes import CommandFailed, ask, run, succeeds
+from tests.cluster.state import HERE, Cache
+
+NETWORK = "evenkeel"
+START_S = 60
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How to talk to an engine: the program, and the environment that it and kind need."""
+
+    docker: str
+    env: Mapping[str, str]
+    ours: bool
+
+    def ask(self, *words: str | Path, stdin: str | None = None, timeout_s: float | None = 120) -> str:
+        return ask([self.docker, *words], env=self.env, stdin=stdin, timeout_s=timeout_s)
+
+    def run(self, *words: str | Path, log: Path, stdin: str | Path | None = None) -> None:
+        run([self.docker, *words], env=self.env, log=log, stdin=stdin)
+
+    def succeeds(self, *words: str | Path, timeout_s: float = 60) -> bool:
+        return succeeds([self.docker, *words], env=self.env, timeout_s=timeout_s)
+
+    def has_image(self, name: str) -> bool:
+        return self.succeeds("image", "inspect", name)
+
+
+def users(log: Path) -> Engine | None:
+    """The engine of the user, if nodes can run on it."""
+    docker = shutil.which("docker")
+    if docker is None or not succeeds([docker, "info"], timeout_s=10):
+        return None
+    engine = Engine(docker, {}, ours=False)
+    image = versions.PUBLISHED_NODE_IMAGE
+    try:
+        if not engine.has_image(image):
+            engine.run("pull", image, log=log)
+        engine.run("run", "--rm", "--privileged", "--entrypoint", "true", image, log=log)
+    except CommandFailed:
+        return None
+    return engine
+
+
+def of_environment() -> Engine:
+    """The user's, untested."""
+    return Engine(shutil.which("docker") or "docker", {}, ours=False)
+
+
+@dataclass(frozen=True)
+class OwnEngine:
+    cache: Cache
+
+    @property
+    def run_folder(self) -> Path:
+        """Short, whatever the cache is called: a socket's path may have 107 characters."""
+        return Path("/run", "evenkeel-" + hashlib.sha256(str(self.cache.root).encode()).hexdigest()[:8])
+
+    @property
+    def socket(self) -> Path:
+        return self.run_folder / "docker.sock"
+
+    @property
+    def client(self) -> Engine:
+        # DOCKER_BUILDKIT=0: a newer client than the engine would insist on a plugin that is not there.
+        env = {
+            "DOCKER_HOST": f"unix://{self.socket}",
+            "DOCKER_BUILDKIT": "0",
+            "DOCKER_CONTEXT": "",
+            "KIND_EXPERIMENTAL_DOCKER_NETWORK": NETWORK,
+            "PATH": f"{self.cache.bin}:/usr/sbin:/sbin:{os.environ.get('PATH', '/usr/bin:/bin')}",
+        }
+        return Engine("/usr/bin/docker", env, ours=True)
+
+    def is_up(self) -> bool:
+        return self.socket.exists() and self.client.succeeds("version", timeout_s=10)
+
+    def start(self, log: Path) -> None:
+        """Idempotent. What a killed engine left is removed first: with its pid files dockerd waits 45 s and fails."""
+        if self.is_up():
+            return
+        self._remove_leftovers()
+        firewall.record(self._baseline)
+        firewall.raise_inotify_limit()
+        self.run_folder.mkdir(mode=0o711)
+        wrapper = self.cache.folder("engine") / "runc-reduced"
+        shutil.copy(HERE / "node" / "runc-reduced.sh", wrapper)
+        with (self.cache.folder("engine") / "dockerd.log").open("wb") as output:
+            subprocess.Popen(
+                self._command(wrapper),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env={**os.environ, **self.client.env},
+                cwd="/",
+            )
+        self._wait_until_up()
+        if not self.client.succeeds("network", "inspect", NETWORK):
+            option = f"com.docker.network.bridge.name={firewall.BRIDGE}"
+            self.client.run("network", "create", "--subnet", firewall.SUBNET, "-o", option, NETWORK, log=log)
+
+    def stop(self) -> None:
+        """Ends the engine and takes back everything it did to the machine."""
+        pid_file = self.run_folder / "docker.pid"
+        if pid_file.exists() and leftovers.alive(self.run_folder):
+            try:
+                os.kill(int(pid_file.read_text()), signal.SIGTERM)
+            except (ProcessLookupError, ValueError):
+                pass
+            deadline = time.monotonic() + 20
+            while pid_file.exists() and time.monotonic() < deadline:
+                time.sleep(0.1)
+        self._remove_leftovers()
+        firewall.restore(self._baseline)
+
+    @property
+    def _data(self) -> Path:
+        return self.cache.folder("engine", "data")
+
+    @property
+    def _baseline(self) -> Path:
+        return self.cache.folder("engine") / "before.json"
+
+    def _command(self, wrapper: Path) -> list[str]:
+        run_folder = self.run_folder
+        return [
+            "/usr/sbin/dockerd",
+            *("--host", f"unix://{self.socket}", "--pidfile", str(run_folder / "docker.pid")),
+            *("--data-root", str(self._data), "--exec-root", str(run_folder / "exec")),
+            *("--add-runtime", f"reduced={wrapper}", "--default-runtime", "reduced"),
+            *("--storage-driver", "overlay2", "--cgroup-parent", f"/{leftovers.CGROUP}"),
+            # No bridge for everybody: the nodes have a network of their own, builds use the machine's.
+            *("--bridge", "none", "--log-level", "warn"),
+        ]
+
+    def _wait_until_up(self) -> None:
+        deadline = time.monotonic() + START_S
+        while not self.is_up():
+            if time.monotonic() > deadline:
+                raise CommandFailed(["dockerd"], 1, f"no answer after {START_S} s, see engine/dockerd.log")
+            time.sleep(0.2)
+
+    def _remove_leftovers(self) -> None:
+        leftovers.remove(self.run_folder, self._data, self.cache.folder("clusters"))

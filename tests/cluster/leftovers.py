@@ -1,0 +1,95 @@
+"""What may a killed engine have left on the machine, and how does it go away?
+
+Everything here is recognised by a name that only our engine uses: its run folder in command lines and mounts, its
+cgroup, its bridge. Each removal is safe when there is nothing to remove.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+from tests.cluster.firewall import BRIDGE
+from tests.cluster.processes import CommandFailed, ask, succeeds
+
+CGROUP = "evenkeel"
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def remove(run_folder: Path, data: Path, clusters: Path) -> None:
+    _kill(run_folder)
+    for folder in (run_folder, data, clusters):
+        _unmount_below(folder)
+    _remove_cgroups()
+    _remove_interfaces()
+    shutil.rmtree(run_folder, ignore_errors=True)
+
+
+def alive(run_folder: Path) -> set[int]:
+    """The engine's own processes and those in its containers, nodes' included."""
+    found: set[int] = set()
+    for procs in _CGROUPS.glob(f"**/{CGROUP}/**/cgroup.procs"):
+        try:
+            found.update(int(pid) for pid in procs.read_text().split())
+        except OSError:
+            continue  # the cgroup went away between the listing and the reading
+    needle = str(run_folder).encode()
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = command.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        program = os.path.basename(words[0])
+        if program in (b"dockerd", b"containerd", b"containerd-shim-runc-v2", b"docker-proxy") and any(
+            needle in word for word in words
+        ):
+            found.add(int(command.parent.name))
+    return found - {os.getpid(), 0}
+
+
+def _kill(run_folder: Path) -> None:
+    deadline = time.monotonic() + 20
+    while pids := alive(run_folder):
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if time.monotonic() > deadline:
+            raise CommandFailed(["kill", "-9", *map(str, sorted(pids))], 1, "processes of the engine do not end")
+        time.sleep(0.1)
+
+
+def _unmount_below(folder: Path) -> None:
+    """Twice: a mount may lie under another one of the same place."""
+    for _ in range(2):
+        targets = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for target in sorted((t for t in targets if Path(t).is_relative_to(folder)), key=len, reverse=True):
+            succeeds(["umount", "--lazy", target])
+
+
+def _remove_cgroups() -> None:
+    """Deepest first; a cgroup with a process that is just ending is busy for a moment."""
+    deadline = time.monotonic() + 10
+    while True:
+        roots = [_CGROUPS / CGROUP, *_CGROUPS.glob(f"*/{CGROUP}")]
+        folders = [Path(found) for root in roots if root.is_dir() for found, _, _ in os.walk(root)]
+        if not folders or time.monotonic() > deadline:
+            return
+        for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+            try:
+                folder.rmdir()
+            except OSError:
+                continue
+        time.sleep(0.1)
+
+
+def _remove_interfaces() -> None:
+    if not Path("/sys/class/net", BRIDGE).exists():
+        return
+    for port in Path("/sys/class/net", BRIDGE, "brif").iterdir():
+        succeeds(["ip", "link", "delete", port.name])
+    ask(["ip", "link", "delete", BRIDGE])
