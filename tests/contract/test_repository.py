@@ -70,7 +70,7 @@ def test_list_of_long_files_holds_no_file_that_became_short() -> None:
         pytest.param(("see ", "/work", "/main/x"), "a work folder", id="a checkout"),
         pytest.param(("-i https://pypi", ".org/simple"), "the host of a package registry", id="an index"),
         pytest.param(("GOPROXY=", "https://goproxy.example"), "the address of a package index", id="a proxy"),
-        pytest.param(("/v2", "/home", "/x/ and $HOME", "/root/"), None, id="paths below something else"),
+        pytest.param(("/v2", "/home", "/x/ and $HOME", "/root", "/"), None, id="paths below something else"),
         pytest.param(("golang.org/x/net docker.io/library/python",), None, id="names of modules and images"),
     ],
 )

@@ -110,11 +110,8 @@ def _root() -> Object:
         "properties": {
             "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
             "kind": {"type": "string", "description": f"{KIND}."},
-            "metadata": {
-                "type": "object",
-                "description": "Standard metadata, as in meta/v1 ObjectMeta.",
-                "properties": {"name": name},
-            },
+            # Named so that a rule can point at it; the API server allows nothing else about metadata.
+            "metadata": {"type": "object", "properties": {"name": name}},
             "spec": structural(Spec),
             "status": structural(Status),
         },
