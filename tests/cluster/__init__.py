@@ -14,7 +14,7 @@ Standard library only, since it runs before anything is installed. What each mod
 | `stores` | how does a node start with 5 GB of images at no cost? |
 | `state`, `steps`, `processes`, `versions` | where is everything kept, shown, run, pinned? |
 
-Two ways to the same cluster. *Published*: kind's node image and the user's Docker engine. *Built*: where nothing can
-be pulled and `docker run --privileged` is refused, everything is built from source modules and runs on an engine of
-our own. Tests use `tests.cluster.state.read(name)` and the functions in `gpus`, `kwok`, `s3` and `volumes`.
-"""
+Two ways to the same cluster. *Published*: kind's node image and the user's Docker engine. *Built*: where
+nothing can be pulled and `docker run --privileged` is refused, everything is built from source modules and
+runs on an engine of our own. Tests use `tests.cluster.state.read(name)` and the functions in `gpus`, `kwok`,
+`s3` and `volumes`."""

@@ -17,14 +17,13 @@ from tests.cluster.steps import StepFailed, Steps
 
 EXAMPLES = """\
 examples:
-  python3 -m tests.cluster up                           1 control plane, 2 workers, add-ons, both product images
-  python3 -m tests.cluster load                         the images again, after a change of the code
+  python3 -m tests.cluster up                           1 control plane, 2 workers, add-ons, both product
+  images python3 -m tests.cluster load                         the images again, after a change of the code
   python3 -m tests.cluster status --json                names, ports, paths, image references, for programs
-  python3 -m tests.cluster shell                        a shell with KUBECONFIG and PATH set
-  eval "$(python3 -m tests.cluster env)"                the same for this shell
-  python3 -m tests.cluster nodes 100 --product NVIDIA-L4 --gpus 8
-  python3 -m tests.cluster up --name second --workers 0 --no-runtime
-  python3 -m tests.cluster up --kubeconfig FILE         only the add-ons, into a cluster of your own
+  python3 -m tests.cluster shell                        a shell with KUBECONFIG and PATH set eval "$(python3
+  -m tests.cluster env)"                the same for this shell python3 -m tests.cluster nodes 100 --product
+  NVIDIA-L4 --gpus 8 python3 -m tests.cluster up --name second --workers 0 --no-runtime python3 -m
+  tests.cluster up --kubeconfig FILE         only the add-ons, into a cluster of your own
 
 Everything is kept under $EVENKEEL_CACHE (default ~/.cache/evenkeel); ~/.kube is never touched.
 """
@@ -39,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, about: str, act: Callable[[argparse.Namespace, Cache], int]) -> argparse.ArgumentParser:
+    def command(
+        name: str, about: str, act: Callable[[argparse.Namespace, Cache], int]
+    ) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=about, description=about)
         made.add_argument("--name", default="evenkeel", help="which cluster (default: %(default)s)")
         made.set_defaults(act=act)
@@ -49,9 +50,15 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--workers", type=int, default=2, metavar="N", help="worker nodes (default: %(default)s)")
     up.add_argument("--no-runtime", action="store_true", help="without the runtime's image, which has 5 GB")
     up.add_argument("--no-load", action="store_true", help="without the product's images of this checkout")
-    up.add_argument("--build", action="store_true", help="build everything, even if kind's image could be pulled")
-    up.add_argument("--kubeconfig", type=Path, metavar="FILE", help="create nothing: add-ons into this cluster")
-    up.add_argument("--registry", default="", metavar="PREFIX", help="with --kubeconfig: push the images there")
+    up.add_argument(
+        "--build", action="store_true", help="build everything, even if kind's image could be pulled"
+    )
+    up.add_argument(
+        "--kubeconfig", type=Path, metavar="FILE", help="create nothing: add-ons into this cluster"
+    )
+    up.add_argument(
+        "--registry", default="", metavar="PREFIX", help="with --kubeconfig: push the images there"
+    )
     up.add_argument(
         "--kwok-stage", type=Path, action="append", default=[], metavar="FILE", help="one more stage for KWOK"
     )
@@ -66,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
     nodes.add_argument("--product", default=gpus.H100.product, help="GPU product (default: %(default)s)")
     nodes.add_argument("--memory", type=int, metavar="MIB", help="of one GPU (default: the product's)")
     nodes.add_argument("--gpus", type=int, default=8, help="GPUs per node (default: %(default)s)")
-    nodes.add_argument("--prefix", default="kwok", help="names are PREFIX-0, PREFIX-1, ... (default: %(default)s)")
+    nodes.add_argument(
+        "--prefix", default="kwok", help="names are PREFIX-0, PREFIX-1, ... (default: %(default)s)"
+    )
     return top
 
 
@@ -149,7 +158,9 @@ def _nodes(arguments: argparse.Namespace, cache: Cache) -> int:
         return 0
     memory = {model.product: model.memory_mib for model in gpus.MODELS}
     model = gpus.Model(
-        arguments.product, arguments.memory or memory.get(arguments.product, gpus.H100.memory_mib), arguments.gpus
+        arguments.product,
+        arguments.memory or memory.get(arguments.product, gpus.H100.memory_mib),
+        arguments.gpus,
     )
     kwok.add_nodes(arguments.count, model, prefix=arguments.prefix, kubeconfig=found.kubeconfig)
     return 0

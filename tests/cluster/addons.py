@@ -26,12 +26,16 @@ def install(
 
 
 def wait(kubectl: Kubectl, cluster: Cluster) -> None:
-    deployments = ["deployment/s3", "deployment/kwok"] + ["deployment/volume-provisioner"] * bool(cluster.shared_folder)
+    deployments = ["deployment/s3", "deployment/kwok"] + ["deployment/volume-provisioner"] * bool(
+        cluster.shared_folder
+    )
     for resource in ["daemonset/gpu-device-plugin", *deployments]:
         kubectl.wait_for_rollout(resource, NAMESPACE)
     kubectl.wait_for_rollout("deployment/coredns", "kube-system")
     for node in cluster.workers:
-        wait_until(f"{node} offers GPUs", lambda node=node: allocatable(node, kubeconfig=kubectl.kubeconfig) > 0)
+        wait_until(
+            f"{node} offers GPUs", lambda node=node: allocatable(node, kubeconfig=kubectl.kubeconfig) > 0
+        )
 
 
 def kwok_stages(cache: Cache, binaries: Binaries) -> Path:

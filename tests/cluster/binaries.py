@@ -87,7 +87,9 @@ class Binaries:
         with self._steps.step(f"module {module}") as log:
             go = toolchain.go(self._cache, log)
             answer = ask(
-                [go, "mod", "download", "-json", module], env=toolchain.environment(self._cache), cwd=SOURCES / "etcd"
+                [go, "mod", "download", "-json", module],
+                env=toolchain.environment(self._cache),
+                cwd=SOURCES / "etcd",
             )
         return Path(json.loads(answer)["Dir"])
 
@@ -102,11 +104,15 @@ class Binaries:
             env = toolchain.environment(self._cache)
             if program.folder:
                 module, _, package = program.folder.partition("/")
-                command = ["nice", go, "build", *flags, "-o", beside, f"./{package}"]
+                command: list[str | Path] = ["nice", go, "build", *flags, "-o", beside, f"./{package}"]
                 run(command, log=log, env=env, cwd=SOURCES / module)
             else:
                 folder = self._cache.folder("binaries", f".install-{program.name}")
-                run(["nice", go, "install", *flags, program.package], log=log, env={**env, "GOBIN": str(folder)})
+                run(
+                    ["nice", go, "install", *flags, program.package],
+                    log=log,
+                    env={**env, "GOBIN": str(folder)},
+                )
                 (folder / program.name).replace(beside)
                 shutil.rmtree(folder)
             beside.replace(final)

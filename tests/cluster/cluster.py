@@ -66,7 +66,7 @@ class Workshop:
 
 
 def up(wish: Wish, cache: Cache, steps: Steps) -> Cluster:
-    """Idempotent: what is there and whole is kept, what is not is made, a cluster that does not answer is replaced."""
+    """Idempotent: what is whole is kept, what is missing made, a cluster that does not answer replaced."""
     built = Binaries(cache, steps)
     try:
         shop = _open(wish, cache, steps, built)
@@ -124,7 +124,7 @@ def down(name: str, cache: Cache, steps: Steps) -> None:
 
 
 def equip_given(kubeconfig: Path, wish: Wish, registry: str, cache: Cache, steps: Steps) -> Cluster:
-    """Only the add-ons, into a cluster that somebody else made. Its nodes pull their images from `registry`."""
+    """Only the add-ons, into somebody else's cluster. Its nodes pull their images from `registry`."""
     built = Binaries(cache, steps)
     try:
         shop = Workshop.on(cache, steps, engine.of_environment(), built)
@@ -133,7 +133,12 @@ def equip_given(kubeconfig: Path, wish: Wish, registry: str, cache: Cache, steps
         nodes = kubectl.get("nodes")["items"]
         workers = [item["metadata"]["name"] for item in nodes if _is_worker(item)]
         cluster = Cluster(
-            wish.name, str(kubeconfig), "given", workers=tuple(workers), runtime=wish.runtime, s3=s3.endpoints({})
+            wish.name,
+            str(kubeconfig),
+            "given",
+            workers=tuple(workers),
+            runtime=wish.runtime,
+            s3=s3.endpoints({}),
         )
         references = {}
         if registry:
@@ -245,7 +250,13 @@ def _create(shop: Workshop, wish: Wish, images: NodeImages | None) -> Cluster:
     kubeconfig = shop.cache.kubeconfig(wish.name)
     with shop.steps.step(f"create cluster {wish.name}") as log:
         shop.kind(
-            *("create", "cluster", f"--name={wish.name}", f"--config={configuration}", f"--kubeconfig={kubeconfig}"),
+            *(
+                "create",
+                "cluster",
+                f"--name={wish.name}",
+                f"--config={configuration}",
+                f"--kubeconfig={kubeconfig}",
+            ),
             log=log,
         )
     return Cluster(
@@ -276,7 +287,9 @@ def _plan(shop: Workshop, wish: Wish, images: NodeImages | None) -> Topology:
         stores={},
     )
     if images:
-        plan.stores.update({name: folder / "stores" / name for name in (plan.control_plane, *plan.worker_names)})
+        plan.stores.update(
+            {name: folder / "stores" / name for name in (plan.control_plane, *plan.worker_names)}
+        )
     return plan
 
 
@@ -298,7 +311,9 @@ def _equip(shop: Workshop, wish: Wish, cluster: Cluster) -> Cluster:
     return cluster
 
 
-def _load(shop: Workshop, cluster: Cluster, products: tuple[Product, ...], images: NodeImages | None) -> Cluster:
+def _load(
+    shop: Workshop, cluster: Cluster, products: tuple[Product, ...], images: NodeImages | None
+) -> Cluster:
     if images is None:
         return shop.loader.load(cluster, products, None, None)
     return shop.loader.load(cluster, products, images.stores, images.full)

@@ -1,16 +1,17 @@
 """Which Docker engine runs the nodes, and how does one of our own start and stop?
 
-Where the user's engine can run privileged containers and pull kind's node image, it is used as it is. Elsewhere an
-engine of our own runs Debian's dockerd with a runtime that asks only for what the machine can grant, with sockets,
-cgroup, bridge and data of its own. It keeps its data (the images are a cache) and nothing else between an up and a down.
-"""
+Where the user's engine can run privileged containers and pull kind's node image, it is used as it is.
+Elsewhere an engine of our own runs Debian's dockerd with a runtime that asks only for what the machine can
+grant, with sockets, cgroup, bridge and data of its own. It keeps its data (the images are a cache) and
+nothing else between an up and a down."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import signal
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -96,7 +97,7 @@ class OwnEngine:
         return self.socket.exists() and self.client.succeeds("version", timeout_s=10)
 
     def start(self, log: Path) -> None:
-        """Idempotent. What a killed engine left is removed first: with its pid files dockerd waits 45 s and fails."""
+        """Idempotent. First goes what a killed engine left: its pid files make dockerd wait 45 s and fail."""
         if self.is_up():
             return
         self._remove_leftovers()
@@ -124,10 +125,8 @@ class OwnEngine:
         """Ends the engine and takes back everything it did to the machine."""
         pid_file = self.run_folder / "docker.pid"
         if pid_file.exists() and leftovers.alive(self.run_folder):
-            try:
+            with contextlib.suppress(ProcessLookupError, ValueError):
                 os.kill(int(pid_file.read_text()), signal.SIGTERM)
-            except (ProcessLookupError, ValueError):
-                pass
             deadline = time.monotonic() + 20
             while pid_file.exists() and time.monotonic() < deadline:
                 time.sleep(0.1)

@@ -1,8 +1,8 @@
 """What did the machine's firewall and kernel settings look like before, and how do they get back there?
 
-A Docker engine sets ip_forward to 1 and the FORWARD policy to DROP, makes chains of its own, and undoes none of it when
-it stops; kubelets set kernel settings that are not confined to their container. Restoring a whole saved rule set
-would throw away what others changed meanwhile, so only what is recognisably the engine's goes.
+A Docker engine sets ip_forward to 1 and the FORWARD policy to DROP, makes chains of its own, and undoes none
+of it when it stops; kubelets set kernel settings that are not confined to their container. Restoring a whole
+saved rule set would throw away what others changed meanwhile, so only what is recognisably the engine's goes.
 """
 
 from __future__ import annotations
@@ -113,7 +113,11 @@ def _remove_tables(baseline: Baseline) -> None:
 
 
 def _says_nothing(line: str) -> bool:
-    return line in ("", "}") or line.endswith("{") or (line.startswith("type ") and line.endswith("policy accept;"))
+    return (
+        line in ("", "}")
+        or line.endswith("{")
+        or (line.startswith("type ") and line.endswith("policy accept;"))
+    )
 
 
 def _restore_settings(baseline: Baseline) -> None:
@@ -133,7 +137,7 @@ def _settings() -> dict[str, str]:
 
 
 def _chains() -> tuple[dict[str, str], list[str]]:
-    """Policies and chains of the tables that exist. iptables-save makes no table; `iptables -t nat -S` would."""
+    """Policies and chains of the tables that exist. iptables-save makes none; `iptables -t nat -S` would."""
     policies, chains, table = {}, [], ""
     for line in ask(["iptables-save"]).splitlines():
         if line.startswith("*"):
@@ -151,4 +155,6 @@ def _tables() -> tuple[str, ...]:
         listed = ask(["nft", "list", "tables"])
     except CommandFailed:
         return ()
-    return tuple(line.removeprefix("table ").strip() for line in listed.splitlines() if line.startswith("table "))
+    return tuple(
+        line.removeprefix("table ").strip() for line in listed.splitlines() if line.startswith("table ")
+    )

@@ -1,8 +1,8 @@
 """How do nodes without a GPU offer GPUs, and how does a test break one?
 
-A device plugin of our own (go/addons/deviceplugin) runs on every worker and offers `nvidia.com/gpu`. The workers carry
-the labels that NVIDIA's GPU feature discovery sets. A container finds the devices it was given in
-NVIDIA_VISIBLE_DEVICES, as "GPU-0,GPU-2".
+A device plugin of our own (go/addons/deviceplugin) runs on every worker and offers `nvidia.com/gpu`. The
+workers carry the labels that NVIDIA's GPU feature discovery sets. A container finds the devices it was given
+in NVIDIA_VISIBLE_DEVICES, as "GPU-0,GPU-2".
 
 To break devices of a node from a test: `set_unhealthy("evenkeel-worker", ["GPU-0"])`; the node's allocatable
 `nvidia.com/gpu` falls within two seconds. `set_unhealthy(node, [])` heals them. It is the annotation

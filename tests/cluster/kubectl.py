@@ -23,7 +23,9 @@ class Kubectl:
         return cls(str(Cache.of_environment().bin / "kubectl"), kubeconfig or read().kubeconfig)
 
     def ask(self, *words: str, stdin: str | None = None, timeout_s: float = 120) -> str:
-        return ask([self.program, f"--kubeconfig={self.kubeconfig}", *words], stdin=stdin, timeout_s=timeout_s)
+        return ask(
+            [self.program, f"--kubeconfig={self.kubeconfig}", *words], stdin=stdin, timeout_s=timeout_s
+        )
 
     def apply(self, *objects: Mapping[str, Any] | str) -> None:
         """Objects, or texts of YAML documents. Server-side, so that a large ConfigMap needs no annotation."""
@@ -35,7 +37,12 @@ class Kubectl:
 
     def wait_for_rollout(self, resource: str, namespace: str, timeout_s: int = 120) -> None:
         self.ask(
-            "rollout", "status", resource, f"--namespace={namespace}", f"--timeout={timeout_s}s", timeout_s=timeout_s + 5
+            "rollout",
+            "status",
+            resource,
+            f"--namespace={namespace}",
+            f"--timeout={timeout_s}s",
+            timeout_s=timeout_s + 5,
         )
 
 

@@ -1,10 +1,9 @@
 """How are hundreds of nodes simulated?
 
-KWOK runs as a pod and plays the kubelet of every node annotated `kwok.x-k8s.io/node: fake`: heartbeats, and pods that
-turn Ready at once, run their init containers, and complete when a Job owns them. Its stages are those of its own
-release; `--kwok-stage FILE` at `up`, or `install(..., more_stages=[...])`, adds others, such as pods that are slow to
-start. A pod gets onto these nodes only if it tolerates their taint.
-"""
+KWOK runs as a pod and plays the kubelet of every node annotated `kwok.x-k8s.io/node: fake`: heartbeats, and
+pods that turn Ready at once, run their init containers, and complete when a Job owns them. Its stages are
+those of its own release; `--kwok-stage FILE` at `up`, or `install(..., more_stages=[...])`, adds others, such
+as pods that are slow to start. A pod gets onto these nodes only if it tolerates their taint."""
 
 from __future__ import annotations
 
@@ -44,9 +43,14 @@ def install(kubectl: Kubectl, image: str, stages: Path, more_stages: Sequence[Pa
 
 
 def add_nodes(
-    count: int, model: Model = H100, *, prefix: str = "kwok", kubeconfig: str | None = None, wait_s: float = 60
+    count: int,
+    model: Model = H100,
+    *,
+    prefix: str = "kwok",
+    kubeconfig: str | None = None,
+    wait_s: float = 60,
 ) -> list[str]:
-    """Simulated nodes `<prefix>-0`, `<prefix>-1`, ... with the model's labels and GPUs; returns once they are Ready."""
+    """Simulated nodes `<prefix>-0`, ... with the model's labels and GPUs, once they are Ready."""
     kubectl = Kubectl.of(kubeconfig)
     wanted = [f"{prefix}-{index}" for index in range(count)]
     kubectl.apply(*(_node(name, model) for name in wanted))
@@ -58,7 +62,9 @@ def remove_nodes(*, prefix: str | None = None, kubeconfig: str | None = None) ->
     """All simulated nodes, or those of one prefix. The pods on them go, too."""
     kubectl = Kubectl.of(kubeconfig)
     found = kubectl.ask("get", "nodes", f"--selector={LABEL}", "--output=name").split()
-    doomed = [name for name in found if prefix is None or name.removeprefix("node/").rpartition("-")[0] == prefix]
+    doomed = [
+        name for name in found if prefix is None or name.removeprefix("node/").rpartition("-")[0] == prefix
+    ]
     if doomed:
         kubectl.ask("delete", "--wait=false", *doomed)
 

@@ -1,8 +1,7 @@
 """What may a killed engine have left on the machine, and how does it go away?
 
-Everything here is recognised by a name that only our engine uses: its run folder in command lines and mounts, its
-cgroup, its bridge. Each removal is safe when there is nothing to remove.
-"""
+Everything here is recognised by a name that only our engine uses: its run folder in command lines and mounts,
+its cgroup, its bridge. Each removal is safe when there is nothing to remove."""
 
 from __future__ import annotations
 
@@ -59,7 +58,9 @@ def _kill(run_folder: Path) -> None:
             except ProcessLookupError:
                 continue
         if time.monotonic() > deadline:
-            raise CommandFailed(["kill", "-9", *map(str, sorted(pids))], 1, "processes of the engine do not end")
+            raise CommandFailed(
+                ["kill", "-9", *map(str, sorted(pids))], 1, "processes of the engine do not end"
+            )
         time.sleep(0.1)
 
 

@@ -22,8 +22,10 @@ class Loader:
     images: ProductImages
     kind: Path
 
-    def load(self, cluster: Cluster, products: Iterable[Product], stores: Stores | None, golden: Path | None) -> Cluster:
-        """Returns the cluster with the references of its images. Nodes of a golden store get the top layer only."""
+    def load(
+        self, cluster: Cluster, products: Iterable[Product], stores: Stores | None, golden: Path | None
+    ) -> Cluster:
+        """The cluster with the references of its images. Nodes of a golden store get the top layer only."""
         products = tuple(products)
         with ThreadPoolExecutor() as pool:
             tags = list(pool.map(self.images.build, products))
@@ -34,7 +36,9 @@ class Loader:
                 thin = [self.images.thin_archive(product, stores, golden) for product in products]
                 with self.steps.step(f"load {', '.join(tags)}") as log:
                     jobs = [
-                        pool.submit(self._import, node, archive, log) for node in cluster.schedulable for archive in thin
+                        pool.submit(self._import, node, archive, log)
+                        for node in cluster.schedulable
+                        for archive in thin
                     ]
                     for job in jobs:
                         job.result()
@@ -49,5 +53,12 @@ class Loader:
 
     def _load_whole(self, cluster: Cluster, tags: list[str], log: Path) -> None:
         nodes = ",".join(cluster.schedulable)
-        command = [self.kind, "load", "docker-image", f"--name={cluster.name}", f"--nodes={nodes}", *tags]
+        command: list[str | Path] = [
+            self.kind,
+            "load",
+            "docker-image",
+            f"--name={cluster.name}",
+            f"--nodes={nodes}",
+            *tags,
+        ]
         run(command, env=self.engine.env, log=log)

@@ -1,8 +1,7 @@
 """What is a node made of where kind's published node image cannot be pulled?
 
-Debian by debootstrap, kind's entrypoint and units from kind's source module, our one Kubernetes binary, etcd, CoreDNS.
-Every image is tagged with the content that enters it, so an unchanged one is found again.
-"""
+Debian by debootstrap, kind's entrypoint and units from kind's source module, our one Kubernetes binary, etcd,
+CoreDNS. Every image is tagged with the content that enters it, so an unchanged one is found again."""
 
 from __future__ import annotations
 
@@ -47,7 +46,10 @@ class Images:
             return tag
         with self.steps.step("Debian by debootstrap") as log, self._scratch() as folder:
             root = folder / "root"
-            run(["debootstrap", "--variant=minbase", "--include=ca-certificates", versions.DEBIAN, root], log=log)
+            run(
+                ["debootstrap", "--variant=minbase", "--include=ca-certificates", versions.DEBIAN, root],
+                log=log,
+            )
             for rubbish in root.glob("var/cache/apt/archives/*.deb"):
                 rubbish.unlink()
             run(["tar", "-C", root, "-cf", folder / "root.tar", "."], log=log)
@@ -58,14 +60,17 @@ class Images:
         """The base of the product images, where the published one cannot be pulled."""
         dockerfile = NODE / "python.Dockerfile"
         tag = f"{REPOSITORY}/python:{versions.PYTHON}-{content_key(dockerfile, CA_BUNDLE)}"
-        self._build("base of the product images", tag, dockerfile, {"BASE": self.debian}, {CA_BUNDLE.name: CA_BUNDLE})
+        self._build(
+            "base of the product images", tag, dockerfile, {"BASE": self.debian}, {CA_BUNDLE.name: CA_BUNDLE}
+        )
         return tag
 
     def node(self) -> str:
         parts = [NODE / name for name in ("base.Dockerfile", "node.Dockerfile", "pod-network.sh")]
         manifests = [NODE / "default-cni.yaml", NODE / "default-storage.yaml"]
         programs = [PROGRAMS[name].key for name in binaries.NODE]
-        tag = f"{REPOSITORY}/node:{versions.KUBERNETES}-{content_key(versions.KIND, *programs, *parts, *manifests)}"
+        key = content_key(versions.KIND, *programs, *parts, *manifests)
+        tag = f"{REPOSITORY}/node:{versions.KUBERNETES}-{key}"
         if self.engine.has_image(tag):
             return tag
         base = self._node_base()
@@ -127,14 +132,24 @@ class Images:
         """Callables among the arguments are asked only when the image has to be built."""
         if self.engine.has_image(tag):
             return
-        given = [f"--build-arg={key}={value() if callable(value) else value}" for key, value in arguments.items()]
+        given = [
+            f"--build-arg={key}={value() if callable(value) else value}" for key, value in arguments.items()
+        ]
         with self.steps.step(title) as log, self._scratch() as folder:
             for name, source in files.items():
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 copy = shutil.copytree if source.is_dir() else shutil.copy
                 copy(source, target)
-            build = ["build", "--network=host", "--force-rm", *given, f"--tag={tag}", f"--file={dockerfile}", folder]
+            build: list[str | Path] = [
+                "build",
+                "--network=host",
+                "--force-rm",
+                *given,
+                f"--tag={tag}",
+                f"--file={dockerfile}",
+                folder,
+            ]
             self.engine.run(*build, log=log)
 
     @contextmanager

@@ -1,8 +1,7 @@
 """How does a changed program get into a node in a second, past 5 GB of dependencies that have not changed?
 
-An image archive that carries its top layer only: the layers below are named by digest, and the node's containerd has
-them unpacked. An ordinary `docker save` would write and a `kind load` read all of them.
-"""
+An image archive that carries its top layer only: the layers below are named by digest, and the node's
+containerd has them unpacked. An ordinary `docker save` would write and a `kind load` read all of them."""
 
 from __future__ import annotations
 
@@ -19,9 +18,15 @@ CONFIG = "application/vnd.docker.container.image.v1+json"
 
 
 def thin_archive(
-    *, name: str, inspected: dict[str, Any], below: dict[str, Any], below_diffs: list[str], top: bytes, target: Path
+    *,
+    name: str,
+    inspected: dict[str, Any],
+    below: dict[str, Any],
+    below_diffs: list[str],
+    top: bytes,
+    target: Path,
 ) -> None:
-    """`inspected` is Docker's description of the image, `below` the stored manifest of the image it is built on."""
+    """`inspected` is Docker's description of the image, `below` the stored manifest of what it stands on."""
     config = {
         "architecture": inspected["Architecture"],
         "os": inspected["Os"],
@@ -37,7 +42,10 @@ def thin_archive(
         "layers": [*below["layers"], _descriptor(LAYER, top)],
     }
     manifest_blob = json.dumps(manifest).encode()
-    annotations = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name.rpartition(":")[2]}
+    annotations = {
+        "io.containerd.image.name": name,
+        "org.opencontainers.image.ref.name": name.rpartition(":")[2],
+    }
     index = {
         "schemaVersion": 2,
         "manifests": [{**_descriptor(MANIFEST, manifest_blob), "annotations": annotations}],
@@ -53,7 +61,7 @@ def thin_archive(
 
 
 def layer(copied: bytes, parent: str) -> bytes:
-    """What `docker cp IMAGE:/parent/folder -` wrote, as a layer: rooted at /, owned by root, the same each time."""
+    """What `docker cp IMAGE:/parent/folder -` wrote, as a layer: rooted at /, owned by root."""
     result = io.BytesIO()
     with tarfile.open(fileobj=io.BytesIO(copied)) as source, tarfile.open(fileobj=result, mode="w") as target:
         for member in sorted(source.getmembers(), key=lambda one: one.name):

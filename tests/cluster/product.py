@@ -1,8 +1,7 @@
 """Which images does the checkout give, and what has to be built again after a change?
 
-Both are tagged with a hash of the sources that enter them, so a tag says what is inside and an unchanged image is never
-built twice. Their third-party layer is an image of its own, named by the pinned list.
-"""
+Both are tagged with a hash of the sources that enter them, so a tag says what is inside and an unchanged
+image is never built twice. Their third-party layer is an image of its own, named by the pinned list."""
 
 from __future__ import annotations
 
@@ -12,6 +11,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.cluster import oci
 from tests.cluster.engine import Engine
@@ -38,7 +38,8 @@ class Product:
         return CHECKOUT / self.side / "requirements.txt"
 
     def dependencies(self, base: str) -> str:
-        # Of the Dockerfile only the part that makes this layer, so that a change of the rest costs no download.
+        # Of the Dockerfile only the part that makes this layer, so that a change of the rest costs no
+        # download.
         recipe = self.dockerfile.read_text().partition(" AS code")[0].rpartition("\n\n")[0]
         return f"evenkeel/{self.side}-dependencies:{content_key(base, recipe, self.requirements)}"
 
@@ -79,7 +80,9 @@ class ProductImages:
         """The image without the layers that the golden store has."""
         tag = self.build(product)
         dependencies = self.build_dependencies(product)
-        target = self.cache.folder("archives") / f"{tag.replace('/', '-').replace(':', '-')}-{golden.name}.tar"
+        target = (
+            self.cache.folder("archives") / f"{tag.replace('/', '-').replace(':', '-')}-{golden.name}.tar"
+        )
         if target.exists():
             return target
         for older in target.parent.glob(f"evenkeel-{product.side}-*.tar"):
@@ -100,12 +103,19 @@ class ProductImages:
             arguments += [f"--build-arg={name}={CA_BUNDLE}" for name in ("SSL_CERT_FILE", "PIP_CERT")]
         context = self.cache.folder("scratch") / f"context-{product.side}.tar"
         _write_context(product, context)
-        words = ["build", "--network=host", *arguments, *options, f"--tag={tag}", f"--file={product.side}/Dockerfile"]
+        words = [
+            "build",
+            "--network=host",
+            *arguments,
+            *options,
+            f"--tag={tag}",
+            f"--file={product.side}/Dockerfile",
+        ]
         run([self.engine.docker, *words, "-"], env=self.engine.env, log=log, stdin=context)
         context.unlink()
 
-    def _inspect(self, tag: str) -> dict[str, object]:
-        found: list[dict[str, object]] = json.loads(self.engine.ask("image", "inspect", tag))
+    def _inspect(self, tag: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = json.loads(self.engine.ask("image", "inspect", tag))
         return found[0]
 
     def _copy_out(self, tag: str, folder: str) -> bytes:
@@ -133,7 +143,8 @@ def _write_context(product: Product, target: Path) -> None:
     def wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         return None if "__pycache__" in member.name or member.name.endswith(".pyc") else member
 
-    # Docker looks at the first 512 bytes to see whether it is an archive, and does not know the default format there.
+    # Docker looks at the first 512 bytes to see whether it is an archive, and does not know the default
+    # format there.
     with tarfile.open(target, "w", format=tarfile.GNU_FORMAT) as archive:
         for name in (*_COMMON, f"{product.side}/Dockerfile", f"{product.side}/requirements.txt"):
             archive.add(CHECKOUT / name, arcname=name, filter=wanted)

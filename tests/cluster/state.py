@@ -1,8 +1,8 @@
 """Where is everything kept, and what is known about a cluster that is up?
 
-All of it lies outside the checkout, under `$EVENKEEL_CACHE` (default `~/.cache/evenkeel`), so that a second checkout
-starts warm. Nothing in the cache is ever half-written under its final name: artefacts are made beside it and renamed.
-"""
+All of it lies outside the checkout, under `$EVENKEEL_CACHE` (default `~/.cache/evenkeel`), so that a second
+checkout starts warm. Nothing in the cache is ever half-written under its final name: artefacts are made
+beside it and renamed."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def read(name: str = "evenkeel", cache: Cache | None = None) -> Cluster:
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError as missing:
-        raise NotUp(f"there is no cluster {name!r}: bring it up with `python3 -m tests.cluster up`") from missing
+        raise NotUp(
+            f"there is no cluster {name!r}: bring it up with `python3 -m tests.cluster up`"
+        ) from missing
     content["workers"] = tuple(content["workers"])
     return Cluster(**content)
 
@@ -120,7 +122,7 @@ def write_atomically(path: Path, content: str) -> None:
 
 
 def content_key(*parts: str | Path) -> str:
-    """Twelve hex digits over texts, files and folders; a file's place in its folder counts, its time does not."""
+    """Twelve hex digits over texts, files and folders; a file's place in its folder counts, not its time."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):
@@ -129,7 +131,9 @@ def content_key(*parts: str | Path) -> str:
             for path in sorted(part.rglob("*")):
                 if path.is_file() and "__pycache__" not in path.parts:
                     mode = b"x" if os.access(path, os.X_OK) else b"-"
-                    digest.update(b"file\0" + str(path.relative_to(part)).encode() + b"\0" + mode + path.read_bytes())
+                    digest.update(
+                        b"file\0" + str(path.relative_to(part)).encode() + b"\0" + mode + path.read_bytes()
+                    )
         else:
             digest.update(b"file\0" + part.name.encode() + b"\0" + part.read_bytes())
     return digest.hexdigest()[:12]

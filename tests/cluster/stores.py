@@ -1,10 +1,10 @@
 """How does a node start with 5 GB of images at no cost?
 
-A *golden store* is a containerd data folder in the cache with every image imported and unpacked, made once per set of
-images in a throw-away container. A node gets a copy of it by hard links, mounted at /var/lib/containerd. That is safe:
-containerd never writes to a layer or a blob once it is there, it only removes or adds files. The exception are its
-databases, which are copied for real. A golden store may be deleted at any time, nodes keep their links.
-"""
+A *golden store* is a containerd data folder in the cache with every image imported and unpacked, made once
+per set of images in a throw-away container. A node gets a copy of it by hard links, mounted at
+/var/lib/containerd. That is safe: containerd never writes to a layer or a blob once it is there, it only
+removes or adds files. The exception are its databases, which are copied for real. A golden store may be
+deleted at any time, nodes keep their links."""
 
 from __future__ import annotations
 
@@ -66,8 +66,15 @@ class Stores:
         data = store / "containerd"
         data.mkdir(exist_ok=True)
         container = f"evenkeel-store-{os.getpid()}"
-        options = ["--privileged", "--network=none", f"--volume={data}:/var/lib/containerd", "--entrypoint=sleep"]
-        self.engine.run("run", "--detach", "--rm", f"--name={container}", *options, self.node_image, "7200", log=log)
+        options = [
+            "--privileged",
+            "--network=none",
+            f"--volume={data}:/var/lib/containerd",
+            "--entrypoint=sleep",
+        ]
+        self.engine.run(
+            "run", "--detach", "--rm", f"--name={container}", *options, self.node_image, "7200", log=log
+        )
         try:
             self.engine.run("exec", "--detach", container, "containerd", log=log)
             self._wait_for_containerd(container)
@@ -84,13 +91,18 @@ class Stores:
             self._wait_for_end(container)
         finally:
             self.engine.succeeds("rm", "--force", container)
-        # Dropped from the database, but the files would go only at the next start of a containerd, on every node.
+        # Dropped from the database, but the files would go only at the next start of a containerd, on every
+        # node.
         for manifest in manifests.values():
             for digest in _large_layers(manifest):
-                (data / "io.containerd.content.v1.content" / "blobs" / digest.replace(":", "/")).unlink(missing_ok=True)
+                (data / "io.containerd.content.v1.content" / "blobs" / digest.replace(":", "/")).unlink(
+                    missing_ok=True
+                )
         write_atomically(store / "manifests.json", json.dumps(manifests))
 
-    def _manifests(self, container: str, images: tuple[str, ...], store: Path) -> dict[str, dict[str, object]]:
+    def _manifests(
+        self, container: str, images: tuple[str, ...], store: Path
+    ) -> dict[str, dict[str, object]]:
         """What `oci` builds on: the manifest of each image, as containerd stored it."""
         earlier = store / "manifests.json"
         manifests = json.loads(earlier.read_text()) if earlier.exists() else {}
@@ -118,7 +130,9 @@ class Stores:
         deadline = time.monotonic() + 30
         while self.engine.succeeds("exec", container, "pgrep", "-x", "containerd"):
             if time.monotonic() > deadline:
-                raise CommandFailed(["containerd"], 1, "does not end: its database would be copied half-written")
+                raise CommandFailed(
+                    ["containerd"], 1, "does not end: its database would be copied half-written"
+                )
             time.sleep(0.2)
 
 

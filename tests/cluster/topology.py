@@ -55,10 +55,18 @@ class Topology:
         ]
         audit = [
             {"hostPath": str(self.audit_folder), "containerPath": AUDIT_FOLDER},
-            {"hostPath": str(self.audit_folder / POLICY.name), "containerPath": _POLICY_INSIDE, "readOnly": True},
+            {
+                "hostPath": str(self.audit_folder / POLICY.name),
+                "containerPath": _POLICY_INSIDE,
+                "readOnly": True,
+            },
         ]
         node = self._node("control-plane", self.control_plane)
-        return {**node, "extraPortMappings": ports, "extraMounts": [*self._mounts(self.control_plane), *audit]}
+        return {
+            **node,
+            "extraPortMappings": ports,
+            "extraMounts": [*self._mounts(self.control_plane), *audit],
+        }
 
     def _worker(self, index: int) -> dict[str, object]:
         name = self.worker_names[index]
@@ -79,7 +87,8 @@ class Topology:
 
 _POLICY_INSIDE = "/etc/kubernetes/audit-policy.yaml"
 
-# A patch that is merged: with the kubeadm configuration of Kubernetes before 1.36, flags are a map, so kind's own stay.
+# A patch that is merged: with the kubeadm configuration of Kubernetes before 1.36, flags are a map, so kind's
+# own stay.
 _CONTROL_PLANE_FLAGS = {
     "kind": "ClusterConfiguration",
     "apiServer": {
@@ -90,8 +99,18 @@ _CONTROL_PLANE_FLAGS = {
             "audit-log-maxbackup": "2",
         },
         "extraVolumes": [
-            {"name": "audit-policy", "hostPath": _POLICY_INSIDE, "mountPath": _POLICY_INSIDE, "readOnly": True},
-            {"name": "audit-log", "hostPath": AUDIT_FOLDER, "mountPath": AUDIT_FOLDER, "pathType": "DirectoryOrCreate"},
+            {
+                "name": "audit-policy",
+                "hostPath": _POLICY_INSIDE,
+                "mountPath": _POLICY_INSIDE,
+                "readOnly": True,
+            },
+            {
+                "name": "audit-log",
+                "hostPath": AUDIT_FOLDER,
+                "mountPath": AUDIT_FOLDER,
+                "pathType": "DirectoryOrCreate",
+            },
         ],
     },
     # A test cluster that loses power is made anew: nothing is gained by waiting for the disk.
@@ -103,7 +122,9 @@ def free_ports(node_ports: tuple[int, ...]) -> dict[str, int]:
     """A port of 127.0.0.1 for each NodePort. All are held until all are found, so that they differ."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in node_ports]
     try:
-        return {str(inside): listener.getsockname()[1] for inside, listener in zip(node_ports, held, strict=True)}
+        return {
+            str(inside): listener.getsockname()[1] for inside, listener in zip(node_ports, held, strict=True)
+        }
     finally:
         for listener in held:
             listener.close()

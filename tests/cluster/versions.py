@@ -1,8 +1,7 @@
 """Which versions of everything is the cluster made of?
 
-Raised together or not at all: kind 0.33 is the last known to run nodes on cgroup v1, Kubernetes 1.35 refuses cgroup v1
-unless told otherwise, and from 1.36 on it needs a newer containerd than bookworm has.
-"""
+Raised together or not at all: kind 0.33 is the last known to run nodes on cgroup v1, Kubernetes 1.35 refuses
+cgroup v1 unless told otherwise, and from 1.36 on it needs a newer containerd than bookworm has."""
 
 from __future__ import annotations
 
