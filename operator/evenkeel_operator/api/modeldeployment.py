@@ -54,7 +54,9 @@ class ModelSource(Model):
     """Address of the model file: pvc://CLAIM/PATH, s3://BUCKET/KEY or https://HOST/PATH."""
     format: Literal["Auto", "TorchExport", "TorchScript"] = "Auto"
     """Format of the file. Auto recognises it from its content, not from its name."""
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", max_length=64)
+    sha256: str | None = Field(
+        default=None, max_length=128, pattern=r"^[0-9a-f]{64}$", json_schema_extra=rules.SHA256
+    )
     """SHA-256 of the file, 64 lowercase hex digits. Verified before any parser sees a byte; required where
     the format runs native code."""
     allow_native_code: bool = False
@@ -107,7 +109,7 @@ class Resources(Model):
 class Runtime(Model):
     """The server inside the pods."""
 
-    image: str | None = Field(default=None, min_length=1, max_length=512, pattern=r"^\S+$")
+    image: str | None = Field(default=None, min_length=1, max_length=512, json_schema_extra=rules.IMAGE)
     """Image of another server that speaks the Open Inference Protocol on port 8080. It finds the verified
     model under EVENKEEL_MODEL_PATH. Absent: Evenkeel's bundled PyTorch runtime."""
     resources: Resources = Resources()

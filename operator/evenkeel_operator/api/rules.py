@@ -68,6 +68,17 @@ URI = rules(
     must(r"!self.matches(r'[\x00-\x1f\x7f]')", "must not contain control characters or line breaks"),
 )
 
+SHA256 = rules(
+    must(
+        "self.matches('^[0-9a-f]{64}$')",
+        "must be 64 lowercase hex digits as sha256sum prints them, without a prefix",
+    )
+)
+
+IMAGE = rules(
+    must(r"!self.matches(r'\s')", "must not contain spaces: give one reference, such as registry/name:tag")
+)
+
 MODEL = rules(
     must(
         f"!({_NATIVE}) || self.allowNativeCode",
@@ -93,16 +104,15 @@ MODEL = rules(
 
 RESOURCE_NAME = rules(
     must(
-        "!self.contains('kubernetes.io/') && !self.startsWith('requests.')",
-        "must be an extended resource that a device plugin offers, such as nvidia.com/gpu: the domain "
-        "kubernetes.io and the prefix requests. are Kubernetes' own",
+        "self.contains('/') && !self.contains('kubernetes.io/') && !self.startsWith('requests.')",
+        "must be an extended resource that a device plugin offers, such as nvidia.com/gpu or amd.com/gpu",
     )
 )
 
 POSITIVE_QUANTITY = rules(
     must(
-        "type(self) == int ? self > 0 : quantity(self).isGreaterThan(quantity('0'))",
-        "must be more than 0, such as 500m, 4 or 16Gi; leave it out to ask for nothing",
+        "type(self) == int ? self > 0 : isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
+        "must be a quantity of more than 0, such as 500m, 4 or 16Gi; leave it out to ask for nothing",
     )
 )
 
