@@ -60,7 +60,7 @@ Fleet = tuple[NodeGpus, ...]
 
 @dataclass(frozen=True, slots=True)
 class Warning:
-    """A Kubernetes Event of type Warning about a child: the only place where a Job says that it may not create its pod."""
+    """A Kubernetes Event of type Warning about a child: nothing else says that a Job may not create its pod."""
 
     kind: str
     name: str
@@ -175,9 +175,7 @@ def freeze(
         generation=metadata["generation"],
         spec=Spec.model_validate(deployment["spec"]),
         status=Status.model_validate(deployment.get("status") or {}),
-        revisions=tuple(
-            sorted((_revision(o) for o in by_kind.get("ControllerRevision", [])), key=lambda r: r.number)
-        ),
+        revisions=tuple(sorted((_revision(o) for o in by_kind.get("ControllerRevision", [])), key=lambda r: r.number)),
         replica_sets=tuple(_replica_set(o, told) for o in by_kind.get("ReplicaSet", [])),
         attempts=tuple(_attempt(o, pods, told) for o in by_kind.get("Job", [])),
         replicas=tuple(_replica(o) for o in pods if _is_live_replica(o)),
@@ -191,7 +189,7 @@ def _label(obj: Object, key: str) -> str:
 
 
 def _is_live_replica(pod: Object) -> bool:
-    # A pod in phase Failed or Succeeded (evicted, refused by the kubelet) holds nothing and is replaced by its ReplicaSet.
+    # A pod in phase Failed or Succeeded (evicted, refused by the kubelet) holds nothing; its ReplicaSet replaces it.
     phase = (pod.get("status") or {}).get("phase")
     return _label(pod, names.ROLE_LABEL) == names.SERVE_ROLE and phase not in ("Failed", "Succeeded")
 

@@ -1,0 +1,233 @@
+"""What shall be done about one ModelDeployment now?
+
+`plan` reads top to bottom: what the spec asks for (a revision), whether its bytes are resolved (prepare), how far it
+may be rolled out (sizes), what is left over (history), and what to say about it (status). It is a pure function of the
+snapshot and the time; the same snapshot gives the same plan, and a plan carried out twice changes nothing the second
+time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from evenkeel_operator.api.modeldeployment import Object, Status
+from evenkeel_operator.decide import conditions, gpus, names, resources, rollout
+from evenkeel_operator.decide.conditions import State
+from evenkeel_operator.decide.failures import Failure, is_over, prepare_retry_delay
+from evenkeel_operator.decide.intent import Plan, Ref
+from evenkeel_operator.decide.names import Reason
+from evenkeel_operator.decide.rollout import Standing
+from evenkeel_operator.decide.snapshot import Attempt, NoSignal, Revision, Snapshot, parse_time
+from evenkeel_operator.decide.status import Progress, state, status
+from evenkeel_runtime import contract
+
+HISTORY_LIMIT = 10
+"""Revisions without replicas that are kept to go back to: Deployment's own default."""
+
+BLOCKED_LOOK_AGAIN_S = 10.0
+
+
+def plan(snapshot: Snapshot, now: datetime) -> Plan:
+    """Return what to apply, what to delete, the status, what to tell and when to look again."""
+    target = names.revision_name(snapshot.name, snapshot.spec)
+    apply: list[Object] = [resources.service(snapshot), resources.pod_disruption_budget(snapshot)]
+    delete: list[Ref] = []
+    look_again: list[float] = []
+
+    revision = _pinned(snapshot, target)
+    progress = Progress(target)
+    if revision is None:
+        attempt = _newest_attempt(snapshot, target)
+        if attempt is not None and attempt.report is not None:
+            revision = resources.new_revision(snapshot, target, attempt.report)
+        else:
+            failure = attempt.failure if attempt is not None else None
+            progress = Progress(target, failure=failure, preparing=True)
+            number, wait_s = _next_attempt(attempt, now)
+            if not _is_held(snapshot):
+                apply.append(resources.prepare_job(snapshot, target, number))
+            if wait_s is not None:
+                look_again.append(wait_s)
+    if revision is not None:
+        newest = max((r.number for r in snapshot.revisions), default=0)
+        if snapshot.revision(target) is not None and revision.number < newest:
+            revision = replace(revision, number=newest + 1)  # back to an old revision: it is the newest again
+        apply.append(resources.controller_revision(snapshot, revision))
+        progress = _rolled_out(snapshot, revision, apply)
+    else:
+        _held(snapshot, apply)
+
+    delete += _finished_jobs(snapshot, target, apply)
+    delete += _empty_replica_sets(snapshot, target)
+    delete += _old_history(snapshot, target)
+    found = state(snapshot, progress)
+    answer = status(snapshot, progress, found, now)
+    if progress.blocked:
+        look_again.append(BLOCKED_LOOK_AGAIN_S)
+    look_again += _until_deadline(answer["conditions"], now)
+    return Plan(
+        apply=tuple(apply),
+        delete=tuple(delete),
+        status=answer,
+        events=conditions.events(answer["conditions"], snapshot.status.conditions or ()),
+        look_again_after_s=min(look_again, default=None),
+    )
+
+
+def rejected(snapshot: Snapshot, reason: str, message: str, now: datetime) -> Plan:
+    """Return the plan for a deployment one of whose children the API server refuses: say so, touch nothing."""
+    progress = Progress(names.revision_name(snapshot.name, snapshot.spec), failure=Failure(reason, message))
+    answer = status(snapshot, progress, state(snapshot, progress), now)
+    told = conditions.events(answer["conditions"], snapshot.status.conditions or ())
+    return Plan(apply=(), delete=(), status=answer, events=told, look_again_after_s=60.0)
+
+
+def invalid(deployment: Object, message: str, now: datetime) -> Plan:
+    """Return the plan for an object whose stored spec cannot be read: say so, touch nothing that serves.
+
+    The CRD refuses such a spec; one stored under an older CRD, or past it, is not answered by silence.
+    """
+    before = Status.model_validate(deployment.get("status") or {})
+    generation = deployment["metadata"]["generation"]
+    rows = conditions.conditions(
+        State(contract.Reason.INVALID, message, is_stalled=True),
+        available=before.ready_replicas or 0,
+        outdated=None,
+        previous=before.conditions or (),
+        generation=generation,
+        now=now,
+    )
+    answer = {**(deployment.get("status") or {}), "observedGeneration": generation, "conditions": rows}
+    return Plan(apply=(), delete=(), status=answer, events=conditions.events(rows, before.conditions or ()))
+
+
+def _pinned(snapshot: Snapshot, target: str) -> Revision | None:
+    """Return the target as it was resolved, also where its ControllerRevision was deleted by hand."""
+    if (kept := snapshot.revision(target)) is not None:
+        return kept
+    carried = snapshot.replica_set(target)
+    if carried is None or carried.prepared is None:
+        return None
+    image = next(c["image"] for c in carried.template["spec"]["containers"] if c["name"] == "serve")
+    rebuilt = resources.new_revision(snapshot, target, carried.prepared)
+    return replace(rebuilt, runtime_image=image, template=carried.template)
+
+
+def _newest_attempt(snapshot: Snapshot, revision: str) -> Attempt | None:
+    return max((a for a in snapshot.attempts if a.revision == revision), key=lambda a: a.number, default=None)
+
+
+def _next_attempt(attempt: Attempt | None, now: datetime) -> tuple[int, float | None]:
+    """Return which attempt should stand now, and in how many seconds the next one is due (None: on an event)."""
+    if attempt is None:
+        return 1, None
+    if attempt.finished_at is None or attempt.failure is None:
+        return attempt.number, None
+    delay = prepare_retry_delay(attempt.failure, attempt.number)
+    if is_over(attempt.finished_at, delay, now):
+        return attempt.number + 1, None
+    return attempt.number, (attempt.finished_at + delay - now).total_seconds()
+
+
+def _is_held(snapshot: Snapshot) -> bool:
+    return snapshot.spec.rollout.paused and any(s.replicas for s in snapshot.replica_sets)
+
+
+def _rolled_out(snapshot: Snapshot, revision: Revision, apply: list[Object]) -> Progress:
+    """Append every ReplicaSet at its next size; return how the rollout stands."""
+    supply = None
+    if snapshot.spec.gpu is not None:
+        supply = gpus.supply(snapshot.spec.gpu, revision.template["spec"], snapshot.fleet)
+    live = snapshot.live(revision.name)
+    free_slots: int | None = None
+    if isinstance(supply, gpus.Supply):
+        free_slots = supply.slots
+    elif isinstance(supply, NoSignal):
+        # Nodes may not be read: one replica may try, since a pending pod takes nothing from anybody.
+        is_refused = any(r.failure is not None and r.failure.reason == Reason.UNSCHEDULABLE for r in live)
+        free_slots = 0 if is_refused else 1
+    step = rollout.next_step(
+        desired=snapshot.spec.replicas,
+        target=revision.name,
+        standing={s.revision: _standing(snapshot, s.revision) for s in snapshot.replica_sets},
+        terminating=sum(1 for r in snapshot.replicas if r.terminating and r.node is not None),
+        free_slots=free_slots,
+        paused=snapshot.spec.rollout.paused,
+    )
+    _apply_sizes(snapshot, {**step.sizes}, apply, revision)
+    failed = [r.failure for r in live if r.failure is not None]
+    own = snapshot.replica_set(revision.name)
+    if own is not None and own.failure is not None and len(live) < own.replicas:
+        failed.append(own.failure)
+    failure = next((f for f in failed if f.is_permanent), failed[0] if failed else None)
+    return Progress(revision.name, failure=failure, blocked=step.blocked, supply=supply)
+
+
+def _held(snapshot: Snapshot, apply: list[Object]) -> None:
+    """Append the ReplicaSets that exist, the mix of revisions as it is: the next one has nothing to run yet."""
+    standing = {s.revision: _standing(snapshot, s.revision) for s in snapshot.replica_sets}
+    if not standing:
+        return
+    best = max(standing, key=lambda name: (standing[name].ready, standing[name].asked, name))
+    step = rollout.next_step(
+        desired=snapshot.spec.replicas,
+        target=best,
+        standing=standing,
+        terminating=0,
+        free_slots=None,
+        paused=True,
+    )
+    _apply_sizes(snapshot, {**step.sizes}, apply, None)
+
+
+def _standing(snapshot: Snapshot, revision: str) -> Standing:
+    live = snapshot.live(revision)
+    asked = next(s.replicas for s in snapshot.replica_sets if s.revision == revision)
+    return Standing(asked, sum(1 for r in live if r.node is not None), sum(1 for r in live if r.ready))
+
+
+def _apply_sizes(snapshot: Snapshot, sizes: dict[str, int], apply: list[Object], target: Revision | None) -> None:
+    # What shrinks goes first: the room it makes is what the next step grows into.
+    before = {s.revision: s.replicas for s in snapshot.replica_sets}
+    for name in sorted(sizes, key=lambda n: (sizes[n] - before.get(n, 0), n)):
+        kept = target if target is not None and target.name == name else snapshot.revision(name)
+        carried = snapshot.replica_set(name)
+        if kept is not None:
+            apply.append(resources.replica_set(snapshot, name, kept.template, kept.prepared, sizes[name]))
+        elif carried is not None:
+            apply.append(resources.replica_set(snapshot, name, carried.template, carried.prepared, sizes[name]))
+
+
+def _finished_jobs(snapshot: Snapshot, target: str, apply: list[Object]) -> list[Ref]:
+    """Return the Jobs that have nothing more to say: of another revision, of an earlier attempt, or already pinned."""
+    wanted = {o["metadata"]["name"] for o in apply if o["kind"] == "Job"}
+    is_pinned = snapshot.revision(target) is not None
+    return [
+        Ref("batch/v1", "Job", a.name)
+        for a in snapshot.attempts
+        if a.revision != target or is_pinned or (wanted and a.name not in wanted)
+    ]
+
+
+def _empty_replica_sets(snapshot: Snapshot, target: str) -> list[Ref]:
+    return [
+        Ref("apps/v1", "ReplicaSet", s.revision)
+        for s in snapshot.replica_sets
+        if s.revision != target and s.replicas == s.observed_replicas == 0
+    ]
+
+
+def _old_history(snapshot: Snapshot, target: str) -> list[Ref]:
+    in_use = {target, snapshot.status.stable_revision} | {s.revision for s in snapshot.replica_sets}
+    idle = sorted((r for r in snapshot.revisions if r.name not in in_use), key=lambda r: -r.number)
+    return [Ref("apps/v1", "ControllerRevision", r.name) for r in idle[HISTORY_LIMIT:]]
+
+
+def _until_deadline(rows: list[Object], now: datetime) -> list[float]:
+    """Return the seconds until being on the way counts as stalled: no event comes at that moment."""
+    for row in rows:
+        if row["type"] == "Reconciling" and row["status"] == "True":
+            since = parse_time(row["lastTransitionTime"])
+            return [max(1.0, (since + conditions.PROGRESS_DEADLINE - now).total_seconds())]
+    return []

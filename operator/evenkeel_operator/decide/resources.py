@@ -1,0 +1,143 @@
+"""What do the children of a ModelDeployment look like? Builders: values in, Kubernetes objects out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from evenkeel_operator.api.modeldeployment import GROUP, KIND, VERSION, Object, Spec
+from evenkeel_operator.decide import names
+from evenkeel_operator.decide.podspec import pod_template, prepare_pod_spec
+from evenkeel_operator.decide.snapshot import Revision, Snapshot
+from evenkeel_runtime import contract
+
+HTTP_PORT_NAME = "http"
+
+
+def service(snapshot: Snapshot) -> Object:
+    """Return the Service that all requests come through: every replica that is ready, of whatever revision."""
+    port = {"name": HTTP_PORT_NAME, "port": 80, "targetPort": HTTP_PORT_NAME, "protocol": "TCP"}
+    return _child(snapshot, "v1", "Service", snapshot.name) | {
+        "spec": {"selector": names.replica_selector(snapshot.name), "ports": [port]}
+    }
+
+
+def pod_disruption_budget(snapshot: Snapshot) -> Object:
+    """Return the budget that lets a node drain take one replica at a time, and never blocks the drain for ever."""
+    return _child(snapshot, "policy/v1", "PodDisruptionBudget", snapshot.name) | {
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": names.replica_selector(snapshot.name)}}
+    }
+
+
+def prepare_job(snapshot: Snapshot, revision: str, attempt: int) -> Object:
+    """Return the Job that resolves, fetches, verifies and inspects the model, without a GPU."""
+    name = names.prepare_job_name(revision, attempt)
+    child = _child(snapshot, "batch/v1", "Job", name, revision, names.PREPARE_ROLE)
+    child["metadata"]["annotations"] = {names.ATTEMPT_ANNOTATION: str(attempt)}
+    return child | {
+        "spec": {
+            # Every run is an attempt of ours, with a report and a delay of its own; a drained node is no failure.
+            "backoffLimit": 0,
+            "podFailurePolicy": {
+                "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+            },
+            "template": {
+                "metadata": {"labels": names.labels(snapshot.name, revision, names.PREPARE_ROLE)},
+                "spec": prepare_pod_spec(snapshot.name, revision, snapshot.spec, snapshot.defaults),
+            },
+        }
+    }
+
+
+def new_revision(snapshot: Snapshot, name: str, prepared: contract.Prepared) -> Revision:
+    """Return the revision that the present spec asks for, everything resolved: this is what its pods will always be."""
+    return Revision(
+        name=name,
+        number=max((r.number for r in snapshot.revisions), default=0) + 1,
+        spec=names.revision_spec(snapshot.spec),
+        prepared=prepared,
+        runtime_image=serving_image(snapshot.spec, snapshot.defaults.runtime_image),
+        template=pod_template(snapshot.name, name, snapshot.spec, prepared, snapshot.defaults),
+    )
+
+
+def serving_image(spec: Spec, default: str) -> str:
+    """Return the image of the serving container: the user's, else the operator's default."""
+    return spec.runtime.image or default
+
+
+def controller_revision(snapshot: Snapshot, revision: Revision) -> Object:
+    """Return the ControllerRevision that keeps `revision`; its data never changes."""
+    return _child(snapshot, "apps/v1", "ControllerRevision", revision.name, revision.name) | {
+        "revision": revision.number,
+        "data": {
+            "spec": dict(revision.spec),
+            "model": json.loads(contract.encode(revision.prepared)),
+            "runtimeImage": revision.runtime_image,
+            "template": revision.template,
+        },
+    }
+
+
+def replica_set(
+    snapshot: Snapshot, name: str, template: Object, prepared: contract.Prepared | None, replicas: int
+) -> Object:
+    """Return the ReplicaSet of the revision `name` at the size `replicas`.
+
+    It carries the prepare report too, so that a ControllerRevision deleted by hand can be written again.
+    """
+    child = _child(snapshot, "apps/v1", "ReplicaSet", name, name, names.SERVE_ROLE)
+    if prepared is not None:
+        child["metadata"]["annotations"] = {names.PREPARED_ANNOTATION: contract.encode(prepared)}
+    return child | {
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": names.labels(snapshot.name, name, names.SERVE_ROLE)},
+            "template": template,
+        }
+    }
+
+
+def model_status(spec: Mapping[str, Any], prepared: contract.Prepared) -> Object:
+    """Return status.model for a revision whose user-written part is `spec`."""
+    found = {"resolved": spec["model"]["uri"], "digest": prepared.digest, "format": prepared.format}
+    for key in ("inputs", "outputs"):
+        if tensors := getattr(prepared, key):
+            found[key] = [asdict(tensor) | {"shape": list(tensor.shape)} for tensor in tensors]
+    return found
+
+
+def url(snapshot: Snapshot) -> str:
+    """Return the address of the Service inside the cluster."""
+    return f"http://{snapshot.name}.{snapshot.namespace}.svc"
+
+
+def _child(
+    snapshot: Snapshot,
+    api_version: str,
+    kind: str,
+    name: str,
+    revision: str | None = None,
+    role: str | None = None,
+) -> Object:
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": snapshot.namespace,
+            "labels": names.labels(snapshot.name, revision, role),
+            "ownerReferences": [
+                {
+                    "apiVersion": f"{GROUP}/{VERSION}",
+                    "kind": KIND,
+                    "name": snapshot.name,
+                    "uid": snapshot.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+    }
