@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evenkeel_operator.api.modeldeployment import Object
-
 from tests.contract.specs import SHA256, env, limits, merged, minimal, model
 
 
@@ -87,9 +86,7 @@ BAD = (
     ),
     BadSpec("a digest in capitals", model(sha256=SHA256.upper()), "spec.model.sha256", "lowercase"),
     BadSpec("a digest that is too short", model(sha256=SHA256[:63]), "spec.model.sha256", "64 lowercase"),
-    BadSpec(
-        "a digest with its prefix", model(sha256=f"sha256:{SHA256}"), "spec.model.sha256", "without a prefix"
-    ),
+    BadSpec("a digest with its prefix", model(sha256=f"sha256:{SHA256}"), "spec.model.sha256", "without a prefix"),
     BadSpec("a Secret for a claim", model(secretName="key"), "spec.model.secretName", "s3:// and https://"),
     BadSpec(
         "a Secret that no Secret can be named",
@@ -98,9 +95,7 @@ BAD = (
         "[a-z0-9]",
     ),
     # GPUs.
-    BadSpec(
-        "no GPU, asked for in numbers", {"gpu": {"count": 0}}, "spec.gpu.count", "greater than or equal to 1"
-    ),
+    BadSpec("no GPU, asked for in numbers", {"gpu": {"count": 0}}, "spec.gpu.count", "greater than or equal to 1"),
     BadSpec("half a GPU", {"gpu": {"count": 0.5}}, "spec.gpu.count", "integer"),
     BadSpec("more GPUs than a machine has", {"gpu": {"count": 65}}, "spec.gpu.count", "64"),
     BadSpec("CPUs as GPUs", {"gpu": {"resourceName": "cpu"}}, "spec.gpu.resourceName", "device plugin"),
@@ -111,6 +106,12 @@ BAD = (
         "device plugin",
     ),
     BadSpec("a product twice", {"gpu": {"products": ["A100", "A100"]}}, "spec.gpu.products[1]", "Duplicate"),
+    BadSpec(
+        "a product as nvidia-smi prints it",
+        {"gpu": {"products": ["NVIDIA H100 80GB HBM3"]}},
+        "spec.gpu.products[0]",
+        "NVIDIA-H100-80GB-HBM3",
+    ),
     BadSpec("a product without a name", {"gpu": {"products": [""]}}, "spec.gpu.products[0]", "at least 1"),
     BadSpec("a memory of nothing", {"gpu": {"minMemory": "0"}}, "spec.gpu.minMemory", "more than 0"),
     BadSpec("a memory of no bytes", {"gpu": {"minMemory": 0}}, "spec.gpu.minMemory", "more than 0"),
@@ -125,13 +126,9 @@ BAD = (
     BadSpec("fewer replicas than none", {"replicas": -1}, "spec.replicas", "greater than or equal to 0"),
     BadSpec("replicas without end", {"replicas": 1001}, "spec.replicas", "1000"),
     BadSpec("replicas as text", {"replicas": "3"}, "spec.replicas", "integer"),
-    BadSpec(
-        "a strategy of later days", {"rollout": {"strategy": "Canary"}}, "spec.rollout.strategy", '"Direct"'
-    ),
+    BadSpec("a strategy of later days", {"rollout": {"strategy": "Canary"}}, "spec.rollout.strategy", '"Direct"'),
     # The server.
-    BadSpec(
-        "an image with a space", {"runtime": {"image": "my image"}}, "spec.runtime.image", "registry/name:tag"
-    ),
+    BadSpec("an image with a space", {"runtime": {"image": "my image"}}, "spec.runtime.image", "registry/name:tag"),
     BadSpec(
         "a GPU among the limits",
         limits(**{"nvidia.com/gpu": 1}),
@@ -159,9 +156,7 @@ BAD = (
         "EVENKEEL_",
     ),
     BadSpec("a variable with a space", env({"name": "A B"}), "spec.runtime.env[0].name", "should match"),
-    BadSpec(
-        "a variable that is a number", env({"name": "A", "value": 1}), "spec.runtime.env[0].value", "string"
-    ),
+    BadSpec("a variable that is a number", env({"name": "A", "value": 1}), "spec.runtime.env[0].value", "string"),
     BadSpec("a variable twice", env({"name": "A"}, {"name": "A"}), "spec.runtime.env[1]", "Duplicate"),
     BadSpec(
         "a variable with two values",
@@ -190,6 +185,8 @@ BAD = (
         "imagePullSecrets[0].name",
         "Required value",
     ),
+    _pod("a label with a space", {"labels": {"team": "team a"}}, "labels[team]", "letters, digits"),
+    _pod("a node label with a space", {"nodeSelector": {"zone": "zone a"}}, "nodeSelector[zone]", "letters"),
     # What is misspelt is not dropped.
     BadSpec("a misspelt field", {"replica": 3}, "spec.replica", "unknown field"),
     BadSpec("a misspelt part of a field", {"gpu": {"counts": 2}}, "spec.gpu.counts", "unknown field"),

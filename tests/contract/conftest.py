@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from evenkeel_operator.api.modeldeployment import Object
 
+from evenkeel_operator.api.modeldeployment import Object
 from tests.cluster.binaries import Binaries
 from tests.cluster.state import Cache
 from tests.cluster.steps import Steps
@@ -52,9 +52,7 @@ def render(helm: Helm) -> Render:
 
     def objects(*values: str, release: str = "evenkeel", namespace: str = "evenkeel-system") -> list[Object]:
         sets = [f"--set={value}" for value in values]
-        got = helm(
-            "template", release, str(CHART), "--namespace", namespace, f"--kube-version={KUBERNETES}", *sets
-        )
+        got = helm("template", release, str(CHART), "--namespace", namespace, f"--kube-version={KUBERNETES}", *sets)
         if got.returncode:
             raise RuntimeError(got.stderr)
         return [document for document in yaml.safe_load_all(got.stdout) if document]

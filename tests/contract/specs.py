@@ -85,13 +85,9 @@ GOOD = (
     ),
     GoodSpec("a least memory in bytes", {"gpu": {"minMemory": 42949672960}}),
     GoodSpec("no replicas at all", {"replicas": 0}),
-    GoodSpec(
-        "native code, allowed and pinned", model(format="TorchScript", sha256=SHA256, allowNativeCode=True)
-    ),
+    GoodSpec("native code, allowed and pinned", model(format="TorchScript", sha256=SHA256, allowNativeCode=True)),
     GoodSpec("a pinned file of a format that runs no code", model(format="TorchExport", sha256=SHA256)),
-    GoodSpec(
-        "a bucket with credentials", model(uri="s3://my.bucket-1/digits/v3.pt2", secretName="bucket-key")
-    ),
+    GoodSpec("a bucket with credentials", model(uri="s3://my.bucket-1/digits/v3.pt2", secretName="bucket-key")),
     GoodSpec("a web server with a port", model(uri="https://models.example:8443/a%20b.pt2?version=3")),
     GoodSpec("a web server by its address", model(uri="https://[2001:db8::1]/digits.pt2")),
     GoodSpec("an @ in a path is not a user name", model(uri="https://models.example/@team/digits.pt2")),
@@ -111,9 +107,7 @@ GOOD = (
         {
             "pod": {
                 "nodeSelector": {"zone": "a"},
-                "tolerations": [
-                    {"key": "dedicated", "operator": "Equal", "value": "ml", "effect": "NoSchedule"}
-                ],
+                "tolerations": [{"key": "dedicated", "operator": "Equal", "value": "ml", "effect": "NoSchedule"}],
                 "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
                 "topologySpreadConstraints": [
                     {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}

@@ -11,10 +11,10 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from evenkeel_operator.api import crd
-from evenkeel_operator.api.modeldeployment import Object
 from kubernetes import client
 
+from evenkeel_operator.api import crd
+from evenkeel_operator.api.modeldeployment import Object
 from tests.contract.conftest import CHART, Helm, Render
 
 WATCHED = "watchNamespaces={team-a,team-b}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +11,10 @@ from typing import Annotated, Any
 import jsonschema
 import pytest
 import yaml
-from evenkeel_operator.api import crd, rules
-from evenkeel_operator.api.modeldeployment import Model, ModelSource, Object, Rollout, Spec
 from pydantic import Field
 
+from evenkeel_operator.api import crd, rules
+from evenkeel_operator.api.modeldeployment import Model, ModelSource, Object, Rollout, Spec
 from tests.contract.bad_specs import BAD
 from tests.contract.specs import GOOD, GoodSpec, merged, minimal
 
@@ -172,6 +173,20 @@ def test_bad_specs_have_different_sentences_and_differ_from_the_minimal_one() ->
     assert len({bad.says for bad in BAD}) == len(BAD) >= 30
     for bad in BAD:
         assert bad.document() != minimal(), bad.says
+
+
+ALL_RULES = [
+    pytest.param(path.replace("{}", ""), rule, id=f"{path}: {rule['message']}")
+    for path, node in nodes(schema())
+    for rule in node.get("x-kubernetes-validations", ())
+]
+
+
+@pytest.mark.parametrize(("path", "rule"), ALL_RULES)
+def test_every_rule_has_a_bad_spec_that_shows_it(path: str, rule: Object) -> None:
+    at = (path + rule.get("fieldPath", "")).removeprefix(".")
+    shown = [bad for bad in BAD if bad.word in rule["message"]]
+    assert any(re.sub(r"\[\w+\]", "", bad.field).startswith(at.replace("[]", "")) for bad in shown)
 
 
 class Union(Model):

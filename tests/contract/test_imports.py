@@ -143,9 +143,7 @@ def test_decision_depends_on_its_arguments_only(path: Path) -> None:
         pytest.param("from time import monotonic", "import of time", id="a clock"),
         pytest.param("import kubernetes.client", "import of kubernetes.client", id="a client"),
         pytest.param("from evenkeel_operator import world", "evenkeel_operator.world", id="a floor above"),
-        pytest.param(
-            "from evenkeel_operator.world.cluster import x", "world.cluster", id="a part of one above"
-        ),
+        pytest.param("from evenkeel_operator.world.cluster import x", "world.cluster", id="a part of one above"),
         pytest.param("from evenkeel_runtime import serve", "evenkeel_runtime.serve", id="the runtime"),
         pytest.param("import random\nrandom.random()", "line 2: random.random", id="the shared generator"),
         pytest.param("from random import choice", "random.choice", id="a function of the shared generator"),

@@ -17,6 +17,11 @@ Object = dict[str, Any]
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
+LabelValue = Annotated[str, Field(max_length=63, json_schema_extra=rules.LABEL_VALUE)]
+
+Product = Annotated[str, Field(min_length=1, max_length=63, json_schema_extra=rules.PRODUCT)]
+"""What `nvidia.com/gpu.product` may say."""
+
 Quantity = Annotated[
     str | int,
     WithJsonSchema(
@@ -30,9 +35,7 @@ Quantity = Annotated[
 ]
 """A Kubernetes quantity; always more than zero."""
 
-OpaqueObject = Annotated[
-    Object, WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
-]
+OpaqueObject = Annotated[Object, WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
 """A core/v1 structure that goes into the pod as it is and is judged by the API server there."""
 
 EnvVar = Annotated[

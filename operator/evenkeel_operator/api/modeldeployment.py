@@ -17,9 +17,11 @@ from evenkeel_operator.api.core import (
     ATOMIC,
     SET,
     EnvVar,
+    LabelValue,
     LocalObjectReference,
     Name,
     OpaqueObject,
+    Product,
     Quantity,
     Toleration,
     map_by,
@@ -54,9 +56,7 @@ class ModelSource(Model):
     """Address of the model file: pvc://CLAIM/PATH, s3://BUCKET/KEY or https://HOST/PATH."""
     format: Literal["Auto", "TorchExport", "TorchScript"] = "Auto"
     """Format of the file. Auto recognises it from its content, not from its name."""
-    sha256: str | None = Field(
-        default=None, max_length=128, pattern=r"^[0-9a-f]{64}$", json_schema_extra=rules.SHA256
-    )
+    sha256: str | None = Field(default=None, max_length=128, pattern=r"^[0-9a-f]{64}$", json_schema_extra=rules.SHA256)
     """SHA-256 of the file, 64 lowercase hex digits. Verified before any parser sees a byte; required where
     the format runs native code."""
     allow_native_code: bool = False
@@ -79,9 +79,7 @@ class Gpu(Model):
         json_schema_extra=rules.RESOURCE_NAME,
     )
     """Extended resource to ask for, for example nvidia.com/gpu, nvidia.com/mig-1g.10gb or amd.com/gpu."""
-    products: tuple[Annotated[str, Field(min_length=1, max_length=63)], ...] = Field(
-        default=(), max_length=32, json_schema_extra=SET
-    )
+    products: tuple[Product, ...] = Field(default=(), max_length=32, json_schema_extra=SET)
     """GPU products to run on, any of them, as the node label nvidia.com/gpu.product names them. Empty: any of
     all."""
     min_memory: Quantity | None = None
@@ -121,15 +119,13 @@ class Runtime(Model):
 class PodOptions(Model):
     """What else goes into the pods, as in core/v1 PodSpec."""
 
-    node_selector: dict[str, Annotated[str, Field(max_length=63)]] = Field(default={}, max_length=32)
+    node_selector: dict[str, LabelValue] = Field(default={}, max_length=32)
     """Node labels the replicas need."""
     tolerations: tuple[Toleration, ...] = Field(default=(), max_length=32, json_schema_extra=ATOMIC)
     """Tolerations beside those for the usual GPU taints."""
     affinity: OpaqueObject | None = None
     """Affinity; what spec.gpu asks of nodes is added to it."""
-    topology_spread_constraints: tuple[OpaqueObject, ...] = Field(
-        default=(), max_length=8, json_schema_extra=ATOMIC
-    )
+    topology_spread_constraints: tuple[OpaqueObject, ...] = Field(default=(), max_length=8, json_schema_extra=ATOMIC)
     """Spread constraints instead of the default, which spreads replicas over nodes where it can."""
     priority_class_name: Name | None = None
     """PriorityClass of the replicas."""
@@ -143,9 +139,7 @@ class PodOptions(Model):
     """RuntimeClass of the replicas, for example nvidia."""
     termination_grace_period_seconds: int = Field(default=60, ge=15, le=3600)
     """Seconds a replica has to answer what it has admitted after it is told to stop."""
-    labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
-        default={}, max_length=32, json_schema_extra=rules.POD_METADATA
-    )
+    labels: dict[str, LabelValue] = Field(default={}, max_length=32, json_schema_extra=rules.POD_METADATA)
     """Further labels of the pods."""
     annotations: dict[str, Annotated[str, Field(max_length=4096)]] = Field(
         default={}, max_length=32, json_schema_extra=rules.POD_METADATA

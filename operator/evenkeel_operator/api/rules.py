@@ -35,6 +35,7 @@ def must(rule: str, message: str, field: str = "", reason: str = "FieldValueInva
 
 
 _NATIVE = "self.format in [" + ", ".join(f"'{name}'" for name in sorted(NATIVE_FORMATS)) + "]"
+_LABEL_VALUE = "self.matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$')"
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?)(:[0-9]{1,5})?"
 
 URI = rules(
@@ -75,9 +76,7 @@ SHA256 = rules(
     )
 )
 
-IMAGE = rules(
-    must(r"!self.matches(r'\s')", "must not contain spaces: give one reference, such as registry/name:tag")
-)
+IMAGE = rules(must(r"!self.matches(r'\s')", "must not contain spaces: give one reference, such as registry/name:tag"))
 
 MODEL = rules(
     must(
@@ -109,6 +108,20 @@ RESOURCE_NAME = rules(
     )
 )
 
+PRODUCT = rules(
+    must(
+        _LABEL_VALUE,
+        "must be written as nodes label it in nvidia.com/gpu.product, with - for spaces: NVIDIA-H100-80GB-HBM3",
+    )
+)
+
+LABEL_VALUE = rules(
+    must(
+        _LABEL_VALUE,
+        "must be a label's value: letters, digits, -, _ and . with a letter or digit at both ends, or empty",
+    )
+)
+
 POSITIVE_QUANTITY = rules(
     must(
         "type(self) == int ? self > 0 : isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
@@ -119,8 +132,7 @@ POSITIVE_QUANTITY = rules(
 CORE_RESOURCES = rules(
     must(
         "self.all(name, !name.contains('/'))",
-        "must not hold GPUs or other extended resources: ask for them with "
-        "spec.gpu.resourceName and spec.gpu.count",
+        "must not hold GPUs or other extended resources: ask for them with spec.gpu.resourceName and spec.gpu.count",
         reason="FieldValueForbidden",
     )
 )
