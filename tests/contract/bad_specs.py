@@ -143,6 +143,12 @@ BAD = (
     ),
     BadSpec("a CPU of nothing", limits(cpu="0m"), "spec.runtime.resources.limits", "more than 0"),
     BadSpec(
+        "a request for nothing",
+        {"runtime": {"resources": {"requests": {"cpu": 0}}}},
+        "spec.runtime.resources.requests",
+        "leave it out",
+    ),
+    BadSpec(
         "a memory with a typing error",
         limits(memory="4Gb"),
         "spec.runtime.resources.limits",
