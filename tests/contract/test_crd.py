@@ -19,8 +19,7 @@ from tests.contract.bad_specs import BAD
 from tests.contract.specs import GOOD, GoodSpec, merged, minimal
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMITTED = ROOT / "crds" / "modeldeployments.evenkeel.dev.yaml"
-IN_CHART = ROOT / "charts" / "evenkeel" / "files" / "crd.yaml"
+COMMITTED = ROOT / crd.PLACES[0]
 NOT_STRUCTURAL = {
     *("$ref", "$defs", "definitions", "anyOf", "oneOf", "allOf", "not", "const", "title", "examples"),
     *(
@@ -55,13 +54,23 @@ def fields(node: Object, path: str = "") -> Iterator[tuple[str, Object]]:
     return ((p, n) for p, n in nodes(node, path) if p and not p.endswith(("[]", "{}")))
 
 
-@pytest.mark.parametrize("path", [COMMITTED, IN_CHART], ids=["in crds/", "in the chart"])
-def test_committed_crd_is_what_the_models_say(path: Path) -> None:
+@pytest.mark.parametrize("place", crd.PLACES)
+def test_committed_crd_is_what_the_models_say(place: str) -> None:
     want = crd.text()
-    got = path.read_text()
-    assert got == want, (
-        f"run `python -m evenkeel_operator.api.crd > {path.relative_to(ROOT)}` from a checkout on PYTHONPATH"
-    )
+    got = (ROOT / place).read_text()
+    assert got == want, "run `make crd`"
+
+
+def test_crd_is_printed_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crd.main([])
+    assert capsys.readouterr().out == crd.text()
+    monkeypatch.setattr(crd, "CHECKOUT", tmp_path)
+    for place in crd.PLACES:
+        (tmp_path / place).parent.mkdir(parents=True)
+    crd.main(["--write"])
+    assert [(tmp_path / place).read_text() for place in crd.PLACES] == [crd.text()] * 2
 
 
 def test_crd_is_small_enough_for_a_client_side_apply() -> None:
