@@ -38,9 +38,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(
-        name: str, about: str, act: Callable[[argparse.Namespace, Cache], int]
-    ) -> argparse.ArgumentParser:
+    def command(name: str, about: str, act: Callable[[argparse.Namespace, Cache], int]) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=about, description=about)
         made.add_argument("--name", default="evenkeel", help="which cluster (default: %(default)s)")
         made.set_defaults(act=act)
@@ -50,15 +48,9 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--workers", type=int, default=2, metavar="N", help="worker nodes (default: %(default)s)")
     up.add_argument("--no-runtime", action="store_true", help="without the runtime's image, which has 5 GB")
     up.add_argument("--no-load", action="store_true", help="without the product's images of this checkout")
-    up.add_argument(
-        "--build", action="store_true", help="build everything, even if kind's image could be pulled"
-    )
-    up.add_argument(
-        "--kubeconfig", type=Path, metavar="FILE", help="create nothing: add-ons into this cluster"
-    )
-    up.add_argument(
-        "--registry", default="", metavar="PREFIX", help="with --kubeconfig: push the images there"
-    )
+    up.add_argument("--build", action="store_true", help="build everything, even if kind's image could be pulled")
+    up.add_argument("--kubeconfig", type=Path, metavar="FILE", help="create nothing: add-ons into this cluster")
+    up.add_argument("--registry", default="", metavar="PREFIX", help="with --kubeconfig: push the images there")
     up.add_argument(
         "--kwok-stage", type=Path, action="append", default=[], metavar="FILE", help="one more stage for KWOK"
     )
@@ -73,9 +65,7 @@ def parser() -> argparse.ArgumentParser:
     nodes.add_argument("--product", default=gpus.H100.product, help="GPU product (default: %(default)s)")
     nodes.add_argument("--memory", type=int, metavar="MIB", help="of one GPU (default: the product's)")
     nodes.add_argument("--gpus", type=int, default=8, help="GPUs per node (default: %(default)s)")
-    nodes.add_argument(
-        "--prefix", default="kwok", help="names are PREFIX-0, PREFIX-1, ... (default: %(default)s)"
-    )
+    nodes.add_argument("--prefix", default="kwok", help="names are PREFIX-0, PREFIX-1, ... (default: %(default)s)")
     return top
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.cluster import kwok, s3, versions, volumes
@@ -15,9 +16,7 @@ from tests.cluster.state import Cache, Cluster
 NAMESPACE = "evenkeel-test"
 
 
-def install(
-    kubectl: Kubectl, cluster: Cluster, image: str, stages: Path, more_stages: Sequence[Path] = ()
-) -> None:
+def install(kubectl: Kubectl, cluster: Cluster, image: str, stages: Path, more_stages: Sequence[Path] = ()) -> None:
     kubectl.apply(manifest("gpus.yaml", {"IMAGE": image}))
     if cluster.shared_folder:
         volumes.install(kubectl, image, cluster.shared_folder)
@@ -26,16 +25,12 @@ def install(
 
 
 def wait(kubectl: Kubectl, cluster: Cluster) -> None:
-    deployments = ["deployment/s3", "deployment/kwok"] + ["deployment/volume-provisioner"] * bool(
-        cluster.shared_folder
-    )
+    deployments = ["deployment/s3", "deployment/kwok"] + ["deployment/volume-provisioner"] * bool(cluster.shared_folder)
     for resource in ["daemonset/gpu-device-plugin", *deployments]:
         kubectl.wait_for_rollout(resource, NAMESPACE)
     kubectl.wait_for_rollout("deployment/coredns", "kube-system")
     for node in cluster.workers:
-        wait_until(
-            f"{node} offers GPUs", lambda node=node: allocatable(node, kubeconfig=kubectl.kubeconfig) > 0
-        )
+        wait_until(f"{node} offers GPUs", partial(_offers_gpus, kubectl, node))
 
 
 def kwok_stages(cache: Cache, binaries: Binaries) -> Path:
@@ -48,3 +43,7 @@ def kwok_stages(cache: Cache, binaries: Binaries) -> Path:
         shutil.copytree(module / "kustomize" / "stage", beside)
         beside.replace(kept)
     return kept
+
+
+def _offers_gpus(kubectl: Kubectl, node: str) -> bool:
+    return allocatable(node, kubeconfig=kubectl.kubeconfig) > 0

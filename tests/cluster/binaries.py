@@ -79,6 +79,13 @@ class Binaries:
         self.start((name,))
         return self._building[name].result()
 
+    def forget_intermediates(self) -> None:
+        """The compiler's caches: 9 GB that only a change of versions would use again."""
+        for future in self._building.values():
+            future.result()
+        for name in ("build", "mod"):
+            shutil.rmtree(self._cache.root / "go" / name, ignore_errors=True)
+
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -123,12 +130,6 @@ class Binaries:
         for other in final.parent.glob(f"{program.name}-*"):
             if other != final and len(other.name) == len(final.name):
                 other.unlink()
-
-
-def forget_intermediates(cache: Cache) -> None:
-    """The compiler's caches: 8 GB that only a change of versions would use again."""
-    for name in ("build", "mod"):
-        shutil.rmtree(cache.root / "go" / name, ignore_errors=True)
 
 
 def link(cache: Cache, name: str, target: Path) -> Path:

@@ -78,6 +78,7 @@ def up(wish: Wish, cache: Cache, steps: Steps) -> Cluster:
         if wish.load:
             cluster = _load(shop, cluster, wish.products, images)
         state.write(cluster, cache)
+        built.forget_intermediates()
         return cluster
     finally:
         built.close()
@@ -143,7 +144,7 @@ def equip_given(kubeconfig: Path, wish: Wish, registry: str, cache: Cache, steps
         references = {}
         if registry:
             with steps.step(f"push images to {registry}") as log:
-                tags = {product.side: shop.product.build(product) for product in wish.products}
+                tags = {product.side: shop.product.build(product).tag for product in wish.products}
                 references = {side: _push(shop.engine, tag, registry, log) for side, tag in tags.items()}
                 image = _push(shop.engine, shop.images.addons(), registry, log)
         else:
@@ -185,12 +186,11 @@ def _open(wish: Wish, cache: Cache, steps: Steps, built: Binaries) -> Workshop:
 
 @dataclass(frozen=True)
 class NodeImages:
-    """The node image, and the golden stores of the nodes with and without the product."""
+    """The node image, and the store that every node starts with."""
 
     node: str
     stores: Stores
-    base: Path
-    full: Path
+    golden: Path
 
 
 def node_images(shop: Workshop, wish: Wish) -> NodeImages:
@@ -199,10 +199,10 @@ def node_images(shop: Workshop, wish: Wish) -> NodeImages:
         dependencies = [pool.submit(shop.product.build_dependencies, product) for product in wish.products]
         node = shop.images.node()
         stores = Stores(shop.cache, shop.engine, shop.steps, node)
-        base = stores.golden("base", shop.images.components())
+        components = shop.images.components()
         names = tuple(job.result() for job in dependencies)
-    full = stores.golden("full" if wish.runtime else "small", names, base)
-    return NodeImages(node, stores, base, full)
+    golden = stores.golden("full" if wish.runtime else "small", (*components, *names))
+    return NodeImages(node, stores, golden)
 
 
 def _running(shop: Workshop, wish: Wish, images: NodeImages | None) -> Cluster | None:
@@ -244,9 +244,9 @@ def _create(shop: Workshop, wish: Wish, images: NodeImages | None) -> Cluster:
         configuration.write_text(plan.configuration())
     if images:
         with shop.steps.step("image stores of the nodes") as log, ThreadPoolExecutor() as pool:
-            for name, target in plan.stores.items():
-                golden = images.full if name in plan.worker_names or not plan.workers else images.base
-                pool.submit(images.stores.copy, golden, target, log)
+            copies = [pool.submit(images.stores.copy, images.golden, to, log) for to in plan.stores.values()]
+            for copy in copies:
+                copy.result()
     kubeconfig = shop.cache.kubeconfig(wish.name)
     with shop.steps.step(f"create cluster {wish.name}") as log:
         shop.kind(
@@ -287,9 +287,7 @@ def _plan(shop: Workshop, wish: Wish, images: NodeImages | None) -> Topology:
         stores={},
     )
     if images:
-        plan.stores.update(
-            {name: folder / "stores" / name for name in (plan.control_plane, *plan.worker_names)}
-        )
+        plan.stores.update({name: folder / "stores" / name for name in (plan.control_plane, *plan.worker_names)})
     return plan
 
 
@@ -311,12 +309,10 @@ def _equip(shop: Workshop, wish: Wish, cluster: Cluster) -> Cluster:
     return cluster
 
 
-def _load(
-    shop: Workshop, cluster: Cluster, products: tuple[Product, ...], images: NodeImages | None
-) -> Cluster:
+def _load(shop: Workshop, cluster: Cluster, products: tuple[Product, ...], images: NodeImages | None) -> Cluster:
     if images is None:
         return shop.loader.load(cluster, products, None, None)
-    return shop.loader.load(cluster, products, images.stores, images.full)
+    return shop.loader.load(cluster, products, images.stores, images.golden)
 
 
 def _delete(client: Engine, name: str, log: Path) -> None:

@@ -8,7 +8,6 @@ nothing else between an up and a down."""
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
@@ -18,7 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import firewall, leftovers, versions
+from tests.cluster import leftovers, settings, versions
+from tests.cluster.footprint import Footprint
 from tests.cluster.processes import CommandFailed, ask, run, succeeds
 from tests.cluster.state import HERE, Cache
 
@@ -42,6 +42,10 @@ class Engine:
 
     def succeeds(self, *words: str | Path, timeout_s: float = 60) -> bool:
         return succeeds([self.docker, *words], env=self.env, timeout_s=timeout_s)
+
+    @property
+    def whole_env(self) -> dict[str, str]:
+        return {**os.environ, **self.env}
 
     def has_image(self, name: str) -> bool:
         return self.succeeds("image", "inspect", name)
@@ -73,13 +77,12 @@ class OwnEngine:
     cache: Cache
 
     @property
-    def run_folder(self) -> Path:
-        """Short, whatever the cache is called: a socket's path may have 107 characters."""
-        return Path("/run", "evenkeel-" + hashlib.sha256(str(self.cache.root).encode()).hexdigest()[:8])
+    def footprint(self) -> Footprint:
+        return Footprint(self.cache.root)
 
     @property
     def socket(self) -> Path:
-        return self.run_folder / "docker.sock"
+        return self.footprint.run_folder / "docker.sock"
 
     @property
     def client(self) -> Engine:
@@ -101,9 +104,9 @@ class OwnEngine:
         if self.is_up():
             return
         self._remove_leftovers()
-        firewall.record(self._baseline)
-        firewall.raise_inotify_limit()
-        self.run_folder.mkdir(mode=0o711)
+        settings.record(self._settings)
+        settings.raise_limits()
+        self.footprint.run_folder.mkdir(mode=0o711)
         wrapper = self.cache.folder("engine") / "runc-reduced"
         shutil.copy(HERE / "node" / "runc-reduced.sh", wrapper)
         with (self.cache.folder("engine") / "dockerd.log").open("wb") as output:
@@ -118,37 +121,40 @@ class OwnEngine:
             )
         self._wait_until_up()
         if not self.client.succeeds("network", "inspect", NETWORK):
-            option = f"com.docker.network.bridge.name={firewall.BRIDGE}"
-            self.client.run("network", "create", "--subnet", firewall.SUBNET, "-o", option, NETWORK, log=log)
+            option = f"com.docker.network.bridge.name={self.footprint.bridge}"
+            self.client.run("network", "create", "--subnet", self.footprint.subnet, "-o", option, NETWORK, log=log)
 
     def stop(self) -> None:
         """Ends the engine and takes back everything it did to the machine."""
-        pid_file = self.run_folder / "docker.pid"
-        if pid_file.exists() and leftovers.alive(self.run_folder):
+        pid_file = self.footprint.run_folder / "docker.pid"
+        if pid_file.exists() and leftovers.alive(self.footprint):
             with contextlib.suppress(ProcessLookupError, ValueError):
                 os.kill(int(pid_file.read_text()), signal.SIGTERM)
             deadline = time.monotonic() + 20
             while pid_file.exists() and time.monotonic() < deadline:
                 time.sleep(0.1)
         self._remove_leftovers()
-        firewall.restore(self._baseline)
+        settings.restore(self._settings)
 
     @property
     def _data(self) -> Path:
         return self.cache.folder("engine", "data")
 
     @property
-    def _baseline(self) -> Path:
-        return self.cache.folder("engine") / "before.json"
+    def _settings(self) -> Path:
+        return self.cache.folder("engine") / "settings.json"
 
     def _command(self, wrapper: Path) -> list[str]:
-        run_folder = self.run_folder
+        run_folder = self.footprint.run_folder
         return [
             "/usr/sbin/dockerd",
             *("--host", f"unix://{self.socket}", "--pidfile", str(run_folder / "docker.pid")),
             *("--data-root", str(self._data), "--exec-root", str(run_folder / "exec")),
             *("--add-runtime", f"reduced={wrapper}", "--default-runtime", "reduced"),
-            *("--storage-driver", "overlay2", "--cgroup-parent", f"/{leftovers.CGROUP}"),
+            *("--storage-driver", "overlay2", "--cgroup-parent", f"/{self.footprint.cgroup}"),
+            # The nodes are neighbours on one bridge, and a port of 127.0.0.1 goes through docker-proxy: no rule and
+            # no forwarding is needed. With them, every dockerd would first empty the chains of any other.
+            *("--iptables=false", "--ip-forward=false"),
             # No bridge for everybody: the nodes have a network of their own, builds use the machine's.
             *("--bridge", "none", "--log-level", "warn"),
         ]
@@ -161,4 +167,4 @@ class OwnEngine:
             time.sleep(0.2)
 
     def _remove_leftovers(self) -> None:
-        leftovers.remove(self.run_folder, self._data, self.cache.folder("clusters"))
+        leftovers.remove(self.footprint)

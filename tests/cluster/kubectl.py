@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,7 @@ class Kubectl:
         return cls(str(Cache.of_environment().bin / "kubectl"), kubeconfig or read().kubeconfig)
 
     def ask(self, *words: str, stdin: str | None = None, timeout_s: float = 120) -> str:
-        return ask(
-            [self.program, f"--kubeconfig={self.kubeconfig}", *words], stdin=stdin, timeout_s=timeout_s
-        )
+        return ask([self.program, f"--kubeconfig={self.kubeconfig}", *words], stdin=stdin, timeout_s=timeout_s)
 
     def apply(self, *objects: Mapping[str, Any] | str) -> None:
         """Objects, or texts of YAML documents. Server-side, so that a large ConfigMap needs no annotation."""
@@ -54,13 +52,9 @@ def manifest(name: str, values: Mapping[str, str]) -> str:
     return text
 
 
-def wait_until(what: str, holds: Any, timeout_s: float = 60, every_s: float = 0.5) -> None:
+def wait_until(what: str, holds: Callable[[], bool], timeout_s: float = 60, every_s: float = 0.5) -> None:
     deadline = time.monotonic() + timeout_s
     while not holds():
         if time.monotonic() > deadline:
             raise CommandFailed(["wait"], 1, f"{what}: not within {timeout_s} s")
         time.sleep(every_s)
-
-
-def names(objects: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [item["metadata"]["name"] for item in objects]

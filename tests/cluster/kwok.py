@@ -62,9 +62,7 @@ def remove_nodes(*, prefix: str | None = None, kubeconfig: str | None = None) ->
     """All simulated nodes, or those of one prefix. The pods on them go, too."""
     kubectl = Kubectl.of(kubeconfig)
     found = kubectl.ask("get", "nodes", f"--selector={LABEL}", "--output=name").split()
-    doomed = [
-        name for name in found if prefix is None or name.removeprefix("node/").rpartition("-")[0] == prefix
-    ]
+    doomed = [name for name in found if prefix is None or name.removeprefix("node/").rpartition("-")[0] == prefix]
     if doomed:
         kubectl.ask("delete", "--wait=false", *doomed)
 

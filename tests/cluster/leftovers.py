@@ -11,31 +11,30 @@ import signal
 import time
 from pathlib import Path
 
-from tests.cluster.firewall import BRIDGE
+from tests.cluster.footprint import Footprint
 from tests.cluster.processes import CommandFailed, ask, succeeds
 
-CGROUP = "evenkeel"
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def remove(run_folder: Path, data: Path, clusters: Path) -> None:
-    _kill(run_folder)
-    for folder in (run_folder, data, clusters):
+def remove(footprint: Footprint) -> None:
+    _kill(footprint)
+    for folder in (footprint.run_folder, footprint.cache):
         _unmount_below(folder)
-    _remove_cgroups()
-    _remove_interfaces()
-    shutil.rmtree(run_folder, ignore_errors=True)
+    _remove_cgroups(footprint.cgroup)
+    _remove_interfaces(footprint.bridge)
+    shutil.rmtree(footprint.run_folder, ignore_errors=True)
 
 
-def alive(run_folder: Path) -> set[int]:
+def alive(footprint: Footprint) -> set[int]:
     """The engine's own processes and those in its containers, nodes' included."""
     found: set[int] = set()
-    for procs in _CGROUPS.glob(f"**/{CGROUP}/**/cgroup.procs"):
+    for procs in _CGROUPS.glob(f"**/{footprint.cgroup}/**/cgroup.procs"):
         try:
             found.update(int(pid) for pid in procs.read_text().split())
         except OSError:
             continue  # the cgroup went away between the listing and the reading
-    needle = str(run_folder).encode()
+    needle = str(footprint.run_folder).encode()
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = command.read_bytes().split(b"\0")
@@ -49,18 +48,16 @@ def alive(run_folder: Path) -> set[int]:
     return found - {os.getpid(), 0}
 
 
-def _kill(run_folder: Path) -> None:
+def _kill(footprint: Footprint) -> None:
     deadline = time.monotonic() + 20
-    while pids := alive(run_folder):
+    while pids := alive(footprint):
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
         if time.monotonic() > deadline:
-            raise CommandFailed(
-                ["kill", "-9", *map(str, sorted(pids))], 1, "processes of the engine do not end"
-            )
+            raise CommandFailed(["kill", "-9", *map(str, sorted(pids))], 1, "processes of the engine do not end")
         time.sleep(0.1)
 
 
@@ -72,11 +69,11 @@ def _unmount_below(folder: Path) -> None:
             succeeds(["umount", "--lazy", target])
 
 
-def _remove_cgroups() -> None:
+def _remove_cgroups(name: str) -> None:
     """Deepest first; a cgroup with a process that is just ending is busy for a moment."""
     deadline = time.monotonic() + 10
     while True:
-        roots = [_CGROUPS / CGROUP, *_CGROUPS.glob(f"*/{CGROUP}")]
+        roots = [_CGROUPS / name, *_CGROUPS.glob(f"*/{name}")]
         folders = [Path(found) for root in roots if root.is_dir() for found, _, _ in os.walk(root)]
         if not folders or time.monotonic() > deadline:
             return
@@ -88,9 +85,9 @@ def _remove_cgroups() -> None:
         time.sleep(0.1)
 
 
-def _remove_interfaces() -> None:
-    if not Path("/sys/class/net", BRIDGE).exists():
+def _remove_interfaces(bridge: str) -> None:
+    if not Path("/sys/class/net", bridge).exists():
         return
-    for port in Path("/sys/class/net", BRIDGE, "brif").iterdir():
+    for port in Path("/sys/class/net", bridge, "brif").iterdir():
         succeeds(["ip", "link", "delete", port.name])
-    ask(["ip", "link", "delete", BRIDGE])
+    ask(["ip", "link", "delete", bridge])

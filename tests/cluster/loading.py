@@ -26,29 +26,29 @@ class Loader:
         self, cluster: Cluster, products: Iterable[Product], stores: Stores | None, golden: Path | None
     ) -> Cluster:
         """The cluster with the references of its images. Nodes of a golden store get the top layer only."""
-        products = tuple(products)
         with ThreadPoolExecutor() as pool:
-            tags = list(pool.map(self.images.build, products))
-            references = {product.side: tag for product, tag in zip(products, tags, strict=True)}
+            built = list(pool.map(self.images.build, products))
+            references = {one.product.side: one.tag for one in built}
             if all(cluster.images.get(side) == tag for side, tag in references.items()):
                 return cluster
+            tags = list(references.values())
             if stores and golden:
-                thin = [self.images.thin_archive(product, stores, golden) for product in products]
-                with self.steps.step(f"load {', '.join(tags)}") as log:
+                archives = [self.images.archive(one, stores, golden) for one in built]
+                with self.steps.step(f"load {' '.join(tags)}") as log:
                     jobs = [
                         pool.submit(self._import, node, archive, log)
                         for node in cluster.schedulable
-                        for archive in thin
+                        for archive in archives
                     ]
                     for job in jobs:
                         job.result()
             else:
-                with self.steps.step(f"load {', '.join(tags)}") as log:
+                with self.steps.step(f"load {' '.join(tags)}") as log:
                     self._load_whole(cluster, tags, log)
         return cluster.with_(images={**cluster.images, **references})
 
     def _import(self, node: str, archive: Path, log: Path) -> None:
-        words = ("exec", "--interactive", node, *CTR, "images", "import", "--digests", "-")
+        words = ("exec", "--interactive", node, *CTR, "images", "import", "-")
         self.engine.run(*words, log=log, stdin=archive)
 
     def _load_whole(self, cluster: Cluster, tags: list[str], log: Path) -> None:

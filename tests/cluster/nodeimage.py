@@ -34,16 +34,16 @@ class Images:
     engine: Engine
     steps: Steps
     binaries: Binaries
-    _debian: threading.Lock = field(default_factory=threading.Lock)
+    _bases: threading.RLock = field(default_factory=threading.RLock)
 
     def debian(self) -> str:
-        with self._debian:  # the node image and the product images start from it, at the same time
-            return self._made_debian()
-
-    def _made_debian(self) -> str:
         tag = f"{REPOSITORY}/debian:{versions.DEBIAN}"
-        if self.engine.has_image(tag):
-            return tag
+        with self._bases:  # several images start from it, at the same time
+            if not self.engine.has_image(tag):
+                self._debootstrap(tag)
+        return tag
+
+    def _debootstrap(self, tag: str) -> None:
         with self.steps.step("Debian by debootstrap") as log, self._scratch() as folder:
             root = folder / "root"
             run(
@@ -54,15 +54,14 @@ class Images:
                 rubbish.unlink()
             run(["tar", "-C", root, "-cf", folder / "root.tar", "."], log=log)
             self.engine.run("import", folder / "root.tar", tag, log=log)
-        return tag
 
     def python(self) -> str:
         """The base of the product images, where the published one cannot be pulled."""
         dockerfile = NODE / "python.Dockerfile"
         tag = f"{REPOSITORY}/python:{versions.PYTHON}-{content_key(dockerfile, CA_BUNDLE)}"
-        self._build(
-            "base of the product images", tag, dockerfile, {"BASE": self.debian}, {CA_BUNDLE.name: CA_BUNDLE}
-        )
+        with self._bases:
+            bundle = {CA_BUNDLE.name: CA_BUNDLE}
+            self._build("base of the product images", tag, dockerfile, {"BASE": self.debian}, bundle)
         return tag
 
     def node(self) -> str:
@@ -132,9 +131,7 @@ class Images:
         """Callables among the arguments are asked only when the image has to be built."""
         if self.engine.has_image(tag):
             return
-        given = [
-            f"--build-arg={key}={value() if callable(value) else value}" for key, value in arguments.items()
-        ]
+        given = [f"--build-arg={key}={value() if callable(value) else value}" for key, value in arguments.items()]
         with self.steps.step(title) as log, self._scratch() as folder:
             for name, source in files.items():
                 target = folder / name

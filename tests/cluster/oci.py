@@ -1,7 +1,8 @@
-"""How does a changed program get into a node in a second, past 5 GB of dependencies that have not changed?
+"""How does an image get into a node past 5 GB that are there already?
 
-An image archive that carries its top layer only: the layers below are named by digest, and the node's
-containerd has them unpacked. An ordinary `docker save` would write and a `kind load` read all of them."""
+By an archive without the layers that the node's containerd has unpacked: they are named by digest, and that
+is enough. Only a top layer that is new travels along. An ordinary `docker save` would write all of it, a
+`kind load` read it again."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,51 +20,58 @@ MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG = "application/vnd.docker.container.image.v1+json"
 
 
-def thin_archive(
-    *,
-    name: str,
-    inspected: dict[str, Any],
-    below: dict[str, Any],
-    below_diffs: list[str],
-    top: bytes,
-    target: Path,
-) -> None:
-    """`inspected` is Docker's description of the image, `below` the stored manifest of what it stands on."""
-    config = {
-        "architecture": inspected["Architecture"],
-        "os": inspected["Os"],
-        "created": inspected["Created"],
-        "config": inspected["Config"],
-        "rootfs": {"type": "layers", "diff_ids": [*below_diffs, _digest(top)]},
-    }
-    config_blob = json.dumps(config).encode()
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": _descriptor(CONFIG, config_blob),
-        "layers": [*below["layers"], _descriptor(LAYER, top)],
-    }
-    manifest_blob = json.dumps(manifest).encode()
-    annotations = {
-        "io.containerd.image.name": name,
-        "org.opencontainers.image.ref.name": name.rpartition(":")[2],
-    }
-    index = {
-        "schemaVersion": 2,
-        "manifests": [{**_descriptor(MANIFEST, manifest_blob), "annotations": annotations}],
-    }
-    files = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}', "index.json": json.dumps(index).encode()}
-    for blob in (top, config_blob, manifest_blob):
-        files[f"blobs/{_digest(blob).replace(':', '/')}"] = blob
+@dataclass(frozen=True)
+class Image:
+    """An image as Docker describes it; with a top layer, that stands for all above the layers of `below`."""
+
+    name: str
+    described: Mapping[str, Any]
+    below: Mapping[str, Any] | None = None
+    top: bytes = b""
+
+    @property
+    def diffs(self) -> list[str]:
+        return list((self.below or self.described)["RootFS"]["Layers"])
+
+
+def write(images: Sequence[Image], sizes: Mapping[str, int], target: Path) -> None:
+    """`sizes` is of the layers that stay out: nobody reads them, but the kubelet reports the sum."""
+    blobs: dict[str, bytes] = {}
+    manifests = []
+    for image in images:
+        present = [{"mediaType": LAYER, "digest": diff, "size": sizes[diff]} for diff in image.diffs]
+        new = [_keep(blobs, LAYER, image.top)] if image.top else []
+        config = {
+            "architecture": image.described["Architecture"],
+            "os": image.described["Os"],
+            "created": image.described["Created"],
+            "config": image.described["Config"],
+            "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in (*present, *new)]},
+        }
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": _keep(blobs, CONFIG, json.dumps(config).encode()),
+            "layers": [*present, *new],
+        }
+        name = full_name(image.name)
+        annotations = {
+            "io.containerd.image.name": name,
+            "org.opencontainers.image.ref.name": name.rpartition(":")[2],
+        }
+        entry = _keep(blobs, MANIFEST, json.dumps(manifest).encode())
+        manifests.append({**entry, "annotations": annotations})
     beside = target.with_name(f".{target.name}")
     with tarfile.open(beside, "w") as archive:
-        for path, content in files.items():
-            _add(archive, path, content)
+        _add(archive, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
+        _add(archive, "index.json", json.dumps({"schemaVersion": 2, "manifests": manifests}).encode())
+        for digest, blob in blobs.items():
+            _add(archive, f"blobs/{digest.replace(':', '/')}", blob)
     beside.replace(target)
 
 
 def layer(copied: bytes, parent: str) -> bytes:
-    """What `docker cp IMAGE:/parent/folder -` wrote, as a layer: rooted at /, owned by root."""
+    """What `docker cp CONTAINER:/parent/folder -` wrote, as a layer: rooted at /, owned by root."""
     result = io.BytesIO()
     with tarfile.open(fileobj=io.BytesIO(copied)) as source, tarfile.open(fileobj=result, mode="w") as target:
         for member in sorted(source.getmembers(), key=lambda one: one.name):
@@ -73,12 +83,16 @@ def layer(copied: bytes, parent: str) -> bytes:
     return result.getvalue()
 
 
-def _digest(blob: bytes) -> str:
-    return "sha256:" + hashlib.sha256(blob).hexdigest()
+def full_name(image: str) -> str:
+    """`a/b:c` as containerd spells it."""
+    registry = image.split("/")[0]
+    return image if "." in registry or ":" in registry else f"docker.io/{image}"
 
 
-def _descriptor(media_type: str, blob: bytes) -> dict[str, Any]:
-    return {"mediaType": media_type, "digest": _digest(blob), "size": len(blob)}
+def _keep(blobs: dict[str, bytes], media_type: str, blob: bytes) -> dict[str, Any]:
+    digest = "sha256:" + hashlib.sha256(blob).hexdigest()
+    blobs[digest] = blob
+    return {"mediaType": media_type, "digest": digest, "size": len(blob)}
 
 
 def _add(archive: tarfile.TarFile, path: str, content: bytes) -> None:

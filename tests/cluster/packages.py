@@ -15,18 +15,14 @@ NEEDED = {
     "/usr/sbin/runc": "runc",
     "ip": "iproute2",
     "iptables": "iptables",
-    "nft": "nftables",
     "debootstrap": "debootstrap",
-    "conntrack": "conntrack",
     "jq": "jq",
 }
 
 
 def missing() -> tuple[str, ...]:
     path = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/sbin"
-    return tuple(
-        sorted({package for program, package in NEEDED.items() if not shutil.which(program, path=path)})
-    )
+    return tuple(sorted({package for program, package in NEEDED.items() if not shutil.which(program, path=path)}))
 
 
 def install(packages: tuple[str, ...], log: Path) -> None:

@@ -87,9 +87,7 @@ def ask(
     return done.stdout
 
 
-def succeeds(
-    argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout_s: float = 60
-) -> bool:
+def succeeds(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout_s: float = 60) -> bool:
     try:
         ask(argv, env=env, timeout_s=timeout_s)
     except CommandFailed:

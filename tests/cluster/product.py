@@ -5,21 +5,20 @@ image is never built twice. Their third-party layer is an image of its own, name
 
 from __future__ import annotations
 
-import json
+import io
 import subprocess
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.cluster import oci
 from tests.cluster.engine import Engine
 from tests.cluster.nodeimage import CA_BUNDLE
-from tests.cluster.processes import CommandFailed, run
+from tests.cluster.processes import CommandFailed
 from tests.cluster.state import CHECKOUT, Cache, content_key
 from tests.cluster.steps import Steps
-from tests.cluster.stores import Stores, full_name
+from tests.cluster.stores import Stores, inspect
 
 CODE = "/opt/evenkeel"
 _COMMON = ("pyproject.toml", "README.md", "LICENSE", "operator/evenkeel_operator", "runtime/evenkeel_runtime")
@@ -33,23 +32,42 @@ class Product:
     def dockerfile(self) -> Path:
         return CHECKOUT / self.side / "Dockerfile"
 
-    @property
-    def requirements(self) -> Path:
-        return CHECKOUT / self.side / "requirements.txt"
-
     def dependencies(self, base: str) -> str:
         # Of the Dockerfile only the part that makes this layer, so that a change of the rest costs no
         # download.
         recipe = self.dockerfile.read_text().partition(" AS code")[0].rpartition("\n\n")[0]
-        return f"evenkeel/{self.side}-dependencies:{content_key(base, recipe, self.requirements)}"
+        pinned = CHECKOUT / self.side / "requirements.txt"
+        return f"evenkeel/{self.side}-dependencies:{content_key(base, recipe, pinned)}"
 
-    def image(self, base: str) -> str:
-        sources = [CHECKOUT / name for name in _COMMON]
-        return f"evenkeel/{self.side}:{content_key(base, self.dockerfile, self.requirements, *sources)}"
+    def context(self) -> bytes:
+        """Only what the Dockerfile copies: the checkout has environments and caches of any size."""
+
+        def wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+            if "__pycache__" in member.name or member.name.endswith(".pyc"):
+                return None
+            member.uid = member.gid = 0
+            member.uname = member.gname = ""
+            member.mtime = 1_000_000_000  # the hash of the whole is the image's tag
+            return member
+
+        result = io.BytesIO()
+        # Docker looks at the first 512 bytes to see whether it is an archive: the default format does not
+        # pass.
+        with tarfile.open(fileobj=result, mode="w", format=tarfile.GNU_FORMAT) as archive:
+            for name in (*_COMMON, f"{self.side}/Dockerfile", f"{self.side}/requirements.txt"):
+                archive.add(CHECKOUT / name, arcname=name, filter=wanted)
+        return result.getvalue()
 
 
 OPERATOR = Product("operator")
 RUNTIME = Product("runtime")
+
+
+@dataclass(frozen=True)
+class Built:
+    product: Product
+    tag: str
+    dependencies: str
 
 
 @dataclass(frozen=True)
@@ -63,66 +81,50 @@ class ProductImages:
         tag = product.dependencies(self.base())
         if not self.engine.has_image(tag):
             with self.steps.step(f"dependencies of the {product.side}") as log:
-                self._build(product, tag, log, "--target=dependencies")
+                self._build(product, tag, product.context(), log, "--target=dependencies")
             self._forget_others(tag, keep=1)
         return tag
 
-    def build(self, product: Product) -> str:
-        self.build_dependencies(product)
-        tag = product.image(self.base())
+    def build(self, product: Product) -> Built:
+        """The sources are read once: somebody may be editing them."""
+        dependencies = self.build_dependencies(product)
+        context = product.context()
+        tag = f"evenkeel/{product.side}:{content_key(self.base(), context)}"
         if not self.engine.has_image(tag):
             with self.steps.step(f"image of the {product.side}") as log:
-                self._build(product, tag, log)
+                self._build(product, tag, context, log)
             self._forget_others(tag, keep=3)
-        return tag
+        return Built(product, tag, dependencies)
 
-    def thin_archive(self, product: Product, stores: Stores, golden: Path) -> Path:
+    def archive(self, built: Built, stores: Stores, golden: Path) -> Path:
         """The image without the layers that the golden store has."""
-        tag = self.build(product)
-        dependencies = self.build_dependencies(product)
-        target = (
-            self.cache.folder("archives") / f"{tag.replace('/', '-').replace(':', '-')}-{golden.name}.tar"
-        )
+        name = f"{built.tag}-{built.dependencies.rpartition(':')[2]}".replace("/", "-").replace(":", "-")
+        target = self.cache.folder("archives") / f"{name}.tar"
         if target.exists():
             return target
-        for older in target.parent.glob(f"evenkeel-{product.side}-*.tar"):
+        for older in target.parent.glob(f"evenkeel-{built.product.side}-*.tar"):
             older.unlink()
-        oci.thin_archive(
-            name=full_name(tag),
-            inspected=self._inspect(tag),
-            below=dict(stores.manifest(golden, dependencies)),
-            below_diffs=self._inspect(dependencies)["RootFS"]["Layers"],
-            top=oci.layer(self._copy_out(tag, CODE), str(Path(CODE).parent).strip("/")),
-            target=target,
-        )
+        top = oci.layer(self._copy_out(built.tag, CODE), str(Path(CODE).parent).strip("/"))
+        image = oci.Image(built.tag, inspect(self.engine, built.tag), inspect(self.engine, built.dependencies), top)
+        oci.write([image], stores.sizes(golden), target)
         return target
 
-    def _build(self, product: Product, tag: str, log: Path, *options: str) -> None:
+    def _build(self, product: Product, tag: str, context: bytes, log: Path, *options: str) -> None:
         arguments = [f"--build-arg=PYTHON_IMAGE={self.base()}"]
         if self.engine.ours:
             arguments += [f"--build-arg={name}={CA_BUNDLE}" for name in ("SSL_CERT_FILE", "PIP_CERT")]
-        context = self.cache.folder("scratch") / f"context-{product.side}.tar"
-        _write_context(product, context)
-        words = [
-            "build",
-            "--network=host",
-            *arguments,
-            *options,
-            f"--tag={tag}",
-            f"--file={product.side}/Dockerfile",
-        ]
-        run([self.engine.docker, *words, "-"], env=self.engine.env, log=log, stdin=context)
-        context.unlink()
-
-    def _inspect(self, tag: str) -> dict[str, Any]:
-        found: list[dict[str, Any]] = json.loads(self.engine.ask("image", "inspect", tag))
-        return found[0]
+        place = self.cache.folder("scratch") / f"context-{product.side}.tar"
+        place.write_bytes(context)
+        words = ["build", "--network=host", *arguments, *options]
+        words += [f"--tag={tag}", f"--file={product.side}/Dockerfile", "-"]
+        self.engine.run(*words, log=log, stdin=place)
+        place.unlink()
 
     def _copy_out(self, tag: str, folder: str) -> bytes:
         container = self.engine.ask("create", "--network=none", tag).strip()
         try:
             command = [self.engine.docker, "cp", f"{container}:{folder}", "-"]
-            done = subprocess.run(command, env=dict(self.engine.env), capture_output=True, check=False)
+            done = subprocess.run(command, env=self.engine.whole_env, capture_output=True, check=False)
             if done.returncode:
                 raise CommandFailed(command, done.returncode, done.stderr.decode(errors="replace"))
             return done.stdout
@@ -135,16 +137,3 @@ class ProductImages:
         tags = self.engine.ask("image", "ls", "--format={{.Repository}}:{{.Tag}}", repository).split()
         for older in tags[keep:]:
             self.engine.succeeds("rmi", older)
-
-
-def _write_context(product: Product, target: Path) -> None:
-    """Only what the Dockerfile copies: the checkout has environments and caches of any size."""
-
-    def wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        return None if "__pycache__" in member.name or member.name.endswith(".pyc") else member
-
-    # Docker looks at the first 512 bytes to see whether it is an archive, and does not know the default
-    # format there.
-    with tarfile.open(target, "w", format=tarfile.GNU_FORMAT) as archive:
-        for name in (*_COMMON, f"{product.side}/Dockerfile", f"{product.side}/requirements.txt"):
-            archive.add(CHECKOUT / name, arcname=name, filter=wanted)

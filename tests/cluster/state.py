@@ -91,9 +91,7 @@ def read(name: str = "evenkeel", cache: Cache | None = None) -> Cluster:
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError as missing:
-        raise NotUp(
-            f"there is no cluster {name!r}: bring it up with `python3 -m tests.cluster up`"
-        ) from missing
+        raise NotUp(f"there is no cluster {name!r}: bring it up with `python3 -m tests.cluster up`") from missing
     content["workers"] = tuple(content["workers"])
     return Cluster(**content)
 
@@ -121,19 +119,17 @@ def write_atomically(path: Path, content: str) -> None:
     beside.replace(path)
 
 
-def content_key(*parts: str | Path) -> str:
+def content_key(*parts: str | bytes | Path) -> str:
     """Twelve hex digits over texts, files and folders; a file's place in its folder counts, not its time."""
     digest = hashlib.sha256()
     for part in parts:
-        if isinstance(part, str):
-            digest.update(b"text\0" + part.encode() + b"\0")
+        if isinstance(part, str | bytes):
+            digest.update(b"text\0" + (part.encode() if isinstance(part, str) else part) + b"\0")
         elif part.is_dir():
             for path in sorted(part.rglob("*")):
                 if path.is_file() and "__pycache__" not in path.parts:
                     mode = b"x" if os.access(path, os.X_OK) else b"-"
-                    digest.update(
-                        b"file\0" + str(path.relative_to(part)).encode() + b"\0" + mode + path.read_bytes()
-                    )
+                    digest.update(b"file\0" + str(path.relative_to(part)).encode() + b"\0" + mode + path.read_bytes())
         else:
             digest.update(b"file\0" + part.name.encode() + b"\0" + part.read_bytes())
     return digest.hexdigest()[:12]

@@ -53,4 +53,4 @@ class Steps:
 
 def _tail(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
-    return "\n".join(f"    | {line}" for line in lines)
+    return "\n".join(f"    | {line[:300]}" for line in lines)

@@ -122,9 +122,7 @@ def free_ports(node_ports: tuple[int, ...]) -> dict[str, int]:
     """A port of 127.0.0.1 for each NodePort. All are held until all are found, so that they differ."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in node_ports]
     try:
-        return {
-            str(inside): listener.getsockname()[1] for inside, listener in zip(node_ports, held, strict=True)
-        }
+        return {str(inside): listener.getsockname()[1] for inside, listener in zip(node_ports, held, strict=True)}
     finally:
         for listener in held:
             listener.close()

@@ -17,9 +17,7 @@ def install(kubectl: Kubectl, image: str, shared_folder: str) -> None:
     kubectl.apply(manifest("volumes.yaml", {"IMAGE": image, "FOLDER": shared_folder}))
 
 
-def expose(
-    cluster: Cluster, namespace: str, claim: str, folder: str | None = None, size: str = "10Gi"
-) -> Path:
+def expose(cluster: Cluster, namespace: str, claim: str, folder: str | None = None, size: str = "10Gi") -> Path:
     """A bound claim of that name over the returned folder, which exists and may be written to."""
     path = Path(cluster.shared_folder) / (folder or f"{namespace}-{claim}")
     path.mkdir(parents=True, exist_ok=True)
