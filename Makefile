@@ -1,0 +1,77 @@
+# Everything a person or a machine runs here. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' tests/requirements.txt)
+COMPILE := $(BIN)/uv pip compile -q pyproject.toml --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11
+PYTEST := $(BIN)/python -m pytest -q
+CLUSTER := $(BIN)/python -m tests.cluster
+
+.PHONY: help
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
+
+$(VENV)/.done: tests/requirements.txt pyproject.toml
+	@python3 -c 'import ensurepip' 2>/dev/null || { apt-get update -qq && apt-get install -y -qq python3-venv; }
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync -q --require-hashes tests/requirements.txt
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+.PHONY: venv
+venv: $(VENV)/.done  ## the Python environment of everything below
+
+.PHONY: demo demo-down
+demo: venv  ## a cluster, the chart, a trained model, predictions, and what it does when things go wrong
+	$(BIN)/python -m examples.digits.demo
+
+demo-down: venv  ## end the cluster and leave nothing behind but the cache
+	$(CLUSTER) down
+
+.PHONY: lint unit system contract cluster test soak
+lint: venv  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+unit: venv  ## tests without a cluster, a network or a server: seconds
+	$(PYTEST) tests/unit
+
+system: venv  ## the operator against an API server that misbehaves, the runtime over real sockets
+	$(PYTEST) tests/system
+
+contract: venv  ## CRD, chart, permissions, import layers
+	$(PYTEST) tests/contract
+
+cluster: venv  ## tests on a real Kubernetes cluster, which is brought up and stays
+	$(CLUSTER) up
+	$(PYTEST) tests/cluster -m "not soak"
+
+test: venv lint  ## every test
+	$(CLUSTER) up
+	$(PYTEST) tests -m "not soak"
+
+soak: venv  ## the full counts of the cluster tests: 20 kills, 100 rolling updates
+	$(CLUSTER) up
+	EVENKEEL_SOAK=1 $(PYTEST) tests/cluster -m "soak"
+
+.PHONY: bench-runtime bench-operator
+bench-runtime: venv  ## CPU per request of the runtime against raw torch; last line JSON
+	$(BIN)/python -m tests.bench.runtime
+
+bench-operator: venv  ## 200 ModelDeployments against plain Jobs and ReplicaSets on the same cluster; last line JSON
+	$(CLUSTER) up
+	$(BIN)/python -m tests.bench.operator
+
+.PHONY: requirements crd
+requirements: venv  ## resolve the pinned lists again
+	$(COMPILE) --extra operator -o operator/requirements.txt
+	$(COMPILE) --extra runtime -o runtime/requirements.txt
+	$(COMPILE) --all-extras --group dev --group examples -o tests/requirements.txt
+
+crd: venv  ## write the CRD that the models describe
+	$(BIN)/python -m evenkeel_operator.api.crd --write
