@@ -13,6 +13,7 @@ import pytest
 import yaml
 from kubernetes import client
 
+from evenkeel_operator import settings
 from evenkeel_operator.api import crd
 from evenkeel_operator.api.modeldeployment import Object
 from tests.contract.conftest import CHART, Helm, Render
@@ -25,7 +26,7 @@ EVERYTHING = (
     "imagePullSecrets={pull}",
     "serviceAccount.annotations.a=b",
     "leaderElection.leaseName=keel",
-    "extraArgs={--log-level=debug}",
+    "extraArgs={--log-level=DEBUG}",
     "podLabels.team=a",
     "podAnnotations.note=b",
     "nodeSelector.zone=a",
@@ -260,6 +261,22 @@ def test_only_a_second_replica_needs_a_disruption_budget(render: Render) -> None
     objects = render("replicas=2")
     budget, deployment = find(objects, "PodDisruptionBudget"), find(objects, "Deployment")
     assert budget["spec"]["selector"] == deployment["spec"]["selector"]
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_operator_understands_its_arguments(values: tuple[str, ...], render: Render) -> None:
+    objects = render(*values)
+    container = pod(objects)["containers"][0]
+    got = settings.parse(container["args"], {"POD_NAME": "evenkeel-0", "POD_NAMESPACE": "evenkeel-system"})
+    leases = [r["resourceNames"] for r in rules_of(objects) if r["resources"] == ["leases"] and "resourceNames" in r]
+    roles = {o["metadata"]["namespace"] for o in objects if o["kind"] == "Role"}
+    assert got.runtime_image.startswith("evenkeel/runtime:")
+    assert got.runtime_image_pull_policy == "IfNotPresent"
+    assert got.lease_namespace == "evenkeel-system"
+    assert got.identity.startswith("evenkeel-0_")
+    assert got.http_port == container["ports"][0]["containerPort"]
+    assert leases in ([], [[got.lease_name]])
+    assert set(got.namespaces) == roles - {"evenkeel-system"}
 
 
 @pytest.mark.parametrize(
