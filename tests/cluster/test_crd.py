@@ -15,10 +15,10 @@ from typing import Any, cast
 
 import pytest
 import yaml
-from evenkeel_operator.api.modeldeployment import GROUP, PLURAL, VERSION, Object
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
+from evenkeel_operator.api.modeldeployment import GROUP, PLURAL, VERSION, Object
 from tests.cluster.kubectl import Kubectl
 from tests.contract.bad_specs import BAD, BadSpec
 from tests.contract.specs import GOOD, GoodSpec, merged, minimal
@@ -92,9 +92,7 @@ def test_the_api_server_has_nothing_against_the_crd(kubectl: Kubectl) -> None:
 
 
 @pytest.mark.parametrize("bad", [pytest.param(b, id=b.says) for b in BAD])
-def test_bad_spec_is_refused_at_its_field(
-    bad: BadSpec, custom: client.CustomObjectsApi, namespace: str
-) -> None:
+def test_bad_spec_is_refused_at_its_field(bad: BadSpec, custom: client.CustomObjectsApi, namespace: str) -> None:
     got = refusal(custom, namespace, bad.document())
     assert any(bad.field in line and bad.word in line for line in got), "\n".join(got)
 
@@ -197,9 +195,7 @@ def test_scale_writes_the_spec_and_reads_the_status(
     assert scale["status"]["selector"]
 
 
-def test_scale_beyond_the_bounds_is_refused(
-    stored: str, custom: client.CustomObjectsApi, namespace: str
-) -> None:
+def test_scale_beyond_the_bounds_is_refused(stored: str, custom: client.CustomObjectsApi, namespace: str) -> None:
     with pytest.raises(ApiException, match="1000"):
         custom.patch_namespaced_custom_object_scale(
             *(GROUP, VERSION, namespace, PLURAL, stored, {"spec": {"replicas": 1001}}), dry_run="All"
@@ -210,20 +206,14 @@ def test_status_is_out_of_reach_of_who_writes_the_spec(
     stored: str, custom: client.CustomObjectsApi, namespace: str
 ) -> None:
     elsewhere = {"status": {"url": "http://elsewhere"}}
-    got = custom.patch_namespaced_custom_object(
-        *(GROUP, VERSION, namespace, PLURAL, stored, elsewhere), dry_run="All"
-    )
+    got = custom.patch_namespaced_custom_object(*(GROUP, VERSION, namespace, PLURAL, stored, elsewhere), dry_run="All")
     assert cast(Object, got).get("status", {}).get("url") != "http://elsewhere"
 
 
-def test_two_conditions_of_one_type_are_refused(
-    stored: str, custom: client.CustomObjectsApi, namespace: str
-) -> None:
+def test_two_conditions_of_one_type_are_refused(stored: str, custom: client.CustomObjectsApi, namespace: str) -> None:
     twice: dict[str, Any] = {"status": {"conditions": STATUS["conditions"] * 2}}
     with pytest.raises(ApiException, match="Duplicate"):
-        custom.patch_namespaced_custom_object_status(
-            *(GROUP, VERSION, namespace, PLURAL, stored, twice), dry_run="All"
-        )
+        custom.patch_namespaced_custom_object_status(*(GROUP, VERSION, namespace, PLURAL, stored, twice), dry_run="All")
 
 
 @pytest.mark.parametrize(
