@@ -1,0 +1,132 @@
+"""What runs in the pods: restricted, with exactly the GPUs asked for, and never with credentials beside the model?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from evenkeel_operator.api.modeldeployment import Object, Spec
+from evenkeel_operator.decide.podspec import Address, pod_template, prepare_pod_spec
+from tests.builders import DEFAULTS, PREPARED
+
+
+def spec(**changes: Any) -> Spec:
+    return Spec.model_validate({"model": {"uri": "pvc://models/a/b.pt2"}, **changes})
+
+
+def template(given: Spec) -> Object:
+    return pod_template("digits", "digits-1", given, PREPARED, DEFAULTS)
+
+
+def containers(body: Object) -> list[Object]:
+    return [*body.get("initContainers", ()), *body["containers"]]
+
+
+EVERY_POD = [
+    pytest.param(template(spec())["spec"], id="a replica over a claim"),
+    pytest.param(
+        template(spec(model={"uri": "s3://b/k", "secretName": "keys"}, gpu={}))["spec"], id="a replica that fetches"
+    ),
+    pytest.param(prepare_pod_spec("digits", "digits-1", spec(gpu={}), DEFAULTS), id="prepare"),
+]
+
+
+@pytest.mark.parametrize("body", EVERY_POD)
+def test_every_pod_is_restricted(body: Object) -> None:
+    assert body["automountServiceAccountToken"] is False
+    assert body["securityContext"]["runAsNonRoot"] is True
+    assert body["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in containers(body):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_only_the_fetch_container_sees_the_credentials() -> None:
+    body = template(spec(model={"uri": "s3://b/digits.pt2", "secretName": "keys"}))["spec"]
+    fetch, server = body["initContainers"][0], body["containers"][0]
+    assert fetch["envFrom"] == [{"secretRef": {"name": "keys"}}]
+    assert "envFrom" not in server
+    assert [m for m in server["volumeMounts"] if m["name"] == "model"] == [
+        {"name": "model", "mountPath": "/model", "readOnly": True}
+    ]
+
+
+def test_a_claim_is_mounted_read_only_and_nothing_is_fetched() -> None:
+    body = template(spec())["spec"]
+    assert "initContainers" not in body
+    assert {"name": "EVENKEEL_MODEL_PATH", "value": "/mnt/model/a/b.pt2"} in body["containers"][0]["env"]
+    assert body["volumes"][1]["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "want"),
+    [
+        ({"count": 2}, {"nvidia.com/gpu": 2}),
+        ({"count": 1, "resourceName": "nvidia.com/mig-1g.10gb"}, {"nvidia.com/mig-1g.10gb": 1}),
+    ],
+)
+def test_a_replica_asks_for_exactly_its_gpus(gpu: Object, want: Object) -> None:
+    server = template(spec(gpu=gpu))["spec"]["containers"][0]
+    assert server["resources"]["limits"] == want
+
+
+def test_a_replica_without_a_gpu_sees_none() -> None:
+    server = template(spec())["spec"]["containers"][0]
+    assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in server["env"]
+
+
+def test_what_the_gpu_asks_of_nodes_holds_in_every_alternative_of_the_user() -> None:
+    zones = [{"matchExpressions": [{"key": "zone", "operator": "In", "values": [z]}]} for z in "ab"]
+    wanted = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": zones}}}
+    body = template(spec(gpu={"products": ["NVIDIA-L4"], "minMemory": "20Gi"}, pod={"affinity": wanted}))["spec"]
+    terms = body["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    for zone, term in zip("ab", terms, strict=True):
+        assert term["matchExpressions"] == [
+            {"key": "zone", "operator": "In", "values": [zone]},
+            {"key": "nvidia.com/gpu.product", "operator": "In", "values": ["NVIDIA-L4"]},
+            {"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": ["20479"]},
+        ]
+
+
+def test_prepare_leaves_gpu_nodes_alone() -> None:
+    given = spec(gpu={}, pod={"nodeSelector": {"pool": "gpu"}, "tolerations": [{"operator": "Exists"}]})
+    body = prepare_pod_spec("digits", "digits-1", given, DEFAULTS)
+    assert "nodeSelector" not in body
+    assert body["tolerations"] == [{"operator": "Exists"}]
+
+
+def test_a_limit_is_not_undercut_by_a_default_request() -> None:
+    given = spec(runtime={"resources": {"limits": {"memory": "128Mi"}}})
+    assert template(given)["spec"]["containers"][0]["resources"] == {
+        "requests": {"cpu": "100m"},
+        "limits": {"memory": "128Mi"},
+    }
+
+
+def test_the_users_environment_cannot_replace_ours() -> None:
+    given = spec(runtime={"env": [{"name": "LOG", "value": "1"}]})
+    names = [row["name"] for row in template(given)["spec"]["containers"][0]["env"]]
+    assert names[0] == "LOG"
+    assert names.index("EVENKEEL_MODEL_NAME") > 0
+
+
+@pytest.mark.parametrize(
+    ("uri", "want"),
+    [
+        ("pvc://models/a/b.pt2", Address("a/b.pt2", "models")),
+        ("s3://bucket/a/b.pt2", Address("bucket/a/b.pt2", None)),
+        ("https://example.com/b.pt2", Address("example.com/b.pt2", None)),
+    ],
+)
+def test_addresses(uri: str, want: Address) -> None:
+    assert Address.parse(uri) == want
+
+
+@pytest.mark.parametrize("uri", ["file:///etc/passwd", "models/digits.pt2", "gs://b/k"])
+def test_an_address_that_means_nothing_here_names_those_that_do(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"spec\.model\.uri: .* is not pvc://CLAIM/PATH"):
+        Address.parse(uri)
