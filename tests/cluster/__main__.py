@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.cluster import cluster, gpus, kwok, state
 from tests.cluster.cluster import Wish
+from tests.cluster.kubectl import Kubectl
 from tests.cluster.processes import CommandFailed
 from tests.cluster.state import Cache, NotUp
 from tests.cluster.steps import StepFailed, Steps
@@ -117,9 +118,10 @@ def _load(arguments: argparse.Namespace, cache: Cache) -> int:
 
 def _status(arguments: argparse.Namespace, cache: Cache) -> int:
     found = state.read(arguments.name, cache)
+    answers = Kubectl(str(cache.bin / "kubectl"), found.kubeconfig).answers()
     if arguments.json:
-        print(state.as_json(found), end="")
-        return 0
+        print(state.as_json(found, answers=answers), end="")
+        return 0 if answers else 1
     print(f"{found.name}: {found.origin}, kubeconfig {found.kubeconfig}")
     print(f"nodes: {' '.join((found.control_plane, *found.workers))}")
     for side, reference in found.images.items():
@@ -127,7 +129,9 @@ def _status(arguments: argparse.Namespace, cache: Cache) -> int:
     for inside, outside in found.node_ports.items():
         print(f"NodePort {inside}: 127.0.0.1:{outside}")
     print(f"shared folder: {found.shared_folder}\naudit log: {found.audit_log}")
-    return 0
+    if not answers:
+        print("its API server does not answer: `up` repairs it", file=sys.stderr)
+    return 0 if answers else 1
 
 
 def _env(arguments: argparse.Namespace, cache: Cache) -> int:

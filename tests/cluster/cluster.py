@@ -144,7 +144,7 @@ def equip_given(kubeconfig: Path, wish: Wish, registry: str, cache: Cache, steps
         references = {}
         if registry:
             with steps.step(f"push images to {registry}") as log:
-                tags = {product.side: shop.product.build(product).tag for product in wish.products}
+                tags = {product.side: shop.product.build(product) for product in wish.products}
                 references = {side: _push(shop.engine, tag, registry, log) for side, tag in tags.items()}
                 image = _push(shop.engine, shop.images.addons(), registry, log)
         else:
@@ -201,7 +201,7 @@ def node_images(shop: Workshop, wish: Wish) -> NodeImages:
         stores = Stores(shop.cache, shop.engine, shop.steps, node)
         components = shop.images.components()
         names = tuple(job.result() for job in dependencies)
-    golden = stores.golden("full" if wish.runtime else "small", (*components, *names))
+    golden = stores.golden("with-runtime" if wish.runtime else "without-runtime", (*components, *names))
     return NodeImages(node, stores, golden)
 
 
@@ -221,9 +221,7 @@ def _running(shop: Workshop, wish: Wish, images: NodeImages | None) -> Cluster |
             return None
         if answer[0] != "true" or (images and answer[1] != images.node):
             return None
-    try:
-        Kubectl(str(shop.cache.bin / "kubectl"), cluster.kubeconfig).ask("get", "--raw=/readyz", timeout_s=10)
-    except CommandFailed:
+    if not Kubectl(str(shop.cache.bin / "kubectl"), cluster.kubeconfig).answers():
         return None
     shop.steps.say(f"cluster {wish.name} is up")
     return cluster
@@ -287,7 +285,9 @@ def _plan(shop: Workshop, wish: Wish, images: NodeImages | None) -> Topology:
         stores={},
     )
     if images:
-        plan.stores.update({name: folder / "stores" / name for name in (plan.control_plane, *plan.worker_names)})
+        plan.stores.update(
+            {name: images.stores.of_node(wish.name, name) for name in (plan.control_plane, *plan.worker_names)}
+        )
     return plan
 
 
@@ -310,9 +310,7 @@ def _equip(shop: Workshop, wish: Wish, cluster: Cluster) -> Cluster:
 
 
 def _load(shop: Workshop, cluster: Cluster, products: tuple[Product, ...], images: NodeImages | None) -> Cluster:
-    if images is None:
-        return shop.loader.load(cluster, products, None, None)
-    return shop.loader.load(cluster, products, images.stores, images.golden)
+    return shop.loader.load(cluster, products, images.stores if images else None)
 
 
 def _delete(client: Engine, name: str, log: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.cluster import leftovers, settings, versions
 from tests.cluster.footprint import Footprint
 from tests.cluster.processes import CommandFailed, ask, run, succeeds
-from tests.cluster.state import HERE, Cache
+from tests.cluster.state import HERE, Cache, known
 
 NETWORK = "evenkeel"
 START_S = 60
@@ -123,6 +123,7 @@ class OwnEngine:
         if not self.client.succeeds("network", "inspect", NETWORK):
             option = f"com.docker.network.bridge.name={self.footprint.bridge}"
             self.client.run("network", "create", "--subnet", self.footprint.subnet, "-o", option, NETWORK, log=log)
+        self._remove_forgotten_nodes(log)
 
     def stop(self) -> None:
         """Ends the engine and takes back everything it did to the machine."""
@@ -165,6 +166,14 @@ class OwnEngine:
             if time.monotonic() > deadline:
                 raise CommandFailed(["dockerd"], 1, f"no answer after {START_S} s, see engine/dockerd.log")
             time.sleep(0.2)
+
+    def _remove_forgotten_nodes(self, log: Path) -> None:
+        """An engine that was killed starts its containers again, even those of clusters that are gone."""
+        label = '{{.ID}} {{.Label "io.x-k8s.kind.cluster"}}'
+        listed = self.client.ask("ps", "--all", f"--format={label}", "--filter=label=io.x-k8s.kind.cluster")
+        for container, cluster in (line.split() for line in listed.splitlines()):
+            if cluster not in known(self.cache):
+                self.client.run("rm", "--force", "--volumes", container, log=log)
 
     def _remove_leftovers(self) -> None:
         leftovers.remove(self.footprint)

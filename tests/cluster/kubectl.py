@@ -25,6 +25,13 @@ class Kubectl:
     def ask(self, *words: str, stdin: str | None = None, timeout_s: float = 120) -> str:
         return ask([self.program, f"--kubeconfig={self.kubeconfig}", *words], stdin=stdin, timeout_s=timeout_s)
 
+    def answers(self) -> bool:
+        try:
+            self.ask("get", "--raw=/readyz", timeout_s=10)
+        except CommandFailed:
+            return False
+        return True
+
     def apply(self, *objects: Mapping[str, Any] | str) -> None:
         """Objects, or texts of YAML documents. Server-side, so that a large ConfigMap needs no annotation."""
         documents = [text if isinstance(text, str) else json.dumps(text) for text in objects]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.cluster.processes import run
 from tests.cluster.product import Product, ProductImages
 from tests.cluster.state import Cluster
 from tests.cluster.steps import Steps
-from tests.cluster.stores import CTR, Stores
+from tests.cluster.stores import Stores
 
 
 @dataclass(frozen=True)
@@ -22,43 +22,30 @@ class Loader:
     images: ProductImages
     kind: Path
 
-    def load(
-        self, cluster: Cluster, products: Iterable[Product], stores: Stores | None, golden: Path | None
-    ) -> Cluster:
-        """The cluster with the references of its images. Nodes of a golden store get the top layer only."""
+    def load(self, cluster: Cluster, products: Sequence[Product], stores: Stores | None) -> Cluster:
+        """Returns the cluster with the references of its images, which all nodes that run ordinary pods then have."""
         with ThreadPoolExecutor() as pool:
-            built = list(pool.map(self.images.build, products))
-            references = {one.product.side: one.tag for one in built}
-            if all(cluster.images.get(side) == tag for side, tag in references.items()):
-                return cluster
-            tags = list(references.values())
-            if stores and golden:
-                archives = [self.images.archive(one, stores, golden) for one in built]
-                with self.steps.step(f"load {' '.join(tags)}") as log:
-                    jobs = [
-                        pool.submit(self._import, node, archive, log)
-                        for node in cluster.schedulable
-                        for archive in archives
-                    ]
-                    for job in jobs:
-                        job.result()
+            tags = list(pool.map(self.images.build, products))
+        references = {product.side: tag for product, tag in zip(products, tags, strict=True)}
+        if all(cluster.images.get(side) == tag for side, tag in references.items()):
+            return cluster
+        with self.steps.step(f"load {' '.join(tags)}") as log:
+            if stores:
+                self._link(cluster, tags, stores, log)
             else:
-                with self.steps.step(f"load {' '.join(tags)}") as log:
-                    self._load_whole(cluster, tags, log)
+                self._copy(cluster, tags, log)
         return cluster.with_(images={**cluster.images, **references})
 
-    def _import(self, node: str, archive: Path, log: Path) -> None:
-        words = ("exec", "--interactive", node, *CTR, "images", "import", "-")
-        self.engine.run(*words, log=log, stdin=archive)
+    def _link(self, cluster: Cluster, tags: list[str], stores: Stores, log: Path) -> None:
+        with ThreadPoolExecutor() as pool:
+            jobs = [
+                pool.submit(stores.add, tags, node, stores.of_node(cluster.name, node), log)
+                for node in cluster.schedulable
+            ]
+        for job in jobs:
+            job.result()
 
-    def _load_whole(self, cluster: Cluster, tags: list[str], log: Path) -> None:
+    def _copy(self, cluster: Cluster, tags: list[str], log: Path) -> None:
         nodes = ",".join(cluster.schedulable)
-        command: list[str | Path] = [
-            self.kind,
-            "load",
-            "docker-image",
-            f"--name={cluster.name}",
-            f"--nodes={nodes}",
-            *tags,
-        ]
-        run(command, env=self.engine.env, log=log)
+        options = (f"--name={cluster.name}", f"--nodes={nodes}")
+        run([self.kind, "load", "docker-image", *options, *tags], env=self.engine.env, log=log)

@@ -6,21 +6,16 @@ image is never built twice. Their third-party layer is an image of its own, name
 from __future__ import annotations
 
 import io
-import subprocess
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import oci
 from tests.cluster.engine import Engine
 from tests.cluster.nodeimage import CA_BUNDLE
-from tests.cluster.processes import CommandFailed
 from tests.cluster.state import CHECKOUT, Cache, content_key
 from tests.cluster.steps import Steps
-from tests.cluster.stores import Stores, inspect
 
-CODE = "/opt/evenkeel"
 _COMMON = ("pyproject.toml", "README.md", "LICENSE", "operator/evenkeel_operator", "runtime/evenkeel_runtime")
 
 
@@ -64,13 +59,6 @@ RUNTIME = Product("runtime")
 
 
 @dataclass(frozen=True)
-class Built:
-    product: Product
-    tag: str
-    dependencies: str
-
-
-@dataclass(frozen=True)
 class ProductImages:
     cache: Cache
     engine: Engine
@@ -85,29 +73,16 @@ class ProductImages:
             self._forget_others(tag, keep=1)
         return tag
 
-    def build(self, product: Product) -> Built:
+    def build(self, product: Product) -> str:
         """The sources are read once: somebody may be editing them."""
-        dependencies = self.build_dependencies(product)
+        self.build_dependencies(product)
         context = product.context()
         tag = f"evenkeel/{product.side}:{content_key(self.base(), context)}"
         if not self.engine.has_image(tag):
             with self.steps.step(f"image of the {product.side}") as log:
                 self._build(product, tag, context, log)
             self._forget_others(tag, keep=3)
-        return Built(product, tag, dependencies)
-
-    def archive(self, built: Built, stores: Stores, golden: Path) -> Path:
-        """The image without the layers that the golden store has."""
-        name = f"{built.tag}-{built.dependencies.rpartition(':')[2]}".replace("/", "-").replace(":", "-")
-        target = self.cache.folder("archives") / f"{name}.tar"
-        if target.exists():
-            return target
-        for older in target.parent.glob(f"evenkeel-{built.product.side}-*.tar"):
-            older.unlink()
-        top = oci.layer(self._copy_out(built.tag, CODE), str(Path(CODE).parent).strip("/"))
-        image = oci.Image(built.tag, inspect(self.engine, built.tag), inspect(self.engine, built.dependencies), top)
-        oci.write([image], stores.sizes(golden), target)
-        return target
+        return tag
 
     def _build(self, product: Product, tag: str, context: bytes, log: Path, *options: str) -> None:
         arguments = [f"--build-arg=PYTHON_IMAGE={self.base()}"]
@@ -119,17 +94,6 @@ class ProductImages:
         words += [f"--tag={tag}", f"--file={product.side}/Dockerfile", "-"]
         self.engine.run(*words, log=log, stdin=place)
         place.unlink()
-
-    def _copy_out(self, tag: str, folder: str) -> bytes:
-        container = self.engine.ask("create", "--network=none", tag).strip()
-        try:
-            command = [self.engine.docker, "cp", f"{container}:{folder}", "-"]
-            done = subprocess.run(command, env=self.engine.whole_env, capture_output=True, check=False)
-            if done.returncode:
-                raise CommandFailed(command, done.returncode, done.stderr.decode(errors="replace"))
-            return done.stdout
-        finally:
-            self.engine.succeeds("rm", container)
 
     def _forget_others(self, tag: str, keep: int) -> None:
         """The newest few stay: going back to yesterday's branch should cost nothing."""

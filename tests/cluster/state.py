@@ -100,8 +100,8 @@ def write(cluster: Cluster, cache: Cache) -> None:
     write_atomically(cache.cluster(cluster.name) / "cluster.json", as_json(cluster))
 
 
-def as_json(cluster: Cluster) -> str:
-    return json.dumps(dataclasses.asdict(cluster), indent=2) + "\n"
+def as_json(cluster: Cluster, **more: object) -> str:
+    return json.dumps({**dataclasses.asdict(cluster), **more}, indent=2) + "\n"
 
 
 def forget(name: str, cache: Cache) -> None:

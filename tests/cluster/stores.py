@@ -1,13 +1,12 @@
-"""How does a node start with 5 GB of images at no cost?
+"""How does a node get 5 GB of images at no cost?
 
-A *golden store* is a containerd data folder in the cache with every image unpacked, made once per set of
-images in a throw-away container. A node gets a copy of it by hard links, mounted at /var/lib/containerd. That
-is safe: containerd never writes to a layer or a blob once it is there, it only adds and removes files. The
-exception are its databases, which are copied for real. A golden store may be deleted at any time, nodes keep
-their links.
+Layers are hard-linked, never copied: Docker's overlay2 and containerd's overlayfs keep a layer in the same
+form, and neither writes to it once it is there. All that is imported is an image's description. Saving,
+loading and unpacking would write 5 GB three times, on every node.
 
-The layers enter by hard links, too: Docker's overlay2 and containerd's overlayfs keep a layer in the same
-form. Saving and importing would write 5 GB three times. All that is imported is each image's description."""
+A *golden store* is a containerd data folder in the cache, filled once per set of images in a throw-away
+container. A node starts with a copy of it, by hard links again, mounted at /var/lib/containerd; only its
+databases are copied for real. A golden store may be deleted at any time, nodes keep their links."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,18 +24,18 @@ from typing import Any
 from tests.cluster import oci
 from tests.cluster.engine import Engine
 from tests.cluster.processes import CommandFailed, ask, run
-from tests.cluster.state import Cache, content_key, write_atomically
+from tests.cluster.state import Cache, content_key
 from tests.cluster.steps import Steps
 
-CTR = ("ctr", "--namespace=k8s.io")
-# Docker mounts its data folder onto itself, and no link leads out of a mount, even to the same disk.
-# So it is unmounted for this one copy, in a mount namespace that ends with it.
-_WITHOUT_MOUNT = (
+_CTR = ("ctr", "--namespace=k8s.io")
+_SNAPSHOTS = Path("io.containerd.snapshotter.v1.overlayfs", "snapshots")
+# Docker mounts its data folder onto itself, and no link leads out of a mount, even to the same disk. So it is
+# unmounted for this one copy, in a mount namespace that ends with it.
+_LINK_WITHOUT_MOUNT = (
     *("unshare", "--mount", "--propagation=private", "sh", "-c"),
     'umount --lazy "$1"; exec cp --archive --link "$2" "$3"',
     "link-layer",
 )
-_SNAPSHOTS = Path("io.containerd.snapshotter.v1.overlayfs", "snapshots")
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,7 @@ class Stores:
     node_image: str
 
     def golden(self, kind: str, images: tuple[str, ...]) -> Path:
-        described = {image: inspect(self.engine, image) for image in images}
-        identities = [f"{image}={content['Id']}" for image, content in described.items()]
+        identities = [f"{image}={_inspect(self.engine, image)['Id']}" for image in images]
         final = self.cache.folder("stores") / f"{kind}-{content_key(*identities)}"
         if final.exists():
             return final
@@ -66,60 +64,54 @@ class Stores:
             shutil.rmtree(older)
         with self.steps.step(f"golden store: {kind}") as log:
             beside = final.with_name(f".{final.name}")
-            (beside / "containerd").mkdir(parents=True)
-            self._fill(beside, described, log)
+            beside.mkdir()
+            with self._containerd(beside, log) as container:
+                self.add(images, container, beside, log)
             beside.replace(final)
         return final
+
+    def of_node(self, cluster: str, node: str) -> Path:
+        return self.cache.cluster(cluster) / "stores" / node
 
     def copy(self, golden: Path, target: Path, log: Path) -> None:
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
-        run(["cp", "--archive", "--link", golden / "containerd", target], log=log)
+        run(["cp", "--archive", "--link", golden, target], log=log)
         for database in ask(["find", target, "-name", "*.db", "-type", "f"]).split():
             linked = Path(database)
             own = linked.with_name(f".{linked.name}")
             shutil.copy2(linked, own)
             own.replace(linked)
 
-    def sizes(self, golden: Path) -> dict[str, int]:
-        """Of the layers that the store has unpacked, by digest."""
-        content: dict[str, int] = json.loads((golden / "sizes.json").read_text())
-        return content
+    def add(self, images: Iterable[str], container: str, data: Path, log: Path) -> None:
+        """Gives the images to the containerd that runs in the container over the data folder."""
+        described = {image: _inspect(self.engine, image) for image in images}
+        listing = self.engine.ask("exec", container, *_CTR, "snapshots", "ls").splitlines()[1:]
+        present = {line.split()[0] for line in listing if line.strip()}
+        for layer in (layer for one in described.values() for layer in _layers(one)):
+            if layer.chain not in present:
+                self._link(layer, container, data, present, log)
+                present.add(layer.chain)
+        description = data / ".description.tar"
+        oci.write(described, description)
+        importing = ("exec", "--interactive", container, *_CTR, "images", "import", "-")
+        self.engine.run(*importing, log=log, stdin=description)
+        description.unlink()
 
-    def _fill(self, store: Path, images: dict[str, dict[str, Any]], log: Path) -> None:
-        sizes: dict[str, int] = {}
-        descriptions = store / "images.tar"
-        with self._containerd(store / "containerd", log) as container:
-            for described in images.values():
-                for layer in layers(described):
-                    if layer.diff not in sizes:
-                        sizes[layer.diff] = int(ask(["du", "--bytes", "--summarize", layer.folder]).split()[0])
-                    self._link(layer, container, store / "containerd", log)
-            oci.write([oci.Image(name, described) for name, described in images.items()], sizes, descriptions)
-            importing = ("exec", "--interactive", container, *CTR, "images", "import", "-")
-            self.engine.run(*importing, log=log, stdin=descriptions)
-        descriptions.unlink()
-        write_atomically(store / "sizes.json", json.dumps(sizes))
-
-    def _link(self, layer: Layer, container: str, data: Path, log: Path) -> None:
-        snapshots = (*CTR, "snapshots")
-        if self.engine.succeeds("exec", container, *snapshots, "info", layer.chain):
-            return
-        key = f"filling-{layer.chain}"
-        answer = self.engine.ask("exec", container, *snapshots, "prepare", "--mounts", key, layer.parent)
-        folder = data / _SNAPSHOTS / _number(json.loads(answer)[0]) / "fs"
-        run([*_WITHOUT_MOUNT, layer.folder.parents[2], f"{layer.folder}/.", folder], log=log)
-        self.engine.run("exec", container, *snapshots, "commit", layer.chain, key, log=log)
+    def _link(self, layer: Layer, container: str, data: Path, present: set[str], log: Path) -> None:
+        snapshots = ("exec", container, *_CTR, "snapshots")
+        key = f"linking-{layer.chain}"
+        if key in present:  # an earlier attempt was interrupted
+            self.engine.run(*snapshots, "rm", key, log=log)
+        mounts = json.loads(self.engine.ask(*snapshots, "prepare", "--mounts", key, layer.parent))
+        folder = data / _SNAPSHOTS / _number(mounts[0]) / "fs"
+        run([*_LINK_WITHOUT_MOUNT, layer.folder.parents[2], f"{layer.folder}/.", folder], log=log)
+        self.engine.run(*snapshots, "commit", layer.chain, key, log=log)
 
     @contextmanager
     def _containerd(self, data: Path, log: Path) -> Iterator[str]:
         container = f"evenkeel-store-{os.getpid()}"
-        options = (
-            "--privileged",
-            "--network=none",
-            f"--volume={data}:/var/lib/containerd",
-            "--entrypoint=sleep",
-        )
+        options = ("--privileged", "--network=none", f"--volume={data}:/var/lib/containerd", "--entrypoint=sleep")
         self.engine.run("run", "--detach", "--rm", f"--name={container}", *options, self.node_image, "7200", log=log)
         try:
             self.engine.run("exec", "--detach", container, "containerd", log=log)
@@ -139,12 +131,12 @@ class Stores:
             time.sleep(0.2)
 
 
-def inspect(engine: Engine, image: str) -> dict[str, Any]:
+def _inspect(engine: Engine, image: str) -> dict[str, Any]:
     found: list[dict[str, Any]] = json.loads(engine.ask("image", "inspect", image))
     return found[0]
 
 
-def layers(described: dict[str, Any]) -> list[Layer]:
+def _layers(described: dict[str, Any]) -> list[Layer]:
     """From the bottom up, as Docker describes them."""
     places = described["GraphDriver"]["Data"]
     below = [folder for folder in places.get("LowerDir", "").split(":") if folder]
