@@ -1,4 +1,4 @@
-"""What operator and runtime have agreed on: commands, paths, environment, ports, and the report of a container that ends.
+"""What have operator and runtime agreed on: commands, paths, environment, ports, the report of a container that ends?
 
 Standard library only: the operator imports this file and nothing else of the runtime that needs a dependency.
 
@@ -59,7 +59,7 @@ class Reason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One input or output of a model: `shape` holds -1 where a dimension is free, `datatype` is an Open Inference word."""
+    """One input or output of a model: -1 in `shape` is a free dimension, `datatype` an Open Inference word."""
 
     name: str
     datatype: str
