@@ -1,0 +1,149 @@
+"""What did the person who started the operator decide? Read once from flags and environment, then frozen."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+_SERVICE_ACCOUNT_NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The operator's settings; `python -m evenkeel_operator --help` says the same to people."""
+
+    runtime_image: str
+    """Image of the bundled runtime; new revisions take it."""
+    runtime_image_pull_policy: str = "IfNotPresent"
+    """imagePullPolicy of the runtime's containers."""
+    drain_delay_s: int = 5
+    """Seconds a replica keeps accepting after it was told to stop, until no Service sends to it any more."""
+    namespaces: tuple[str, ...] = ()
+    """Namespaces that are served; empty: all of them."""
+    kubeconfig: str | None = None
+    """Path of a kubeconfig; None: the pod's service account, else the usual kubeconfig."""
+    identity: str = "evenkeel"
+    """Who holds the Lease; differs with every start."""
+    lease_namespace: str = "default"
+    lease_name: str = "evenkeel"
+    lease_duration_s: float = 30.0
+    """How long a Lease that is not renewed holds off a successor."""
+    http_port: int = 8080
+    """Port of /healthz, /readyz and /metrics; 0: any free one."""
+    workers: int = 8
+    """Deployments that are worked on at the same time."""
+    resync_s: float = 450.0
+    """Mean seconds between two comparisons of the cache with full lists, one third of it either way."""
+    log_level: str = "INFO"
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Return the settings that `argv` and `environ` ask for; exits with a message where they make no sense.
+
+    A flag wins over its environment variable: --runtime-image over EVENKEEL_RUNTIME_IMAGE.
+    """
+    got = _parser(environ).parse_args(argv)
+    return Settings(
+        runtime_image=got.runtime_image,
+        runtime_image_pull_policy=got.runtime_image_pull_policy,
+        drain_delay_s=got.drain_delay_seconds,
+        namespaces=tuple(name for name in (part.strip() for part in got.namespaces.split(",")) if name),
+        kubeconfig=got.kubeconfig,
+        identity=f"{environ.get('POD_NAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}",
+        lease_namespace=got.lease_namespace,
+        lease_name=got.lease_name,
+        lease_duration_s=got.lease_duration_seconds,
+        http_port=got.http_port,
+        workers=got.workers,
+        resync_s=got.resync_seconds,
+        log_level=got.log_level,
+    )
+
+
+def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    defaults = Settings(runtime_image="")
+    parser = argparse.ArgumentParser(
+        prog="evenkeel_operator",
+        description="Keeps ModelDeployments on an even keel. One process acts at a time, by a Lease; more stand by.",
+        epilog="Every flag can be given as an environment variable too: --http-port as EVENKEEL_HTTP_PORT.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+    def add(
+        flag: str, *aliases: str, kind: Callable[[str], object] = str, default: object, text: str, **more: object
+    ) -> None:
+        given = environ.get("EVENKEEL_" + flag.removeprefix("--").replace("-", "_").upper())
+        # A string default goes through `type` in argparse, so that a bad variable is refused like a bad flag.
+        parser.add_argument(flag, *aliases, type=kind, default=given or default, help=text, **more)  # type: ignore[arg-type]
+
+    image = environ.get("EVENKEEL_RUNTIME_IMAGE")
+    parser.add_argument(
+        "--runtime-image", required=not image, default=image, help="image of the bundled runtime; new revisions take it"
+    )
+    add(
+        "--runtime-image-pull-policy",
+        "--image-pull-policy",
+        default=defaults.runtime_image_pull_policy,
+        text="imagePullPolicy of the runtime's containers",
+        choices=("Always", "IfNotPresent", "Never"),
+    )
+    add(
+        "--drain-delay-seconds",
+        kind=_count,
+        default=defaults.drain_delay_s,
+        text="seconds a replica keeps accepting requests after it was told to stop",
+    )
+    add("--namespaces", default="", text="namespaces to serve, separated by commas; empty: the whole cluster")
+    add("--kubeconfig", default=None, text="path of a kubeconfig; without: the pod's service account, else $KUBECONFIG")
+    add("--lease-namespace", default=_own_namespace(environ), text="namespace of the Lease")
+    add("--lease-name", default=defaults.lease_name, text="name of the Lease; one operator acts per Lease")
+    add(
+        "--lease-duration-seconds",
+        kind=_seconds,
+        default=defaults.lease_duration_s,
+        text="how long a Lease that is not renewed holds off a successor",
+    )
+    add("--http-port", kind=_count, default=defaults.http_port, text="port of /healthz, /readyz and /metrics")
+    add("--workers", kind=_positive, default=defaults.workers, text="deployments worked on at the same time")
+    add(
+        "--resync-seconds",
+        kind=_seconds,
+        default=defaults.resync_s,
+        text="mean seconds between two comparisons with full lists, which find what a cut watch has missed",
+    )
+    add("--log-level", default=defaults.log_level, text="least level of log lines", choices=_LEVELS)
+    return parser
+
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return number
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _seconds(text: str) -> float:
+    if not (number := float(text)) > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0 seconds")
+    return number
+
+
+def _own_namespace(environ: Mapping[str, str]) -> str:
+    if name := environ.get("POD_NAMESPACE"):
+        return name
+    try:
+        with open(_SERVICE_ACCOUNT_NAMESPACE) as file:
+            return file.read().strip()
+    except OSError:
+        return Settings(runtime_image="").lease_namespace

@@ -1,0 +1,169 @@
+"""How is a plan carried out in the cluster? Server-side apply, deletes, one status; each write behind the Lease.
+
+Two families of errors reach the worker: `Transient` (try again, later) and `Rejected` (the API server refuses our
+object: somebody must change something, so it becomes a condition).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from evenkeel_operator.api.modeldeployment import Object
+from evenkeel_operator.decide import failures, names
+from evenkeel_operator.world import kinds, metrics
+from evenkeel_operator.world.connection import APPLY, ApiError, Connection
+from evenkeel_operator.world.kinds import Kind
+
+_CREATED_ONLY = (kinds.SECRET,)
+
+
+class Transient(Exception):
+    """It may work another time; `retry_after_s` is what the server asked for."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Rejected(Exception):
+    """The API server refuses this object as it is."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Gone(Exception):
+    """The object is not there, or not the one that was meant."""
+
+
+class Cluster:
+    """Writes, one at a time; `check` raises when this process may not write (see world/lease.py)."""
+
+    def __init__(self, connection: Connection, check: Callable[[], None], write_timeout_s: float = 10.0) -> None:
+        self._connection = connection
+        self._check = check
+        self._timeout_s = write_timeout_s
+
+    async def apply(self, obj: Object) -> Object | None:
+        """Make `obj` so; return it as stored, or None where it may only be created and is there already.
+
+        Forced: whoever else wrote one of our fields is overruled.
+        """
+        kind, metadata = kinds.of(obj["apiVersion"], obj["kind"]), obj["metadata"]
+        try:
+            if kind in _CREATED_ONLY:
+                try:
+                    return await self._write("POST", kind, metadata["namespace"], None, body=obj)
+                except Gone:  # 409: it exists
+                    return None
+            return await self._write(
+                "PATCH",
+                kind,
+                metadata["namespace"],
+                metadata["name"],
+                body=obj,
+                query={"fieldManager": names.FIELD_MANAGER, "force": "true"},
+            )
+        except Gone as e:
+            raise Transient(str(e)) from e
+
+    async def write_status(self, deployment: Object, status: Object) -> Object:
+        """Write the whole status of `deployment`; Gone when that very object is gone."""
+        kind, metadata = kinds.MODELDEPLOYMENT, deployment["metadata"]
+        body = {
+            "apiVersion": kind.api_version,
+            "kind": kind.kind,
+            # The uid makes a status meant for a deleted object fail (409) on its successor of the same name.
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
+            "status": status,
+        }
+        return await self._write(
+            "PATCH",
+            kind,
+            metadata["namespace"],
+            metadata["name"],
+            subresource="status",
+            body=body,
+            query={"fieldManager": names.STATUS_FIELD_MANAGER, "force": "true"},
+        )
+
+    async def find(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """Return the object of that name, whoever's it is, or None.
+
+        A list of one: the operator may list and watch these kinds, not get them.
+        """
+        query = {"fieldSelector": f"metadata.name={name}"}
+        try:
+            answer = await self._connection.request("GET", kind.path(namespace), query=query)
+        except ApiError as e:
+            raise _translated(e, f"GET {kind.path(namespace, name)}") from e
+        for item in answer.get("items") or ():
+            item["kind"], item["apiVersion"] = kind.kind, kind.api_version
+            found: Object = item
+            return found
+        return None
+
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> Object:
+        """Delete this very object, what it owns in the background; Gone when it is not there."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid},
+            "propagationPolicy": "Background",
+        }
+        return await self._write("DELETE", kind, namespace, name, body=body)
+
+    async def create_event(self, namespace: str, event: Object) -> None:
+        """Post a Kubernetes Event."""
+        try:
+            await self._write("POST", kinds.EVENT, namespace, None, body=event)
+        except Gone as e:
+            raise Transient(str(e)) from e
+
+    async def _write(
+        self,
+        verb: str,
+        kind: Kind,
+        namespace: str,
+        name: str | None,
+        *,
+        body: Object,
+        subresource: str | None = None,
+        query: dict[str, str] | None = None,
+    ) -> Object:
+        self._check()
+        path = kind.path(namespace, name, subresource)
+        metrics.WRITES.labels(kind=f"{kind.kind}/{subresource}" if subresource else kind.kind, verb=verb).inc()
+        try:
+            return await self._connection.request(
+                verb,
+                path,
+                query=query,
+                body=body,
+                content_type=APPLY if verb == "PATCH" else "application/json",
+                timeout_s=self._timeout_s,
+            )
+        except ApiError as e:
+            raise _translated(e, f"{verb} {path}") from e
+
+
+def _translated(error: ApiError, what: str) -> Exception:
+    """Return what an answer of the API server means to the worker.
+
+    | answer                                  | means     |
+    |-----------------------------------------|-----------|
+    | none, 401, 408, 429, 5xx                | Transient |
+    | 404, 409                                | Gone      |
+    | 403 in a namespace that is going away   | Transient |
+    | 400, 403 (quota, admission), 413, 422 … | Rejected  |
+    """
+    text = f"{what}: {error}"
+    if error.status in (404, 409):
+        return Gone(text)
+    is_ending = error.status == 403 and "being terminated" in error.message
+    if error.status in (0, 401, 408, 429) or error.status >= 500 or is_ending:
+        return Transient(text, error.retry_after_s)
+    failure = failures.of_creation(error.message)
+    return Rejected(failure.reason, failure.message)

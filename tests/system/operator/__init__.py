@@ -1,0 +1,1 @@
+"""The operator against a fake API server: what it does when the cluster misbehaves."""

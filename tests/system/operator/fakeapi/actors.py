@@ -1,0 +1,95 @@
+"""Who else is in the cluster? Controllers of Jobs and ReplicaSets and a kubelet, as far as the operator sees them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from evenkeel_runtime import contract
+from tests.system.operator.fakeapi.resources import Resource
+from tests.system.operator.fakeapi.store import Object, Store, timestamp
+
+PREPARED = contract.Prepared(digest="sha256:" + "ab" * 32, format="TorchExport", file="digits.pt2", size_bytes=1000)
+
+
+class Actors:
+    """Runs Jobs to their end and keeps ReplicaSets at their size, `delay_s` after each change."""
+
+    def __init__(self, store: Store, *, delay_s: float = 0.01, report: contract.Prepared | contract.Failed = PREPARED):
+        self._store = store
+        self._delay_s = delay_s
+        self.report = report
+        store.listeners.append(self._changed)
+
+    def _changed(self, resource: Resource, what: str, obj: Object) -> None:
+        metadata = obj["metadata"]
+        later = asyncio.get_running_loop().call_later
+        if resource.plural == "jobs" and what == "ADDED":
+            later(self._delay_s, self._run_job, metadata["namespace"], metadata["name"])
+        elif resource.plural == "replicasets" and what != "DELETED":
+            later(self._delay_s, self._scale, metadata["namespace"], metadata["name"])
+        elif resource.plural == "pods" and what == "DELETED":
+            for owner in metadata.get("ownerReferences") or ():
+                if owner["kind"] == "ReplicaSet":
+                    later(self._delay_s, self._scale, metadata["namespace"], owner["name"])
+
+    def _find(self, plural: str, namespace: str, name: str) -> Object | None:
+        found = [o for o in self._store.list(plural, namespace) if o["metadata"]["name"] == name]
+        return self._store.get(plural, namespace, name) if found else None
+
+    def _run_job(self, namespace: str, name: str) -> None:
+        if (job := self._find("jobs", namespace, name)) is None:
+            return
+        report = contract.encode(self.report)
+        code = 0 if isinstance(self.report, contract.Prepared) else 1
+        ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "message": report}
+        status = {
+            "phase": "Succeeded" if code == 0 else "Failed",
+            "containerStatuses": [{"name": "prepare", "state": {"terminated": ended}, "restartCount": 0}],
+        }
+        self._store.create(_pod(job, f"{name}-x", status))
+        word = "Complete" if code == 0 else "Failed"
+        job["status"] = {"conditions": [{"type": word, "status": "True", "lastTransitionTime": timestamp()}]}
+        self._store.replace(job)
+
+    def _scale(self, namespace: str, name: str) -> None:
+        if (replica_set := self._find("replicasets", namespace, name)) is None:
+            return
+        uid = replica_set["metadata"]["uid"]
+        own = [
+            pod["metadata"]["name"]
+            for pod in self._store.list("pods", namespace)
+            if any(o["uid"] == uid for o in pod["metadata"].get("ownerReferences") or ())
+        ]
+        wanted = replica_set["spec"]["replicas"]
+        for surplus in own[wanted:]:
+            self._store.delete("pods", namespace, surplus)
+        for _ in range(wanted - len(own)):
+            ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+            self._store.create(_pod(replica_set, None, ready))
+        replica_set["status"] = {"replicas": wanted, "readyReplicas": wanted}
+        self._store.replace(replica_set)
+
+
+def _pod(owner: Object, name: str | None, status: Object) -> Object:
+    template, metadata = owner["spec"]["template"], owner["metadata"]
+    place = {"name": name} if name is not None else {"generateName": f"{metadata['name']}-"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            **place,
+            "namespace": metadata["namespace"],
+            "labels": template["metadata"]["labels"],
+            "ownerReferences": [
+                {
+                    "apiVersion": owner["apiVersion"],
+                    "kind": owner["kind"],
+                    "name": metadata["name"],
+                    "uid": metadata["uid"],
+                    "controller": True,
+                }
+            ],
+        },
+        "spec": {**template["spec"], "nodeName": "node-1"},
+        "status": status,
+    }
