@@ -104,7 +104,7 @@ class Applier:
         kind, metadata = observed["kind"], observed["metadata"]
         labelled = key_of(kinds.of(observed["apiVersion"], kind), observed) == key
         controller = controller_uid(observed)
-        if labelled and controller in (deployment["metadata"]["uid"], None):
+        if controller == deployment["metadata"]["uid"] or (labelled and controller is None):
             return
         if labelled:
             raise Transient(f"{kind} {metadata['name']} of an earlier ModelDeployment {key} is not collected yet")

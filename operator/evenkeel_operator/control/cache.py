@@ -1,7 +1,7 @@
 """What has been seen? The objects of every ModelDeployment, as small as can be, by kind and by owner.
 
 Sources overlap and race: kopf's watches, our own lists, the answers to our own writes. What makes that safe: of two
-states of one object the one with the newer resourceVersion counts, and a uid that is gone never comes back.
+states of one object the one with the newer resourceVersion counts, also when the newer one is that it is gone.
 (resourceVersions of one kind are ordered numbers: kubernetes/enhancements#5504.)
 """
 
@@ -77,20 +77,21 @@ class Cache:
     def __init__(self) -> None:
         self._objects: dict[Kind, dict[Place, Object]] = {kind: {} for kind in kinds.WATCHED}
         self._children: dict[Key, dict[tuple[Kind, str], Object]] = {}
-        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._gone: OrderedDict[str, int] = OrderedDict()
+        """By uid, the version as of which it is gone. An object that left the selectors may come back later."""
 
     def put(self, kind: Kind, obj: Object) -> bool:
         """Take note of `obj`; return whether it is news."""
         metadata = obj["metadata"]
         place, uid = (metadata["namespace"], metadata["name"]), metadata["uid"]
-        if uid in self._gone:
+        if version_of(obj) <= self._gone.get(uid, -1):
             return False
         old = self._objects[kind].get(place)
         if old is not None:
             if version_of(obj) <= version_of(old):
                 return False
             if old["metadata"]["uid"] != uid:
-                self._remove(kind, old)
+                self._remove(kind, old, version_of(old))
         kept = trimmed(kind, obj)
         self._objects[kind][place] = kept
         if kind in kinds.CHILDREN:
@@ -107,9 +108,11 @@ class Cache:
         metadata = obj["metadata"]
         old = self._objects[kind].get((metadata["namespace"], metadata["name"]))
         if old is None or old["metadata"]["uid"] != metadata["uid"]:
-            self._bury(metadata["uid"])
+            self._bury(metadata["uid"], version_of(obj))
             return False
-        self._remove(kind, old)
+        if version_of(obj) < version_of(old):
+            return False  # it left the selectors once, and is back
+        self._remove(kind, old, version_of(obj))
         return True
 
     def prune(self, kind: Kind, namespace: str | None, listed: set[str], version: int) -> list[Object]:
@@ -125,7 +128,7 @@ class Cache:
             and version_of(obj) <= version
         ]
         for obj in missing:
-            self._remove(kind, obj)
+            self._remove(kind, obj, version)
         return missing
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
@@ -168,7 +171,7 @@ class Cache:
         """Return how many objects of `kind` are known."""
         return len(self._objects[kind])
 
-    def _remove(self, kind: Kind, obj: Object) -> None:
+    def _remove(self, kind: Kind, obj: Object, version: int) -> None:
         metadata = obj["metadata"]
         self._objects[kind].pop((metadata["namespace"], metadata["name"]), None)
         if kind in kinds.CHILDREN and (key := key_of(kind, obj)) is not None:
@@ -176,10 +179,10 @@ class Cache:
             children.pop((kind, metadata["name"]), None)
             if not children:
                 self._children.pop(key, None)
-        self._bury(metadata["uid"])
+        self._bury(metadata["uid"], version)
 
-    def _bury(self, uid: str) -> None:
-        self._gone[uid] = None
+    def _bury(self, uid: str, version: int) -> None:
+        self._gone[uid] = max(version, self._gone.get(uid, -1))
         while len(self._gone) > REMEMBERED_GONE:
             self._gone.popitem(last=False)
 

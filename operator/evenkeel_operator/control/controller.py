@@ -82,9 +82,12 @@ class Controller:
     def observe(self, kind: Kind, obj: Object, *, is_deleted: bool = False) -> bool:
         """Take note of one object; return whether it was news. No I/O, no waiting."""
         self._last_event = time.monotonic()
+        before = self.cache.get(kind, obj["metadata"]["namespace"], obj["metadata"]["name"])
         is_news = self.cache.drop(kind, obj) if is_deleted else self.cache.put(kind, obj)
         if is_news:
             self.enqueue(kind, obj)
+            if before is not None:
+                self.enqueue(kind, before)  # whose it was, when somebody has taken our label off
         return is_news
 
     def enqueue(self, kind: Kind, obj: Object) -> None:

@@ -12,6 +12,10 @@ from typing import Any
 
 from evenkeel_operator.api.modeldeployment import Object
 
+ATOMIC = frozenset({"selector", "matchLabels", "nodeSelector"})
+"""Maps that an apply replaces whole (x-kubernetes-map-type: atomic). A label added to a Service's selector by hand
+takes its replicas away; it cannot stay because it is not ours."""
+
 
 def is_subset(desired: Any, observed: Any) -> bool:
     """Return whether `observed` holds all of `desired`: dicts by key, lists element by element, values equal.
@@ -20,7 +24,8 @@ def is_subset(desired: Any, observed: Any) -> bool:
     """
     if isinstance(desired, dict):
         return isinstance(observed, dict) and all(
-            key in observed and is_subset(value, observed[key]) for key, value in desired.items()
+            key in observed and (observed[key] == value if key in ATOMIC else is_subset(value, observed[key]))
+            for key, value in desired.items()
         )
     if isinstance(desired, list):
         return isinstance(observed, list) and len(desired) == len(observed) and all(map(is_subset, desired, observed))

@@ -23,6 +23,7 @@ PAGE_SIZE = 500
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"  # JSON is YAML
 JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
 
 _BEARER = "BearerToken"
 

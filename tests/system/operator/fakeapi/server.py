@@ -15,7 +15,7 @@ from tests.system.operator.fakeapi.apply import applied
 from tests.system.operator.fakeapi.faults import Faults
 from tests.system.operator.fakeapi.resources import BY_PATH, RESOURCES, Resource, groups, resources
 from tests.system.operator.fakeapi.selectors import matcher
-from tests.system.operator.fakeapi.store import Conflict, Expired, NotFound, Object, Store
+from tests.system.operator.fakeapi.store import Change, Conflict, Expired, NotFound, Object, Store
 
 READS = ("GET", "HEAD")
 
@@ -224,12 +224,17 @@ class FakeApi:
 
 async def _send(
     response: web.StreamResponse,
-    change: tuple[int, str, Object],
+    change: Change,
     is_selected: Callable[[Object], bool],
     namespace: str | None,
 ) -> None:
-    _, what, obj = change
-    if is_selected(obj) and namespace in (None, obj["metadata"].get("namespace")):
+    _, what, obj, old = change
+    if namespace not in (None, obj["metadata"].get("namespace")):
+        return
+    if what == "MODIFIED" and old is not None and is_selected(old) != is_selected(obj):
+        # As a real server: who leaves the selection is told of as deleted, who enters it as added.
+        await response.write(_line("ADDED" if is_selected(obj) else "DELETED", obj))
+    elif is_selected(obj):
         await response.write(_line(what, obj))
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from tests.system.operator.fakeapi.resources import BY_PLURAL, Resource
 
 Object = dict[str, Any]
-Change = tuple[int, str, Object]
-"""resourceVersion, type of the watch event, object."""
+Change = tuple[int, str, Object, Object | None]
+"""resourceVersion, type of the watch event, object, the object before."""
 
 
 class Conflict(Exception):
@@ -131,11 +131,12 @@ class Store:
         metadata = obj["metadata"]
         metadata["resourceVersion"] = str(self.version)
         place = (metadata.get("namespace", ""), metadata["name"])
+        old = self._objects[resource].get(place)
         if what == "DELETED":
             del self._objects[resource][place]
         else:
             self._objects[resource][place] = obj
-        change = (self.version, what, obj)
+        change = (self.version, what, obj, old)
         self._changes[resource].append(change)
         for queue in self._watchers[resource]:
             queue.put_nowait(change)

@@ -1,0 +1,214 @@
+"""What can a person ask of a ModelDeployment's past? `evenkeel history`, `rollback`, `restart`.
+
+They talk to the API server with the caller's own rights and write the spec only; the operator does the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from evenkeel_operator.api.modeldeployment import GROUP, PLURAL, Object, Spec
+from evenkeel_operator.decide import names
+from evenkeel_operator.world import kinds
+from evenkeel_operator.world.connection import JSON_PATCH, MERGE_PATCH, ApiError, Connection, LoginError
+
+FIELD_MANAGER = "evenkeel-cli"
+RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
+"""As `kubectl rollout restart` writes it; evenkeel.dev/ is the operator's own prefix, which the CRD refuses here."""
+
+ATTEMPTS = 3
+
+
+class Refusal(Exception):
+    """What was asked for cannot be done; the message says why."""
+
+
+def history(argv: Sequence[str]) -> int:
+    """List the revisions of a ModelDeployment."""
+    parser = _parser("history", "List the revisions that a ModelDeployment can go back to.")
+    return _run(parser.parse_args(argv), _history)
+
+
+def rollback(argv: Sequence[str]) -> int:
+    """Write the spec of an earlier revision back."""
+    parser = _parser(
+        "rollback", "Make an earlier revision the wanted one again; it is rolled out like any other change."
+    )
+    parser.add_argument(
+        "--revision", type=int, help="its number in `evenkeel history`; without: the one before the present"
+    )
+    return _run(parser.parse_args(argv), _rollback)
+
+
+def restart(argv: Sequence[str]) -> int:
+    """Make a new revision of the same spec."""
+    parser = _parser(
+        "restart",
+        "Roll out a new revision of the same spec: with the operator's present runtime, and the model resolved anew.",
+    )
+    return _run(parser.parse_args(argv), _restart)
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"evenkeel {command}", description=description)
+    parser.add_argument("name", help="name of the ModelDeployment")
+    parser.add_argument("-n", "--namespace", help="its namespace; without: that of the kubeconfig's context")
+    parser.add_argument("--kubeconfig", help="path of a kubeconfig; without: $KUBECONFIG")
+    return parser
+
+
+def _run(args: argparse.Namespace, command: Callable[[Connection, argparse.Namespace], Awaitable[None]]) -> int:
+    async def connected() -> None:
+        connection = await Connection.open(args.kubeconfig)
+        args.namespace = args.namespace or connection.namespace
+        try:
+            await command(connection, args)
+        finally:
+            await connection.close()
+
+    try:
+        asyncio.run(connected())
+    except (LoginError, Refusal) as e:
+        print(f"error: {e}", file=sys.stderr)
+    except ApiError as e:
+        print(f"error: {_explained(e)}", file=sys.stderr)
+    else:
+        return 0
+    return 1
+
+
+def _explained(error: ApiError) -> str:
+    if error.status == 0:
+        return f"the cluster does not answer: {error.message}"
+    if error.status in (401, 403):
+        return f"the cluster does not allow it: {error.message}"
+    return str(error)
+
+
+async def _history(connection: Connection, args: argparse.Namespace) -> None:
+    deployment = await _deployment(connection, args)
+    rows = [("REVISION", "NAME", "MODEL", "DIGEST", "RUNTIME", "CREATED", "STATE")]
+    for found in await _revisions(connection, args):
+        data, name = found["data"], found["metadata"]["name"]
+        rows.append(
+            (
+                str(found["revision"]),
+                name,
+                data["spec"]["model"]["uri"],
+                data["model"]["digest"].removeprefix("sha256:")[:12],
+                data["runtimeImage"],
+                found["metadata"]["creationTimestamp"],
+                ", ".join(_states(deployment, name)),
+            )
+        )
+    if len(rows) == 1:
+        print(f"{args.namespace}/{args.name} has no revision yet")
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _states(deployment: Object, revision: str) -> list[str]:
+    found = []
+    if (deployment.get("status") or {}).get("stableRevision") == revision:
+        found.append("stable")
+    if _target(deployment) == revision:
+        found.append("target")
+    return found
+
+
+def _target(deployment: Object) -> str:
+    return names.revision_name(deployment["metadata"]["name"], Spec.model_validate(deployment["spec"]))
+
+
+async def _rollback(connection: Connection, args: argparse.Namespace) -> None:
+    for _ in range(ATTEMPTS):
+        deployment = await _deployment(connection, args)
+        revision = _chosen(deployment, await _revisions(connection, args), args.revision)
+        name, number = revision["metadata"]["name"], revision["revision"]
+        if name == _target(deployment):
+            print(f"{args.namespace}/{args.name} already asks for revision {number} ({name})")
+            return
+        try:
+            await _patch(connection, args, JSON_PATCH, rollback_patch(deployment, revision["data"]["spec"]))
+        except ApiError as e:
+            # A failed `test` is answered with 422, and so is a spec that the CRD refuses by now.
+            if e.status in (409, 422) and await _has_changed(connection, args, deployment):
+                continue
+            raise
+        print(f"{args.namespace}/{args.name} goes back to revision {number} ({name})")
+        return
+    raise Refusal(f"{args.namespace}/{args.name} is being changed by somebody else all the time; nothing was written")
+
+
+def rollback_patch(deployment: Object, spec: Object) -> list[Object]:
+    """Return the JSON patch that makes the part of the spec that decides the pods exactly `spec`."""
+    patch: list[Object] = [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": deployment["metadata"]["resourceVersion"]}
+    ]
+    for key in ("model", "gpu", "runtime", "pod"):
+        if key in spec:
+            patch.append({"op": "add", "path": f"/spec/{key}", "value": spec[key]})
+        elif key in deployment["spec"]:
+            patch.append({"op": "remove", "path": f"/spec/{key}"})
+    return patch
+
+
+def _chosen(deployment: Object, revisions: Sequence[Object], number: int | None) -> Object:
+    if number is None:
+        target = _target(deployment)
+        earlier = [r for r in revisions if r["metadata"]["name"] != target]
+        if not earlier:
+            raise Refusal("there is no earlier revision to go back to")
+        return earlier[-1]
+    for found in revisions:
+        if found["revision"] == number:
+            return found
+    known = ", ".join(str(r["revision"]) for r in revisions) or "none"
+    raise Refusal(f"there is no revision {number}; known: {known}")
+
+
+async def _restart(connection: Connection, args: argparse.Namespace) -> None:
+    await _deployment(connection, args)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    await _patch(connection, args, MERGE_PATCH, {"spec": {"pod": {"annotations": {RESTARTED_AT: now}}}})
+    print(f"{args.namespace}/{args.name} restarts: a new revision with the present runtime and the model resolved anew")
+
+
+async def _patch(connection: Connection, args: argparse.Namespace, content_type: str, body: object) -> None:
+    await connection.request(
+        "PATCH",
+        kinds.MODELDEPLOYMENT.path(args.namespace, args.name),
+        query={"fieldManager": FIELD_MANAGER},
+        body=body,
+        content_type=content_type,
+    )
+
+
+async def _has_changed(connection: Connection, args: argparse.Namespace, deployment: Object) -> bool:
+    found = await _deployment(connection, args)
+    return bool(found["metadata"]["resourceVersion"] != deployment["metadata"]["resourceVersion"])
+
+
+async def _deployment(connection: Connection, args: argparse.Namespace) -> Object:
+    try:
+        return await connection.request("GET", kinds.MODELDEPLOYMENT.path(args.namespace, args.name))
+    except ApiError as e:
+        if e.status == 404 and e.message == "the server could not find the requested resource":
+            raise Refusal(f"the cluster has no {PLURAL}.{GROUP}: Evenkeel is not installed there") from e
+        if e.status == 404:
+            raise Refusal(f"there is no ModelDeployment {args.name} in namespace {args.namespace}") from e
+        raise
+
+
+async def _revisions(connection: Connection, args: argparse.Namespace) -> list[Object]:
+    selector = ",".join(f"{key}={value}" for key, value in names.labels(args.name).items())
+    kind = replace(kinds.CONTROLLER_REVISION, label_selector=selector)
+    found = [item async for page in connection.pages(kind, args.namespace) for item in page.items]
+    return sorted(found, key=lambda item: int(item["revision"]))
