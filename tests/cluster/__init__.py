@@ -8,7 +8,7 @@ Standard library only, since it runs before anything is installed. What each mod
 | `cluster` | in which order does a cluster come up, go down, get images? |
 | `topology` | what does kind have to make: which nodes, mounts, ports, flags? |
 | `addons`, `gpus`, `kwok`, `s3`, `volumes` | what do the tests need inside the cluster? |
-| `engine`, `footprint`, `settings`, `leftovers` | how does an engine of our own leave nothing behind? |
+| `engine`, `footprint`, `settings`, `neighbours`, `leftovers` | how does an engine of our own leave nothing behind? |
 | `binaries`, `toolchain`, `packages` | where do programs come from where nothing can be pulled? |
 | `nodeimage`, `product`, `loading`, `oci` | which images are there, and how do they get to a node? |
 | `stores` | how does a node start with 5 GB of images at no cost? |

@@ -75,6 +75,9 @@ class Binaries:
         for name in ordered:
             self._building[name] = self._pool.submit(self._build, PROGRAMS[name])
 
+    def has(self, name: str) -> bool:
+        return self._place(PROGRAMS[name]).exists()
+
     def path(self, name: str) -> Path:
         self.start((name,))
         return self._building[name].result()
@@ -83,8 +86,10 @@ class Binaries:
         """The compiler's caches: 9 GB that only a change of versions would use again."""
         for future in self._building.values():
             future.result()
-        for name in ("build", "mod"):
-            shutil.rmtree(self._cache.root / "go" / name, ignore_errors=True)
+        folders = [self._cache.root / "go" / name for name in ("build", "mod")]
+        if any(folder.exists() for folder in folders):
+            with self._steps.step("remove the compiler's caches") as log:
+                run(["rm", "-rf", *folders], log=log)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -101,7 +106,7 @@ class Binaries:
         return Path(json.loads(answer)["Dir"])
 
     def _build(self, program: Program) -> Path:
-        final = self._cache.folder("binaries") / f"{program.name}-{program.key}"
+        final = self._place(program)
         if final.exists():
             return final
         with self._steps.step(f"build {program.name}") as log:
@@ -125,6 +130,9 @@ class Binaries:
             beside.replace(final)
         self._forget_older(program, final)
         return final
+
+    def _place(self, program: Program) -> Path:
+        return self._cache.folder("binaries") / f"{program.name}-{program.key}"
 
     def _forget_older(self, program: Program, final: Path) -> None:
         for other in final.parent.glob(f"{program.name}-*"):

@@ -341,7 +341,8 @@ def _push(client: Engine, tag: str, registry: str, log: Path) -> str:
 
 
 def _link_tools(shop: Workshop) -> None:
-    found = None if shop.engine.ours else shutil.which("kubectl")
+    """kubectl is the user's only where no other was built: building it means building all of Kubernetes."""
+    found = None if shop.engine.ours or shop.binaries.has("kubernetes") else shutil.which("kubectl")
     binaries.link(shop.cache, "kubectl", Path(found) if found else shop.binaries.path("kubernetes"))
     for name in ("helm", "kind", "kwok", "versitygw"):
         binaries.link(shop.cache, name, shop.binaries.path(name))

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import leftovers, settings, versions
+from tests.cluster import leftovers, neighbours, settings, versions
 from tests.cluster.footprint import Footprint
 from tests.cluster.processes import CommandFailed, ask, run, succeeds
 from tests.cluster.state import HERE, Cache, known
@@ -100,9 +100,17 @@ class OwnEngine:
         return self.socket.exists() and self.client.succeeds("version", timeout_s=10)
 
     def start(self, log: Path) -> None:
-        """Idempotent. First goes what a killed engine left: its pid files make dockerd wait 45 s and fail."""
-        if self.is_up():
-            return
+        """Idempotent, as everything in it is."""
+        if not self.is_up():
+            self._launch()
+        if not self.client.succeeds("network", "inspect", NETWORK):
+            option = f"com.docker.network.bridge.name={self.footprint.bridge}"
+            self.client.run("network", "create", "--subnet", self.footprint.subnet, "-o", option, NETWORK, log=log)
+        neighbours.allow(self.footprint.bridge)
+        self._remove_forgotten_nodes(log)
+
+    def _launch(self) -> None:
+        """First goes what a killed engine left: its pid files make dockerd wait 45 s and fail."""
         self._remove_leftovers()
         settings.record(self._settings)
         settings.raise_limits()
@@ -120,10 +128,6 @@ class OwnEngine:
                 cwd="/",
             )
         self._wait_until_up()
-        if not self.client.succeeds("network", "inspect", NETWORK):
-            option = f"com.docker.network.bridge.name={self.footprint.bridge}"
-            self.client.run("network", "create", "--subnet", self.footprint.subnet, "-o", option, NETWORK, log=log)
-        self._remove_forgotten_nodes(log)
 
     def stop(self) -> None:
         """Ends the engine and takes back everything it did to the machine."""
@@ -135,6 +139,7 @@ class OwnEngine:
             while pid_file.exists() and time.monotonic() < deadline:
                 time.sleep(0.1)
         self._remove_leftovers()
+        neighbours.withdraw(self.footprint.bridge)
         settings.restore(self._settings)
 
     @property
