@@ -1,0 +1,159 @@
+"""What was this container told? The environment, parsed once into frozen values."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from evenkeel_runtime import contract
+from evenkeel_runtime.contract import Env, Reason
+from evenkeel_runtime.failure import ModelError
+
+AUTO = "Auto"
+PORT_ENV = "EVENKEEL_HTTP_PORT"
+HOST_ENV = "EVENKEEL_HTTP_HOST"
+MODEL_DIR_ENV = "EVENKEEL_MODEL_DIR"
+CLAIM_DIR_ENV = "EVENKEEL_CLAIM_DIR"
+SCRATCH_DIR_ENV = "EVENKEEL_SCRATCH_DIR"
+WHOLE_BYTES_ENV = "EVENKEEL_PREPARE_WHOLE_BYTES"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Which file, in which format, and which bytes it must have (`sha256`: 64 hex digits, or empty when not pinned)."""
+
+    format: str
+    sha256: str
+    allow_native_code: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things are in this container. The defaults are the contract's; a laptop and the tests have others."""
+
+    model_dir: Path
+    claim_dir: Path
+    scratch_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """`inspect` is False when a foreign image will load the file; up to `whole_bytes` a model is fetched whole."""
+
+    uri: str
+    model: Model
+    places: Places
+    inspect: bool
+    whole_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    uri: str
+    model: Model
+    places: Places
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may ask of a replica."""
+
+    body_bytes: int = 64 << 20
+    header_bytes: int = 64 << 10
+    connections: int = 4096
+    rows: int = 4096
+    queued_rows: int = 16384
+    client_timeout_s: float = 30.0
+    keep_alive_s: float = 75.0
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    name: str
+    version: str
+    path: Path
+    model: Model
+    host: str
+    port: int
+    drain_delay_s: float
+    grace_period_s: float
+    limits: Limits
+
+
+def prepare(environ: Mapping[str, str] = os.environ) -> Prepare:
+    """Return what `prepare` was told."""
+    return Prepare(
+        uri=_required(environ, Env.MODEL_URI),
+        model=_model(environ),
+        places=_places(environ),
+        inspect=environ.get(Env.INSPECT, "true") != "false",
+        whole_bytes=int(_number(environ, WHOLE_BYTES_ENV, 1 << 30)),
+    )
+
+
+def fetch(environ: Mapping[str, str] = os.environ) -> Fetch:
+    """Return what `fetch` was told."""
+    return Fetch(uri=_required(environ, Env.MODEL_URI), model=_model(environ), places=_places(environ))
+
+
+def serve(environ: Mapping[str, str] = os.environ) -> Serve:
+    """Return what the server was told."""
+    path = _required(environ, Env.MODEL_PATH)
+    limits = Limits()
+    return Serve(
+        name=environ.get(Env.MODEL_NAME) or "model",
+        version=environ.get(Env.MODEL_VERSION) or "1",
+        path=Path(path.removeprefix("file://")),
+        model=_model(environ),
+        host=environ.get(HOST_ENV, "0.0.0.0"),
+        port=int(_number(environ, PORT_ENV, contract.HTTP_PORT)),
+        drain_delay_s=_number(environ, Env.DRAIN_DELAY_S, 5.0),
+        grace_period_s=_number(environ, Env.GRACE_PERIOD_S, 30.0),
+        limits=Limits(
+            body_bytes=int(_number(environ, "EVENKEEL_MAX_BODY_BYTES", limits.body_bytes)),
+            connections=int(_number(environ, "EVENKEEL_MAX_CONNECTIONS", limits.connections)),
+            rows=int(_number(environ, "EVENKEEL_MAX_ROWS", limits.rows)),
+            queued_rows=int(_number(environ, "EVENKEEL_MAX_QUEUED_ROWS", limits.queued_rows)),
+            client_timeout_s=_number(environ, "EVENKEEL_CLIENT_TIMEOUT_S", limits.client_timeout_s),
+        ),
+    )
+
+
+def _model(environ: Mapping[str, str]) -> Model:
+    sha256 = environ.get(Env.MODEL_SHA256, "").strip().lower().removeprefix("sha256:")
+    if sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise ModelError(Reason.INVALID, f"{Env.MODEL_SHA256} is not a sha256 (64 hex digits): {sha256[:80]!r}")
+    return Model(
+        format=environ.get(Env.MODEL_FORMAT) or AUTO,
+        sha256=sha256,
+        allow_native_code=environ.get(Env.ALLOW_NATIVE_CODE, "false") == "true",
+    )
+
+
+def _places(environ: Mapping[str, str]) -> Places:
+    return Places(
+        model_dir=Path(environ.get(MODEL_DIR_ENV, contract.MODEL_DIR)),
+        claim_dir=Path(environ.get(CLAIM_DIR_ENV, contract.CLAIM_DIR)),
+        scratch_dir=Path(environ.get(SCRATCH_DIR_ENV, contract.SCRATCH_DIR)),
+    )
+
+
+def _required(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(name, "").strip()
+    if not value:
+        raise ModelError(Reason.INVALID, f"the environment variable {name} is not set")
+    return value
+
+
+def _number(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, "")
+    try:
+        value = float(text) if text else float(default)
+    except ValueError:
+        raise ModelError(Reason.INVALID, f"{name} is not a number: {text!r}") from None
+    if not 0 <= value < float("inf"):
+        raise ModelError(Reason.INVALID, f"{name} is not a number of zero or more: {text!r}")
+    return value

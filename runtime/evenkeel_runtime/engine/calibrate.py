@@ -1,0 +1,173 @@
+"""How does this model run best here? Tried out at load, on made-up rows, before the first request.
+
+Which call path (the graph as it is, or traced and frozen, only where it answers the same), whether rows are independent
+of each other (else batching would mix requests), how large a batch pays, and how long a forward takes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evenkeel_runtime.engine.batching import batch_size_to_use
+from evenkeel_runtime.models.datatypes import ANY, BY_WORD
+from evenkeel_runtime.models.loaded import Call, Loaded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+log = logging.getLogger("evenkeel")
+
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_TRIED = (1, 3, 7)
+"""Batch sizes at which two call paths must agree: a trace that froze a size at 1 differs at 3."""
+_LONGEST_BATCH_S = 0.05
+_MEASURE_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """`max_rows` is 0 where requests cannot share a call; `forward_s` is None where the model could not be tried out
+    (its file does not say what it takes)."""
+
+    call: Call
+    path: str
+    max_rows: int
+    forward_s: float | None
+    rows_per_second: float
+
+
+def calibrate(loaded: Loaded) -> Calibrated:
+    """Try the model out and return how to run it. Raises what the model raises on a plausible input."""
+    import torch
+
+    signature = loaded.signature
+    if signature.example is None or any(tensor.datatype == ANY for tensor in signature.inputs):
+        return Calibrated(loaded.call, "eager", 0, None, 0.0)
+    limit = signature.batch
+    with torch.inference_mode():
+        loaded.call(*_rows(loaded, 1))
+        sizes = [size for size in _SIZES if limit == 0 or size <= (limit or 1)]
+        call, path = _fastest(loaded, [size for size in _TRIED if limit == 0 or size <= (limit or 1)])
+        if limit is None or not _rows_are_independent(call, loaded, sizes):
+            seconds = _seconds(call, _rows(loaded, 1))
+            return Calibrated(call, path, 0, seconds, 1 / seconds)
+        speeds: dict[int, float] = {}
+        times: dict[int, float] = {}
+        for size in sizes:
+            times[size] = _seconds(call, _rows(loaded, size))
+            speeds[size] = size / times[size]
+            if times[size] > _LONGEST_BATCH_S and size > 1:
+                break
+        best = batch_size_to_use(speeds)
+        for _ in range(3):  # TorchScript specialises in its first calls of a shape
+            call(*_rows(loaded, best))
+            call(*_rows(loaded, 1))
+    return Calibrated(call, path, best, times[1], speeds[best])
+
+
+def _rows(loaded: Loaded, rows: int) -> list[torch.Tensor]:
+    """Return made-up rows, different ones each, always the same: integers of 0 and 1 are valid indices nearly anywhere."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    made: list[torch.Tensor] = []
+    example = loaded.signature.example or ()
+    for tensor, shape in zip(loaded.signature.inputs, example, strict=True):
+        dtype: torch.dtype = getattr(torch, BY_WORD[tensor.datatype].torch)
+        sizes = (rows, *shape[1:]) if loaded.signature.batch is not None else shape
+        if dtype.is_floating_point:
+            made.append(torch.rand(sizes, generator=generator).to(dtype).to(loaded.device))
+        else:
+            made.append(torch.randint(0, 2, sizes, generator=generator).to(dtype).to(loaded.device))
+    return made
+
+
+def _fastest(loaded: Loaded, sizes: list[int]) -> tuple[Call, str]:
+    import torch
+
+    if not loaded.traceable:
+        return loaded.call, "eager"
+    example = _rows(loaded, sizes[-1])
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # tracing warns of every size it sees; that it answers the same is checked
+            traced = torch.jit.freeze(torch.jit.trace(loaded.call, example, check_trace=False))  # type: ignore[no-untyped-call]
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        log.info("not traced error=%s", type(error).__name__)
+        return loaded.call, "eager"
+
+    def call(*inputs: torch.Tensor) -> Sequence[torch.Tensor]:
+        answer: Sequence[torch.Tensor] = traced(*inputs)
+        return answer
+
+    try:
+        same = all(_equal(loaded.call(*rows), call(*rows)) for rows in (_rows(loaded, size) for size in sizes))
+    except RuntimeError:
+        same = False
+    if not same:
+        return loaded.call, "eager"
+    rows = _rows(loaded, 1)
+    return (call, "torchscript") if _seconds(call, rows) < _seconds(loaded.call, rows) else (loaded.call, "eager")
+
+
+def _rows_are_independent(call: Call, loaded: Loaded, sizes: list[int]) -> bool:
+    """Return whether a row's answer is the same whoever shares its batch.
+
+    Counter-example: a model that subtracts the mean over dimension 0 has a free batch dimension too, and in a batch
+    each client's answer would depend on the others' rows.
+    """
+    import torch
+
+    rows = max(size for size in sizes if size <= 4)
+    if rows == 1:
+        return False
+    together = _rows(loaded, rows)
+    try:
+        whole = call(*together)
+        alone = [call(*[tensor[row : row + 1] for tensor in together]) for row in range(rows)]
+        return all(
+            output.shape[:1] == (rows,) and _equal([output], [torch.cat([answer[index] for answer in alone])])
+            for index, output in enumerate(whole)
+        )
+    except RuntimeError:
+        return False
+
+
+def _equal(want: Sequence[torch.Tensor], got: Sequence[torch.Tensor]) -> bool:
+    import torch
+
+    tolerance = {torch.float16: 1e-2, torch.bfloat16: 5e-2, torch.float64: 1e-9}
+    return len(want) == len(got) and all(
+        a.shape == b.shape
+        and a.dtype == b.dtype
+        and torch.allclose(a, b, rtol=tolerance.get(a.dtype, 1e-4), atol=tolerance.get(a.dtype, 1e-5), equal_nan=True)
+        for a, b in zip(want, got, strict=True)
+    )
+
+
+def _seconds(call: Call, rows: list[torch.Tensor]) -> float:
+    """Return the seconds of one call: the best of several, for what disturbs a measurement only makes it longer."""
+    import torch
+
+    on_gpu = rows[0].device.type == "cuda"
+    for _ in range(3):
+        call(*rows)
+    best = float("inf")
+    until = time.perf_counter() + _MEASURE_S
+    while True:
+        if on_gpu:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        call(*rows)
+        if on_gpu:
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        best = min(best, now - start)
+        if now >= until:
+            return best

@@ -1,0 +1,124 @@
+"""How do the rows of a batch become rows of answers? From request bytes through one call of the model, and back.
+
+Rows are copied once, into a staging tensor of the largest batch, which also makes them writable, aligned and
+contiguous; a batch larger than that, and a model without a batch dimension, get a tensor of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evenkeel_runtime.engine.batching import Batch, Work
+from evenkeel_runtime.models.datatypes import ANY, BY_TORCH, BY_WORD
+from evenkeel_runtime.models.loaded import Call, Signature
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+
+
+class BadAnswer(Exception):
+    """The model answered with something that is not as many rows as it was given."""
+
+
+class Forward:
+    """One model, ready to be called with batches. Not thread-safe: one thread at a time runs it."""
+
+    def __init__(self, signature: Signature, call: Call, device: str, max_rows: int) -> None:
+        import torch
+
+        self._torch = torch
+        self._call = call
+        self._device = device
+        self._signature = signature
+        self._words = tuple(tensor.datatype for tensor in signature.inputs)
+        self.max_rows = max_rows
+        self._staging: dict[object, tuple[list[Array], list[torch.Tensor]]] = {}
+
+    def run(self, batch: Batch) -> dict[int, list[Array]]:
+        """Return each request's outputs, by its position in the batch. The arrays are valid until the next run."""
+        if len(batch.works) == 1 and (not self.max_rows or batch.rows > self.max_rows):
+            return {0: self._alone(batch.works[0])}
+        tensors = self._gather(batch)
+        with self._torch.inference_mode():
+            outputs = [self._array(output) for output in self._call(*tensors)]
+        for output in outputs:
+            if output.ndim == 0 or output.shape[0] != batch.rows:
+                raise BadAnswer(f"the model answered a batch of {batch.rows} rows with shape {list(output.shape)}")
+        answers: dict[int, list[Array]] = {}
+        for index, (_, start, stop) in enumerate(batch.slices()):
+            answers[index] = [output[start:stop] for output in outputs]
+        return answers
+
+    def _alone(self, work: Work) -> list[Array]:
+        """Run a request that shares its call with nobody, in pieces where it has more rows than the largest batch."""
+        arrays: list[Array] = work.payload.arrays
+        step = self.max_rows or 0
+        if not step or work.rows <= step:
+            return self._call_with(arrays)
+        pieces = [
+            self._call_with([array[start : start + step] for array in arrays]) for start in range(0, work.rows, step)
+        ]
+        joined: list[Array] = [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+        return joined
+
+    def _call_with(self, arrays: Sequence[Array]) -> list[Array]:
+        words = self._word_of_each(arrays)
+        tensors = [self._tensor(np.array(array), word) for array, word in zip(arrays, words, strict=True)]
+        with self._torch.inference_mode():
+            return [np.array(self._array(output)) for output in self._call(*self._moved(tensors))]
+
+    def _word_of_each(self, arrays: Sequence[Array]) -> list[str]:
+        return [
+            word if word != ANY else BY_TORCH[array.dtype.name].word
+            for array, word in zip(arrays, self._words, strict=True)
+        ]
+
+    def _gather(self, batch: Batch) -> list[torch.Tensor]:
+        first: list[Array] = batch.works[0].payload.arrays
+        staged = self._staging.get(batch.works[0].kind)
+        if staged is None:
+            staged = self._stage(batch.works[0].kind, first)
+        arrays, tensors = staged
+        for index, whole in enumerate(arrays):
+            start = 0
+            for work in batch.works:
+                stop = start + work.rows
+                whole[start:stop] = work.payload.arrays[index]
+                start = stop
+        return self._moved([tensor[: batch.rows] for tensor in tensors])
+
+    def _stage(self, kind: object, examples: Sequence[Array]) -> tuple[list[Array], list[torch.Tensor]]:
+        if len(self._staging) >= 8:  # free dimensions other than the batch make kinds without end
+            self._staging.clear()
+        arrays: list[Array] = [np.zeros((self.max_rows, *example.shape[1:]), example.dtype) for example in examples]
+        tensors = [self._tensor(array, word) for array, word in zip(arrays, self._word_of_each(examples), strict=True)]
+        self._staging[kind] = arrays, tensors
+        return arrays, tensors
+
+    def _moved(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        return tensors if self._device == "cpu" else [tensor.to(self._device) for tensor in tensors]
+
+    def _tensor(self, array: Array, word: str) -> torch.Tensor:
+        tensor = self._torch.from_numpy(array)
+        return tensor.view(self._torch.bfloat16) if word == "BF16" else tensor
+
+    def _array(self, tensor: torch.Tensor) -> Array:
+        if tensor.dtype == self._torch.bfloat16:
+            tensor = (
+                tensor.view(self._torch.uint16)
+                if tensor.is_contiguous()
+                else tensor.contiguous().view(self._torch.uint16)
+            )
+        found: Array = tensor.cpu().numpy()
+        return found
+
+
+def numpy_dtype(word: str) -> np.dtype[np.generic]:
+    """Return how an Open Inference datatype lies in memory."""
+    return np.dtype(BY_WORD[word].numpy)

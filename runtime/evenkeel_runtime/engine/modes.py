@@ -1,0 +1,155 @@
+"""Who runs the model, and when: the event loop itself, or a thread beside it?
+
+*inline*: at the end of a tick of the loop, when every socket that was readable has been read, the requests that came
+in form the batch. Nothing is handed over, so a forward of microseconds stays one; but the loop answers nothing
+meanwhile, so this is for forwards below 2 ms. *thread*: the loop goes on answering health and admitting requests while
+the forward runs; the batch leaves when the model is free. The GIL's switch interval is cut to 0.2 ms there, or a
+health answer would wait up to 5 ms for it each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from evenkeel_runtime.engine.batching import Batch, Queue, Work
+from evenkeel_runtime.engine.forward import Forward
+
+if TYPE_CHECKING:
+    from evenkeel_runtime.engine.forward import Array
+
+INLINE = "inline"
+THREAD = "thread"
+INLINE_BELOW_S = 0.002
+SWITCH_INTERVAL_S = 0.0002
+
+log = logging.getLogger("evenkeel")
+
+Answered = Callable[[Batch, "dict[int, list[Array]] | Exception", float, float], None]
+"""Given a batch, its answers or why there are none, when the forward began and how long it took."""
+Expired = Callable[[Work], None]
+
+
+class Mode(Protocol):
+    name: str
+    queue: Queue
+
+    def wake(self) -> None:
+        """Note that the queue has work."""
+
+    def stop(self) -> None: ...
+
+
+def mode_for(forward_s: float | None, device: str) -> str:
+    """Return the mode for a model, by its measured batch-1 forward (None: unknown, so it may be long)."""
+    return INLINE if device == "cpu" and forward_s is not None and forward_s < INLINE_BELOW_S else THREAD
+
+
+class Inline:
+    """Runs batches on the event loop."""
+
+    name = INLINE
+
+    def __init__(self, queue_: Queue, forward: Forward, answered: Answered, expired: Expired) -> None:
+        self.queue = queue_
+        self._forward, self._answered, self._expired = forward, answered, expired
+        self._loop = asyncio.get_running_loop()
+        self._scheduled = False
+
+    def wake(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
+    def stop(self) -> None:
+        """Nothing to stop: the loop owns it."""
+
+    def _run(self) -> None:
+        self._scheduled = False
+        began = time.perf_counter()
+        batch = self.queue.next_batch(began)
+        if batch is None:
+            return
+        if self.queue.requests:
+            self.wake()  # the rest in the next tick: sockets are read in between
+        for work in batch.expired:
+            self._expired(work)
+        if batch.works:
+            answers = _run(self._forward, batch)
+            self._answered(batch, answers, began, time.perf_counter() - began)
+
+
+class Threaded:
+    """Runs batches in one thread, one at a time; the next one forms while it runs."""
+
+    name = THREAD
+
+    def __init__(self, queue_: Queue, forward: Forward, answered: Answered, expired: Expired) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self.queue = queue_
+        self._forward, self._answered, self._expired = forward, answered, expired
+        self._loop = asyncio.get_running_loop()
+        self._todo: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._is_busy = False
+        self._scheduled = False
+        self._thread = threading.Thread(target=self._work, name="forward", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        if not self._scheduled and not self._is_busy:
+            self._scheduled = True
+            self._loop.call_soon(self._dispatch)
+
+    def stop(self) -> None:
+        self._todo.put(None)
+
+    def _dispatch(self) -> None:
+        self._scheduled = False
+        if self._is_busy:
+            return
+        batch = self.queue.next_batch(time.perf_counter())
+        if batch is None:
+            return
+        for work in batch.expired:
+            self._expired(work)
+        if batch.works:
+            self._is_busy = True
+            self._todo.put(batch)
+
+    def _work(self) -> None:
+        while (batch := self._todo.get()) is not None:
+            began = time.perf_counter()
+            answers = _run(self._forward, batch)
+            took = time.perf_counter() - began
+            done = threading.Event()
+            self._loop.call_soon_threadsafe(self._finish, batch, answers, began, took, done)
+            done.wait()  # the answers are views of the model's tensors until they are written out
+
+    def _finish(
+        self,
+        batch: Batch,
+        answers: dict[int, list[Array]] | Exception,
+        began: float,
+        took: float,
+        done: threading.Event,
+    ) -> None:
+        self._is_busy = False
+        try:
+            self._answered(batch, answers, began, took)
+        finally:
+            done.set()
+            self._dispatch()
+
+
+def _run(forward: Forward, batch: Batch) -> dict[int, list[Array]] | Exception:
+    """Return the answers, or the model's error: one failed batch must not end the server."""
+    try:
+        return forward.run(batch)
+    except Exception as error:  # noqa: BLE001 - the model is the user's program and may raise anything
+        return error

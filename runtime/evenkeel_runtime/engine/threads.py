@@ -1,0 +1,42 @@
+"""How many threads may a forward use? As many as the cgroup gives CPUs, not as many as the node has.
+
+With more threads than CPUs under a quota, all of them are stopped for the rest of the period together.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cpus(cgroup: Path = _CGROUP) -> int:
+    """Return how many CPUs this process may keep busy: the affinity mask, cut by the quota of cgroup v2 or v1."""
+    allowed = len(os.sched_getaffinity(0))
+    quota = _quota_v2(cgroup) or _quota_v1(cgroup)
+    return max(1, min(allowed, math.ceil(quota) if quota else allowed))
+
+
+def _quota_v2(cgroup: Path) -> float | None:
+    text = _read(cgroup / "cpu.max").split()
+    if len(text) != 2 or text[0] == "max":
+        return None
+    return int(text[0]) / int(text[1])
+
+
+def _quota_v1(cgroup: Path) -> float | None:
+    for folder in ("cpu", "cpu,cpuacct"):
+        quota = _read(cgroup / folder / "cpu.cfs_quota_us").strip()
+        period = _read(cgroup / folder / "cpu.cfs_period_us").strip()
+        if quota.isdigit() and period.isdigit() and int(period):
+            return int(quota) / int(period)
+    return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

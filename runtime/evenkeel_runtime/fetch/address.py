@@ -1,0 +1,57 @@
+"""Which source does an address name?"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from evenkeel_runtime.contract import Reason
+from evenkeel_runtime.failure import ModelError
+from evenkeel_runtime.fetch.source import Source
+
+
+def source(uri: str, claim_dir: Path, environ: Mapping[str, str] = os.environ) -> Source:
+    """Return the source behind `uri`; a client is imported only for the scheme that needs it."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or not rest:
+        raise _invalid(uri, "it is not of the form scheme://…")
+    match scheme:
+        case "pvc":
+            from evenkeel_runtime.fetch.local import LocalFile
+
+            _claim, _, path = rest.partition("/")
+            return LocalFile(uri, claim_dir, _inside(uri, path))
+        case "file":
+            from evenkeel_runtime.fetch.local import LocalFile
+
+            return LocalFile(uri, Path("/"), _inside(uri, rest.lstrip("/")))
+        case "s3":
+            from evenkeel_runtime.fetch.bucket import bucket_object
+
+            bucket, _, key = rest.partition("/")
+            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
+                raise _invalid(uri, f"{bucket!r} is not a bucket's name")
+            return bucket_object(uri, bucket, _inside(uri, key), environ)
+        case "https":
+            from evenkeel_runtime.fetch.https import WebFile, authorization
+
+            if not urlsplit(uri).hostname or urlsplit(uri).username:
+                raise _invalid(uri, "it needs a host, and credentials belong in the Secret of spec.model.secretName")
+            return WebFile(uri, authorization(environ))
+        case _:
+            raise _invalid(uri, "this runtime reads pvc://CLAIM/PATH, s3://BUCKET/KEY and https://HOST/PATH")
+
+
+def _inside(uri: str, path: str) -> str:
+    if not path or path.endswith("/"):
+        raise _invalid(uri, "it names no file")
+    if any(part in ("", ".", "..") for part in path.split("/")) or "\0" in path:
+        raise _invalid(uri, "its path has an empty, '.' or '..' part")
+    return path
+
+
+def _invalid(uri: str, why: str) -> ModelError:
+    return ModelError(Reason.INVALID, f"spec.model.uri {uri!r} cannot be read: {why}")

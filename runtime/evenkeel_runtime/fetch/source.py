@@ -1,0 +1,57 @@
+"""What is a place that models come from? One version of one file, readable from any byte on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from evenkeel_runtime.contract import Reason
+from evenkeel_runtime.failure import ModelError
+
+CHUNK_BYTES = 1 << 20
+
+
+class Interrupted(Exception):
+    """A reading broke off in a way that may pass: a reset connection, a 5xx, a 429. The transfer asks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A reading that has begun: the whole file's size and version where the place states them."""
+
+    size_bytes: int | None
+    version: str | None
+    chunks: Iterator[bytes]
+
+
+class Source(Protocol):
+    @property
+    def uri(self) -> str: ...
+
+    @property
+    def file(self) -> str:
+        """The file's base name."""
+
+    def open(self, start: int, stop: int | None, version: str | None) -> Opened:
+        """Read bytes from `start` up to `stop` (None: the end) of `version` (None: whichever is there).
+
+        Raises Interrupted where asking again may help, `changed` where another version has taken the file's place.
+        """
+
+
+def changed(uri: str) -> ModelError:
+    return ModelError(
+        Reason.MODEL_CHANGED, f"{uri} changed while it was read; write new versions to a new name, not over the old"
+    )
+
+
+def not_found(uri: str, detail: str) -> ModelError:
+    return ModelError(Reason.MODEL_NOT_FOUND, f"there is no model at {uri}: {detail}; correct spec.model.uri")
+
+
+def access_denied(uri: str, detail: str) -> ModelError:
+    return ModelError(
+        Reason.ACCESS_DENIED,
+        f"reading {uri} is not allowed: {detail}; check the Secret named by spec.model.secretName",
+    )

@@ -1,0 +1,39 @@
+"""Which words name an element's type: in the Open Inference Protocol, in numpy, in torch, and in an exported file?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Datatype:
+    """One row of the table. `code` is torch's ScalarType; BF16 travels as two bytes that numpy has no type for."""
+
+    word: str
+    torch: str
+    numpy: str
+    code: int
+    size: int
+
+
+DATATYPES = (
+    Datatype("BOOL", "bool", "bool", 12, 1),
+    Datatype("UINT8", "uint8", "uint8", 1, 1),
+    Datatype("UINT16", "uint16", "uint16", 28, 2),
+    Datatype("UINT32", "uint32", "uint32", 34, 4),
+    Datatype("UINT64", "uint64", "uint64", 35, 8),
+    Datatype("INT8", "int8", "int8", 2, 1),
+    Datatype("INT16", "int16", "int16", 3, 2),
+    Datatype("INT32", "int32", "int32", 4, 4),
+    Datatype("INT64", "int64", "int64", 5, 8),
+    Datatype("FP16", "float16", "float16", 6, 2),
+    Datatype("FP32", "float32", "float32", 7, 4),
+    Datatype("FP64", "float64", "float64", 8, 8),
+    Datatype("BF16", "bfloat16", "uint16", 13, 2),
+)
+BY_WORD = {datatype.word: datatype for datatype in DATATYPES}
+BY_CODE = {datatype.code: datatype for datatype in DATATYPES}
+BY_TORCH = {datatype.torch: datatype for datatype in DATATYPES}
+
+ANY = "ANY"
+"""The datatype of a tensor whose file does not say: a TorchScript input takes what it is given."""

@@ -1,0 +1,10 @@
+"""Which formats are there? One module each; the first that recognises a file's content has it."""
+
+from __future__ import annotations
+
+from evenkeel_runtime.models import export, torchscript
+from evenkeel_runtime.models.format import Format
+
+FORMATS: dict[str, Format] = {found.name: found for found in (export.FORMAT, torchscript.FORMAT)}
+
+__all__ = ["FORMATS", "Format"]

@@ -1,0 +1,43 @@
+"""What is a model once it is loaded, whatever its format was?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evenkeel_runtime.contract import Tensor
+
+if TYPE_CHECKING:
+    import torch
+
+Call = Callable[..., "Sequence[torch.Tensor]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What callers see, and what the file says about batches.
+
+    `batch` is the largest number of rows where dimension 0 of every input and output is one and the same free
+    dimension (0: it is free without a bound); None where requests cannot share a call. `example` has, per input, the
+    shape of one row to try the model with; None where the file does not say enough.
+    """
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    batch: int | None
+    example: tuple[tuple[int, ...], ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """`call` takes the inputs in order and returns the outputs in order; `device` is where it wants them.
+
+    `traceable` says that `call` is a module which can be traced into TorchScript.
+    """
+
+    format: str
+    signature: Signature
+    call: Call
+    device: str
+    traceable: bool

@@ -1,0 +1,108 @@
+"""How does an answer of the Open Inference Protocol v2 look in bytes?
+
+All but the values depends only on the shapes and on what was asked for in which form, so it is kept and used again,
+down to the HTTP head.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+
+from evenkeel_runtime.contract import Tensor
+from evenkeel_runtime.serve.oip import Plan, from_bf16, output_datatype
+
+if TYPE_CHECKING:
+    from evenkeel_runtime.serve.oip import Array
+
+_KEPT = 512
+_HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+class Writer:
+    """Writes answers of one model."""
+
+    def __init__(self, model: str, version: str, outputs: tuple[Tensor, ...]) -> None:
+        self._names = orjson.dumps({"model_name": model, "model_version": version})[1:-1]
+        self._outputs = outputs
+        self._heads: dict[object, tuple[bytes, bytes]] = {}
+
+    def write(self, plan: Plan, arrays: list[Array]) -> tuple[bytes, bytes]:
+        """Return the HTTP head, complete but for the connection line, and the body."""
+        wanted = plan.outputs
+        if all(is_binary for _, is_binary in wanted):
+            return self._binary(plan, arrays)
+        entries: list[bytes] = []
+        tensors: list[bytes] = []
+        for index, is_binary in wanted:
+            array = arrays[index]
+            word = output_datatype(self._outputs[index].datatype, array)
+            if is_binary:
+                data = array.tobytes()
+                tensors.append(data)
+                entries.append(
+                    _entry(
+                        self._outputs[index].name,
+                        word,
+                        array.shape,
+                        b'"parameters":{"binary_data_size":%d}' % len(data),
+                    )
+                )
+            else:
+                entries.append(_entry(self._outputs[index].name, word, array.shape, b'"data":' + _numbers(array, word)))
+        document = self._document(plan, entries)
+        if not tensors:
+            return b"%scontent-type: application/json\r\ncontent-length: %d\r\n" % (_HEAD, len(document)), document
+        return _binary_head(len(document), sum(map(len, tensors))), document + b"".join(tensors)
+
+    def _binary(self, plan: Plan, arrays: list[Array]) -> tuple[bytes, bytes]:
+        key = (plan.outputs, *(arrays[index].shape for index, _ in plan.outputs)) if plan.id is None else None
+        kept = self._heads.get(key) if key else None
+        if kept is None:
+            entries = [
+                _entry(
+                    self._outputs[index].name,
+                    output_datatype(self._outputs[index].datatype, arrays[index]),
+                    arrays[index].shape,
+                    b'"parameters":{"binary_data_size":%d}' % arrays[index].nbytes,
+                )
+                for index, _ in plan.outputs
+            ]
+            document = self._document(plan, entries)
+            size = sum(arrays[index].nbytes for index, _ in plan.outputs)
+            kept = _binary_head(len(document), size), document
+            if key:
+                if len(self._heads) >= _KEPT:
+                    self._heads.clear()
+                self._heads[key] = kept
+        head, document = kept
+        if len(plan.outputs) == 1:
+            return head, document + arrays[plan.outputs[0][0]].tobytes()
+        return head, b"".join([document, *(arrays[index].tobytes() for index, _ in plan.outputs)])
+
+    def _document(self, plan: Plan, entries: list[bytes]) -> bytes:
+        identifier = b"" if plan.id is None else b',"id":' + orjson.dumps(plan.id)
+        return b'{%s%s,"outputs":[%s]}' % (self._names, identifier, b",".join(entries))
+
+
+def _binary_head(document: int, tensors: int) -> bytes:
+    return (
+        b"%scontent-type: application/octet-stream\r\ninference-header-content-length: %d\r\ncontent-length: %d\r\n"
+        % (_HEAD, document, document + tensors)
+    )
+
+
+def _entry(name: str, datatype: str, shape: tuple[int, ...], last: bytes) -> bytes:
+    return b'{"name":%s,"datatype":"%s","shape":%s,%s}' % (
+        orjson.dumps(name),
+        datatype.encode(),
+        orjson.dumps(shape),
+        last,
+    )
+
+
+def _numbers(array: Array, datatype: str) -> bytes:
+    values = from_bf16(array) if datatype == "BF16" else array
+    return orjson.dumps(np.ascontiguousarray(values).reshape(-1), option=orjson.OPT_SERIALIZE_NUMPY)

@@ -1,0 +1,293 @@
+"""What does an inference request of the Open Inference Protocol v2 ask for, and is it possible?
+
+Sizes are checked against each other before anything of that size is allocated. The JSON part of a binary request
+says nothing about values, and clients send the same one again and again: what was read from it is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from evenkeel_runtime.contract import Tensor
+from evenkeel_runtime.models.datatypes import ANY, BY_TORCH, BY_WORD, Datatype
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+
+_KEPT = 512
+_KEPT_BYTES = 4096
+_RANK = 16
+
+
+class BadRequest(Exception):
+    """The client's mistake: `message` names the field."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where an input is: `start` counts from the end of the JSON part; None where the values are in the JSON."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    count: int
+    start: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a request's JSON says. `parts` are in the model's order, `outputs` in the client's: (index, is it binary).
+
+    Requests of the same `kind` may share a batch.
+    """
+
+    id: str | None
+    parts: tuple[Part, ...]
+    rows: int
+    kind: tuple[object, ...]
+    binary_bytes: int
+    outputs: tuple[tuple[int, bool], ...]
+
+
+@dataclass(slots=True)
+class Asked:
+    """An inference request as the engine takes it."""
+
+    plan: Plan
+    arrays: list[Array]
+
+
+class Reader:
+    """Reads requests for one model."""
+
+    def __init__(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], has_batch: bool, max_rows: int) -> None:
+        self._inputs = tuple(inputs)
+        self._index = {tensor.name: index for index, tensor in enumerate(inputs)}
+        self._output_index = {tensor.name: index for index, tensor in enumerate(outputs)}
+        self._has_batch = has_batch
+        self._max_rows = max_rows
+        self._plans: dict[bytes, Plan] = {}
+
+    def read(self, body: bytes, header_length: bytes | None) -> Asked:
+        """Return what is asked; raises BadRequest."""
+        if header_length is None:
+            header, split = body, len(body)
+        else:
+            if not header_length.isdigit() or len(header_length) > 18 or (split := int(header_length)) > len(body):
+                raise BadRequest(
+                    f"Inference-Header-Content-Length is {header_length.decode('latin-1')[:40]!r}, the body has {len(body)} bytes"
+                )
+            header = body[:split]
+        plan = self._plans.get(header)
+        if plan is None:
+            if not header:
+                raise BadRequest("the body is empty; it has to be an inference request in JSON")
+            document = _document(header)
+            plan = self._plan(document)
+            if all(part.start is not None for part in plan.parts):
+                if len(header) <= _KEPT_BYTES:
+                    if len(self._plans) >= _KEPT:
+                        self._plans.clear()
+                    self._plans[header] = plan
+            else:
+                return self._with_values(plan, document, body, split)
+        _check_binary(plan, len(body) - split)
+        return Asked(
+            plan,
+            [
+                np.frombuffer(body, part.dtype, part.count, split + (part.start or 0)).reshape(part.shape)
+                for part in plan.parts
+            ],
+        )
+
+    def _with_values(self, plan: Plan, document: dict[str, Any], body: bytes, split: int) -> Asked:
+        _check_binary(plan, len(body) - split)
+        data = {entry["name"]: entry.get("data") for entry in document["inputs"]}
+        arrays: list[Array] = []
+        for tensor, part, entry in zip(self._inputs, plan.parts, self._in_order(document["inputs"]), strict=True):
+            if part.start is None:
+                arrays.append(_values(data[tensor.name], part, BY_WORD[entry["datatype"]], tensor.name))
+            else:
+                arrays.append(np.frombuffer(body, part.dtype, part.count, split + part.start).reshape(part.shape))
+        return Asked(plan, arrays)
+
+    def _in_order(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return sorted(entries, key=lambda entry: self._index[entry["name"]])
+
+    def _plan(self, document: dict[str, Any]) -> Plan:
+        entries = _field(document, "inputs", list)
+        parts: dict[int, Part] = {}
+        start = 0
+        for entry in entries:
+            if not isinstance(entry, dict):
+                raise BadRequest("inputs has to hold objects")
+            name = _field(entry, "name", str, "inputs[].")
+            index = self._index.get(name)
+            if index is None:
+                raise BadRequest(f"inputs: the model has no input {name[:200]!r}; it has {', '.join(self._index)}")
+            if index in parts:
+                raise BadRequest(f"inputs: {name!r} is given twice")
+            part, size = self._part(entry, name, self._inputs[index], start)
+            parts[index] = part
+            start += size
+        missing = [tensor.name for index, tensor in enumerate(self._inputs) if index not in parts]
+        if missing:
+            raise BadRequest(f"inputs: {', '.join(missing)} is missing")
+        ordered = tuple(parts[index] for index in range(len(self._inputs)))
+        kind = tuple((part.dtype.char, part.shape[1:]) for part in ordered)
+        identifier = document.get("id")
+        if identifier is not None and not isinstance(identifier, str):
+            raise BadRequest("id has to be a string")
+        return Plan(identifier, ordered, self._rows(ordered), kind, start, self._wanted(document))
+
+    def _rows(self, parts: tuple[Part, ...]) -> int:
+        if not self._has_batch:
+            return 1
+        rows = parts[0].shape[0]
+        for tensor, part in zip(self._inputs, parts, strict=True):
+            if part.shape[0] != rows:
+                raise BadRequest(f"inputs: {tensor.name} has {part.shape[0]} rows, {self._inputs[0].name} has {rows}")
+        if rows == 0:
+            raise BadRequest(f"inputs: {self._inputs[0].name} has no rows")
+        if rows > self._max_rows:
+            raise BadRequest(f"inputs: {rows} rows are more than the {self._max_rows} that one request may have")
+        return rows
+
+    def _part(self, entry: dict[str, Any], name: str, wanted: Tensor, start: int) -> tuple[Part, int]:
+        word = _field(entry, "datatype", str, f"inputs[{name}].")
+        datatype = BY_WORD.get(word)
+        if datatype is None or wanted.datatype not in (word, ANY):
+            raise BadRequest(f"inputs[{name}].datatype is {word[:40]!r}, the model takes {wanted.datatype}")
+        shape = _shape(_field(entry, "shape", list, f"inputs[{name}]."), name, wanted)
+        count = math.prod(shape)
+        size = count * datatype.size
+        parameters = entry.get("parameters") or {}
+        if not isinstance(parameters, dict):
+            raise BadRequest(f"inputs[{name}].parameters has to be an object")
+        stated = parameters.get("binary_data_size")
+        if stated is None:
+            if not isinstance(entry.get("data"), list):
+                raise BadRequest(f"inputs[{name}].data is missing: a list of numbers, or parameters.binary_data_size")
+            return Part(np.dtype(datatype.numpy), shape, count, None), 0
+        if type(stated) is not int or stated != size:
+            raise BadRequest(
+                f"inputs[{name}].parameters.binary_data_size is {str(stated)[:40]}, "
+                f"the shape {list(shape)} of {word} needs {size}"
+            )
+        if "data" in entry:
+            raise BadRequest(f"inputs[{name}] has both data and parameters.binary_data_size")
+        return Part(np.dtype(datatype.numpy), shape, count, start), size
+
+    def _wanted(self, document: dict[str, Any]) -> tuple[tuple[int, bool], ...]:
+        parameters = document.get("parameters") or {}
+        if not isinstance(parameters, dict):
+            raise BadRequest("parameters has to be an object")
+        is_binary = parameters.get("binary_data_output", False) is True
+        asked = document.get("outputs")
+        if not asked:
+            return tuple((index, is_binary) for index in self._output_index.values())
+        if not isinstance(asked, list):
+            raise BadRequest("outputs has to be a list")
+        wanted: list[tuple[int, bool]] = []
+        for entry in asked:
+            name = _field(entry, "name", str, "outputs[].") if isinstance(entry, dict) else ""
+            if name not in self._output_index:
+                raise BadRequest(
+                    f"outputs: the model has no output {name[:200]!r}; it has {', '.join(self._output_index)}"
+                )
+            own = entry.get("parameters") or {}
+            if not isinstance(own, dict):
+                raise BadRequest(f"outputs[{name}].parameters has to be an object")
+            wanted.append((self._output_index[name], own.get("binary_data", is_binary) is True))
+        if len({index for index, _ in wanted}) != len(wanted):
+            raise BadRequest("outputs: a name is given twice")
+        return tuple(wanted)
+
+
+def _document(header: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(header)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise BadRequest("the body has to be a JSON object")
+    return document
+
+
+def _field(entry: dict[str, Any], name: str, kind: type, prefix: str = "") -> Any:
+    value = entry.get(name)
+    if not isinstance(value, kind):
+        said = {list: "a list", str: "a string"}[kind]
+        raise BadRequest(f"{prefix}{name} {'is missing' if value is None else f'has to be {said}'}")
+    return value
+
+
+def _shape(given: list[Any], name: str, wanted: Tensor) -> tuple[int, ...]:
+    if len(given) > _RANK or any(type(size) is not int or not 0 <= size < 1 << 40 for size in given):
+        raise BadRequest(f"inputs[{name}].shape has to be a list of at most {_RANK} sizes, it is {str(given)[:120]}")
+    if wanted.datatype != ANY and (
+        len(given) != len(wanted.shape)
+        or any(size not in (-1, got) for size, got in zip(wanted.shape, given, strict=True))
+    ):
+        raise BadRequest(f"inputs[{name}].shape is {str(given)[:120]}, the model takes {list(wanted.shape)}")
+    return tuple(given)
+
+
+def _check_binary(plan: Plan, size: int) -> None:
+    if size != plan.binary_bytes:
+        raise BadRequest(f"the body has {size} bytes of tensors behind its JSON, the inputs say {plan.binary_bytes}")
+
+
+def _values(data: list[Any], part: Part, datatype: Datatype, name: str) -> Array:
+    """Return the JSON's numbers as an array. Text, null and booleans are not numbers, though numpy would convert them."""
+    try:
+        found = np.array(data)
+    except (ValueError, OverflowError) as error:
+        raise BadRequest(f"inputs[{name}].data is uneven: its nested lists differ in length") from error
+    if found.size != part.count:
+        raise BadRequest(
+            f"inputs[{name}].data has {found.size} values, the shape {list(part.shape)} needs {part.count}"
+        )
+    kinds = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}["f" if datatype.word == "BF16" else part.dtype.kind]
+    if found.dtype.kind not in kinds:
+        if not part.count:
+            return np.zeros(part.shape, part.dtype)
+        raise BadRequest(f"inputs[{name}].data holds values that are not {datatype.word}")
+    if datatype.word == "BF16":
+        return _to_bf16(found.astype(np.float32)).reshape(part.shape)
+    if part.dtype.kind in "iu" and part.count:
+        limits = np.iinfo(part.dtype)
+        if int(found.min()) < limits.min or int(found.max()) > limits.max:
+            raise BadRequest(f"inputs[{name}].data holds a value outside {datatype.word}")
+    with np.errstate(over="ignore"):
+        cast: Array = found.astype(part.dtype, copy=False).reshape(part.shape)
+    if part.dtype.kind == "f" and not np.isfinite(cast.sum(dtype=np.float64)) and not np.isfinite(cast).all():
+        raise BadRequest(f"inputs[{name}].data holds a value outside {datatype.word}")
+    return cast
+
+
+def _to_bf16(values: NDArray[np.float32]) -> Array:
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def from_bf16(bits: Array) -> NDArray[np.float32]:
+    """Return bfloat16 bits as numbers that JSON can hold."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def output_datatype(stated: str, array: Array) -> str:
+    """Return the word for an answer's element type; a TorchScript model's is known only from the answer itself."""
+    return stated if stated != ANY else BY_TORCH[array.dtype.name].word

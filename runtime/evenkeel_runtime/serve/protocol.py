@@ -1,0 +1,298 @@
+"""How do bytes on a socket become requests, and answers bytes, without anything in between?
+
+One object per connection on httptools' parser. Requests may be pipelined: their answers leave in their order. A client
+may be slow, silent, endless or gone; each costs a bounded amount of memory and time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, cast
+
+import httptools
+
+from evenkeel_runtime.config import Limits
+
+PIPELINED = 64
+"""How many requests of one connection may be under way; more are read when answers have left."""
+LINGER_S = 5.0
+"""How long a client that gets an error may go on sending before its connection is cut: cut at once, it would see a
+reset instead of the answer."""
+TRICKLE = 10
+"""A body that keeps arriving may take so many times the client timeout in all."""
+
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+class Exchange:
+    """One request, and the one answer to it. `abandoned` is called when the client goes before the answer."""
+
+    __slots__ = ("_connection", "abandoned", "answer", "body", "headers", "keep_alive", "method", "path")
+
+    def __init__(
+        self, connection: Connection, method: bytes, path: bytes, headers: dict[bytes, bytes], body: bytes, keep: bool
+    ) -> None:
+        self._connection = connection
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.body = body
+        self.keep_alive = keep
+        self.answer: bytes | None = None
+        self.abandoned: Callable[[], None] | None = None
+
+    def respond(self, status: int, content_type: bytes, body: bytes, more: bytes = b"") -> None:
+        """Answer. `more` holds further header lines, each ended by CRLF."""
+        if self.answer is None:
+            self.respond_head(
+                b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\n%scontent-length: %d\r\n"
+                % (status, _REASONS[status], content_type, more, len(body)),
+                body if self.method != b"HEAD" else b"",
+            )
+
+    def respond_head(self, head: bytes, body: bytes) -> None:
+        """Answer with a head that is complete but for the line about the connection and the empty line."""
+        if self.answer is not None:
+            return
+        self.abandoned = None
+        if self.keep_alive and not self._connection.server.is_closing:
+            self.answer = head + b"\r\n" + body
+        else:
+            self.keep_alive = False
+            self.answer = head + b"connection: close\r\n\r\n" + body
+        self._connection.flush()
+
+
+Handler = Callable[[Exchange], None]
+
+
+class Server:
+    """What all connections share. `is_closing` asks every answer to end its connection."""
+
+    def __init__(
+        self, handler: Handler, limits: Limits, on_refused: Callable[[int], None] = lambda status: None
+    ) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.connections: set[Connection] = set()
+        self.is_closing = False
+        self.on_refused = on_refused
+
+    def connection(self) -> Connection:
+        return Connection(self)
+
+    @property
+    def exchanges(self) -> int:
+        """How many requests are admitted and not yet answered."""
+        return sum(len(connection.exchanges) for connection in self.connections)
+
+    def close_idle(self) -> None:
+        for connection in list(self.connections):
+            connection.close_if_idle()
+
+    async def sweep(self) -> None:
+        """End connections whose clients are too slow, once a second, so that no request pays for a timer."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(1.0, self.limits.client_timeout_s / 4))
+            now = loop.time()
+            for connection in list(self.connections):
+                connection.check_time(now)
+
+
+class Connection(asyncio.Protocol):
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.exchanges: deque[Exchange] = deque()
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._writable = True
+        self._reading = True
+        self._lingers_since: float | None = None
+        self._closes = False
+        self._last_data = self._loop.time()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._path = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._chunks: list[bytes] = []
+        self._body_bytes = 0
+        self._header_bytes = 0
+        self._in_headers = True
+        self._since: float | None = None  # when the request that is being read began
+
+    # what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, transport)  # uvloop's is one, without saying so
+        self._transport = transport
+        self.server.connections.add(self)
+        if len(self.server.connections) > self.server.limits.connections:
+            self._refuse(503, "too many connections; try again", b"retry-after: 1\r\n")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self.server.connections.discard(self)
+        exchanges, self.exchanges = self.exchanges, deque()
+        for exchange in exchanges:
+            if exchange.abandoned is not None:
+                exchange.abandoned()
+
+    def eof_received(self) -> bool:
+        return bool(self.exchanges)  # a client may close its side and still read its answers
+
+    def pause_writing(self) -> None:
+        self._writable = False
+        self._pace()
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._pace()
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingers_since is not None or self._closes:
+            return
+        self._last_data = self._loop.time()
+        if self._in_headers:
+            self._header_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(400, "this server speaks HTTP/1.1 only")
+            return
+        except httptools.HttpParserCallbackError as error:
+            if isinstance(error.__context__, _Refused):
+                return
+            raise
+        except httptools.HttpParserError as error:
+            self._refuse(400, f"not an HTTP/1.1 request: {error}")
+            return
+        if self._in_headers and self._header_bytes > self.server.limits.header_bytes:
+            self._refuse(431, f"the request's headers are longer than {self.server.limits.header_bytes} bytes")
+
+    # what the parser calls
+
+    def on_message_begin(self) -> None:
+        self._since = self._last_data
+
+    def on_url(self, url: bytes) -> None:
+        self._path += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        limit = self.server.limits.body_bytes
+        length = self._headers.get(b"content-length")
+        if length is not None and len(length) < 20 and int(length) > limit:
+            self._refuse(413, f"the request's body has {int(length)} bytes, more than the {limit} allowed")
+            raise _Refused
+        if self._headers.get(b"expect", b"").lower() == b"100-continue" and self._transport is not None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes > self.server.limits.body_bytes:
+            self._refuse(413, f"the request's body is longer than the {self.server.limits.body_bytes} bytes allowed")
+            raise _Refused
+        self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        chunks = self._chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        exchange = Exchange(
+            self, self._parser.get_method(), self._path, self._headers, body, self._parser.should_keep_alive()
+        )
+        self._begin()
+        self.exchanges.append(exchange)
+        if len(self.exchanges) >= PIPELINED:
+            self._pace()
+        self.server.handler(exchange)
+
+    # answers
+
+    def flush(self) -> None:
+        """Write the answers that are complete, in the order of their requests."""
+        exchanges = self.exchanges
+        transport = self._transport
+        while exchanges and (answer := exchanges[0].answer) is not None:
+            exchange = exchanges.popleft()
+            if transport is not None:
+                transport.write(answer)
+                if not exchange.keep_alive:
+                    self._close()
+                    return
+        if not self._reading:
+            self._pace()
+
+    def close_if_idle(self) -> None:
+        if not self.exchanges and self._since is None and self._transport is not None:
+            self._transport.close()
+
+    def check_time(self, now: float) -> None:
+        limits = self.server.limits
+        if self._transport is None:
+            return
+        if self._lingers_since is not None:
+            if now - self._lingers_since > LINGER_S:
+                self._transport.abort()
+        elif self._since is None:
+            if not self.exchanges and now - self._last_data > limits.keep_alive_s:
+                self._transport.close()
+        elif self._reading and (
+            now - self._last_data > limits.client_timeout_s
+            or now - self._since > limits.client_timeout_s * (1 if self._in_headers else TRICKLE)
+        ):
+            self._refuse(408, "the request did not arrive in time")
+
+    def _refuse(self, status: int, message: str, more: bytes = b"") -> None:
+        """Answer an unfinished request with an error and end the connection behind it, in its turn."""
+        exchange = Exchange(self, b"", b"", {}, b"", keep=False)
+        self._begin()
+        self._closes = True
+        self.exchanges.append(exchange)
+        self.server.on_refused(status)
+        exchange.respond(status, b"application/json", error_body(message), more)
+
+    def _close(self) -> None:
+        """End the connection after what was written: a client that still sends is read from for a while."""
+        transport = self._transport
+        if transport is None:
+            return
+        self._closes = True
+        self._lingers_since = self._loop.time()
+        if not self._reading:
+            self._reading = True
+            transport.resume_reading()
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
+
+    def _pace(self) -> None:
+        """Read only while answers are being taken and not too many are owed."""
+        wanted = self._writable and len(self.exchanges) < PIPELINED
+        if self._transport is None or wanted == self._reading:
+            return
+        self._reading = wanted
+        if wanted:
+            self._transport.resume_reading()
+            self._last_data = self._loop.time()
+        else:
+            self._transport.pause_reading()
+
+
+class _Refused(Exception):
+    """Stops the parser: the request was answered before it was complete."""
+
+
+def error_body(message: str) -> bytes:
+    import orjson
+
+    return orjson.dumps({"error": message})

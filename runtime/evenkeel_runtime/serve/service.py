@@ -1,0 +1,282 @@
+"""What happens to a request between the socket and the model, and what does each address answer?"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import orjson
+
+from evenkeel_runtime.config import Serve
+from evenkeel_runtime.contract import Tensor
+from evenkeel_runtime.engine.batching import Batch, Work, retry_after_s
+from evenkeel_runtime.failure import last_line
+from evenkeel_runtime.serve.answer import Writer
+from evenkeel_runtime.serve.metrics import Metrics
+from evenkeel_runtime.serve.oip import BadRequest, Reader
+from evenkeel_runtime.serve.protocol import Exchange, error_body
+
+if TYPE_CHECKING:
+    from evenkeel_runtime.engine.modes import Mode
+    from evenkeel_runtime.serve.oip import Array, Asked
+
+JSON = b"application/json"
+TIMEOUT_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
+"""How long the client will wait: work that it has given up on is dropped before it reaches the model."""
+
+log = logging.getLogger("evenkeel")
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A model that can be asked, and the words that requests and answers need for it."""
+
+    mode: Mode
+    reader: Reader
+    writer: Writer
+    rows_per_second: float
+    metadata: bytes
+
+
+@dataclass(slots=True)
+class Pending:
+    """A request on its way through the engine: the queue's payload."""
+
+    exchange: Exchange
+    asked: Asked
+    arrays: list[Array]
+    begun: float
+    read: float
+
+
+class Service:
+    """The state of one replica, and the handler of its requests."""
+
+    def __init__(self, config: Serve, render: Callable[[Exchange, Callable[[], bytes]], None]) -> None:
+        self._name, self._version = config.name, config.version
+        self.metrics = Metrics(config.name, config.version)
+        self.ready: Ready | None = None
+        self.is_draining = False
+        self._render = render
+        self._infer_paths = {
+            f"/v2/models/{config.name}/infer".encode(),
+            f"/v2/models/{config.name}/versions/{config.version}/infer".encode(),
+        }
+        self._static: dict[bytes, Callable[[Exchange], None]] = {
+            b"/v2": self._server_metadata,
+            b"/v2/health/live": self._live,
+            b"/v2/health/ready": self._is_ready,
+            b"/health": self._is_ready,
+            b"/healthz": self._live,
+            b"/ping": self._is_ready,
+            b"/metrics": self._metrics,
+        }
+
+    def handle(self, exchange: Exchange) -> None:
+        path = exchange.path.partition(b"?")[0]
+        if path in self._infer_paths:
+            if exchange.method != b"POST":
+                self._error(exchange, 405, f"{_text(path)} takes POST", b"allow: POST\r\n")
+                return
+            self._infer(exchange)
+            return
+        handler = self._static.get(path.rstrip(b"/") or path)
+        if handler is None:
+            self._model_route(exchange, unquote(_text(path)))
+        elif exchange.method in (b"GET", b"HEAD"):
+            handler(exchange)
+        else:
+            self._error(exchange, 405, f"{_text(path)} takes GET", b"allow: GET, HEAD\r\n")
+
+    # inference
+
+    def _infer(self, exchange: Exchange) -> None:
+        begun = time.perf_counter()
+        ready = self.ready
+        if ready is None:
+            self._reject(exchange, 503, "not_ready", "the model is still loading", b"retry-after: 1\r\n", begun)
+            return
+        headers = exchange.headers
+        try:
+            content_type = headers.get(b"content-type")
+            if content_type is not None and rejects_content(content_type):
+                raise BadRequest(
+                    f"content-type {_text(content_type)[:80]!r} is not application/json or application/octet-stream",
+                    415,
+                )
+            if b"content-encoding" in headers and headers[b"content-encoding"] != b"identity":
+                raise BadRequest(f"content-encoding {_text(headers[b'content-encoding'])[:80]!r} is not read", 415)
+            asked = ready.reader.read(exchange.body, headers.get(b"inference-header-content-length"))
+            deadline = _deadline(headers, begun)
+        except BadRequest as error:
+            self._reject(exchange, error.status, "invalid", error.message, b"", begun)
+            return
+        plan = asked.plan
+        now = time.perf_counter()
+        work = Work(plan.rows, plan.kind, Pending(exchange, asked, asked.arrays, begun, now), deadline)
+        queue = ready.mode.queue
+        if not queue.admit(work, now):
+            wait = retry_after_s(queue.rows, ready.rows_per_second)
+            message = f"the queue is full ({queue.rows} rows wait)"
+            self._reject(exchange, 429, "queue_full", message, b"retry-after: %d\r\n" % wait, begun)
+            return
+        metrics = self.metrics
+        metrics.preprocess.observe(now - begun)
+        metrics.in_flight += 1
+        exchange.abandoned = lambda: self._abandoned(work)
+        ready.mode.wake()
+
+    def answered(self, batch: Batch, answers: dict[int, list[Array]] | Exception, began: float, took: float) -> None:
+        """Write each request its own rows."""
+        metrics = self.metrics
+        ready = self.ready
+        assert ready is not None
+        metrics.batch_rows.observe(batch.rows)
+        metrics.compute.observe(took, len(batch.works))
+        if isinstance(answers, Exception):
+            log.error("forward failed rows=%d error=%s", batch.rows, last_line(answers))
+        finished = began + took
+        for index, work in enumerate(batch.works):
+            pending: Pending = work.payload
+            if work.cancelled:
+                continue
+            exchange = pending.exchange
+            metrics.in_flight -= 1
+            metrics.queue.observe(began - work.admitted)
+            metrics.predict.observe(finished - pending.read)
+            if isinstance(answers, Exception):
+                self._error(exchange, 500, f"the model failed: {last_line(answers)}", code_since=pending.begun)
+                continue
+            start = time.perf_counter()
+            head, body = ready.writer.write(pending.asked.plan, answers[index])
+            exchange.respond_head(head, body)
+            now = time.perf_counter()
+            metrics.postprocess.observe(now - start)
+            metrics.rows += work.rows
+            metrics.answered(200, now - pending.begun)
+
+    def expired(self, work: Work) -> None:
+        pending: Pending = work.payload
+        self.metrics.in_flight -= 1
+        self.metrics.reject("deadline")
+        self._error(pending.exchange, 504, "the request's time was over before its turn came", code_since=pending.begun)
+
+    def _abandoned(self, work: Work) -> None:
+        if not work.cancelled and self.ready is not None:
+            self.ready.mode.queue.cancel(work)
+            self.metrics.in_flight -= 1
+            self.metrics.cancelled += 1
+
+    # everything else
+
+    def _model_route(self, exchange: Exchange, path: str) -> None:
+        """`/v2/models/{model}[/versions/{version}][/ready|/infer]`, where model and version have to be ours."""
+        parts = path.strip("/").split("/")
+        if parts[:2] != ["v2", "models"] or len(parts) < 3:
+            self._error(exchange, 404, f"there is nothing at {path[:200]}")
+            return
+        name, rest = parts[2], parts[3:]
+        if name != self._name:
+            self._error(exchange, 404, f"there is no model {name[:200]!r} here, only {self._name!r}")
+            return
+        if rest[:1] == ["versions"] and len(rest) > 1:
+            if rest[1] != self._version:
+                self._error(
+                    exchange, 404, f"there is no version {rest[1][:200]!r} of {name!r} here, only {self._version!r}"
+                )
+                return
+            rest = rest[2:]
+        if rest == ["infer"]:
+            if exchange.method == b"POST":
+                self._infer(exchange)
+            else:
+                self._error(exchange, 405, "infer takes POST", b"allow: POST\r\n")
+        elif rest not in ([], ["ready"]):
+            self._error(exchange, 404, f"there is nothing at {path[:200]}")
+        elif exchange.method not in (b"GET", b"HEAD"):
+            self._error(exchange, 405, f"{path[:200]} takes GET", b"allow: GET, HEAD\r\n")
+        elif rest == ["ready"]:
+            self._is_ready(exchange)
+        elif self.ready is None:
+            self._error(exchange, 503, "the model is still loading", b"retry-after: 1\r\n")
+        else:
+            exchange.respond(200, JSON, self.ready.metadata)
+
+    def _live(self, exchange: Exchange) -> None:
+        exchange.respond(200, JSON, b'{"live":true}')
+
+    def _is_ready(self, exchange: Exchange) -> None:
+        if self.ready is not None and not self.is_draining:
+            exchange.respond(200, JSON, b'{"ready":true}')
+        else:
+            why = "this replica is shutting down" if self.is_draining else "the model is still loading"
+            exchange.respond(503, JSON, orjson.dumps({"ready": False, "error": why}))
+
+    def _server_metadata(self, exchange: Exchange) -> None:
+        from importlib.metadata import version
+
+        body = {"name": "evenkeel", "version": version("evenkeel"), "extensions": ["binary_tensor_data"]}
+        exchange.respond(200, JSON, orjson.dumps(body))
+
+    def _metrics(self, exchange: Exchange) -> None:
+        queued = self.ready.mode.queue.requests if self.ready else 0
+        self._render(exchange, lambda: self.metrics.render(queued))
+
+    def _reject(self, exchange: Exchange, status: int, reason: str, message: str, more: bytes, begun: float) -> None:
+        self.metrics.reject(reason)
+        self._error(exchange, status, message, more, begun)
+
+    def _error(
+        self, exchange: Exchange, status: int, message: str, more: bytes = b"", code_since: float | None = None
+    ) -> None:
+        if code_since is not None:
+            self.metrics.answered(status, time.perf_counter() - code_since)
+        exchange.respond(status, JSON, error_body(message), more)
+
+
+def rejects_content(content_type: bytes) -> bool:
+    """Return whether a body of this type cannot be an inference request. Clients without a type are let through."""
+    essence = content_type.partition(b";")[0].strip().lower()
+    return essence not in (b"application/json", b"application/octet-stream", b"")
+
+
+def metadata(
+    name: str,
+    version: str,
+    platform: str,
+    inputs: tuple[Tensor, ...],
+    outputs: tuple[Tensor, ...],
+    more: dict[str, object],
+) -> bytes:
+    """Return the model's metadata in the protocol's words; `parameters` says how it is executed."""
+    tensors = [
+        [{"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape} for tensor in group]
+        for group in (inputs, outputs)
+    ]
+    body = {
+        "name": name,
+        "versions": [version],
+        "platform": platform,
+        "inputs": tensors[0],
+        "outputs": tensors[1],
+        "parameters": more,
+    }
+    return orjson.dumps(body)
+
+
+def _deadline(headers: dict[bytes, bytes], now: float) -> float | None:
+    for name in TIMEOUT_HEADERS:
+        value = headers.get(name)
+        if value is not None:
+            if not value.isdigit() or len(value) > 12:
+                raise BadRequest(f"{_text(name)} has to be a number of milliseconds")
+            return now + int(value) / 1000
+    return None
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1")
