@@ -19,7 +19,10 @@ ETCD_TAG = "3.6.5-0"
 COREDNS_TAG = "v1.12.1"
 PAUSE_TAGS = ("3.10", "3.10.1")
 
-PUBLISHED_NODE_IMAGE = f"docker.io/kindest/node:{KUBERNETES}"
+# The image of this minor version that was published with this release of kind: another one need not fit it.
+PUBLISHED_NODE_IMAGE = (
+    "docker.io/kindest/node:v1.34.11@sha256:44e222ee2132dab25ff87301682f89eb82c7880ea3a1bf543bfe9708fd08d67d"
+)
 
 # The oldest toolchain that builds all of it, and the one installed where there is none.
 GO_AT_LEAST = (1, 26)
