@@ -103,11 +103,9 @@ class OwnEngine:
         """Idempotent, as everything in it is."""
         if not self.is_up():
             self._launch()
-        if not self.client.succeeds("network", "inspect", NETWORK):
-            option = f"com.docker.network.bridge.name={self.footprint.bridge}"
-            self.client.run("network", "create", "--subnet", self.footprint.subnet, "-o", option, NETWORK, log=log)
-        neighbours.allow(self.footprint.bridge)
         self._remove_forgotten_nodes(log)
+        self._make_network(log)
+        neighbours.allow(self.footprint.bridge)
 
     def _launch(self) -> None:
         """First goes what a killed engine left: its pid files make dockerd wait 45 s and fail."""
@@ -172,6 +170,19 @@ class OwnEngine:
                 raise CommandFailed(["dockerd"], 1, f"no answer after {START_S} s, see engine/dockerd.log")
             time.sleep(0.2)
 
+    def _make_network(self, log: Path) -> None:
+        bridge, subnet = self.footprint.bridge, self.footprint.subnet
+        option = "com.docker.network.bridge.name"
+        listed = self.client.ask("network", "ls", f"--filter=name=^{NETWORK}$", "--format={{.ID}}").split()
+        if listed:
+            found = self.client.ask(
+                "network", "inspect", f'--format={{{{index .Options "{option}"}}}}', NETWORK
+            ).strip()
+            if found == bridge or _has_ports(found):
+                return
+            self.client.run("network", "rm", NETWORK, log=log)  # of a cache that was somewhere else
+        self.client.run("network", "create", "--subnet", subnet, "-o", f"{option}={bridge}", NETWORK, log=log)
+
     def _remove_forgotten_nodes(self, log: Path) -> None:
         """An engine that was killed starts its containers again, even those of clusters that are gone."""
         label = '{{.ID}} {{.Label "io.x-k8s.kind.cluster"}}'
@@ -182,3 +193,8 @@ class OwnEngine:
 
     def _remove_leftovers(self) -> None:
         leftovers.remove(self.footprint)
+
+
+def _has_ports(bridge: str) -> bool:
+    ports = Path("/sys/class/net", bridge, "brif")
+    return ports.exists() and any(ports.iterdir())
