@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from evenkeel_operator.api.modeldeployment import Object, Status
 from evenkeel_operator.decide import conditions, gpus, names, resources, rollout
@@ -109,9 +110,20 @@ def _pinned(snapshot: Snapshot, target: str) -> Revision | None:
     carried = snapshot.replica_set(target)
     if carried is None or carried.prepared is None:
         return None
-    image = next(c["image"] for c in carried.template["spec"]["containers"] if c["name"] == "serve")
     rebuilt = resources.new_revision(snapshot, target, carried.prepared)
+    if _holds(rebuilt.template, carried.template):
+        return rebuilt  # word for word as before: with the API server's defaults in it, it would count as outdated
+    image = next(c["image"] for c in carried.template["spec"]["containers"] if c["name"] == "serve")
     return replace(rebuilt, runtime_image=image, template=carried.template)
+
+
+def _holds(asked: Any, stored: Any) -> bool:
+    """Return whether `stored` is what the API server makes of `asked`: defaults added, numbers written as words."""
+    if isinstance(asked, dict):
+        return isinstance(stored, dict) and all(k in stored and _holds(v, stored[k]) for k, v in asked.items())
+    if isinstance(asked, list):
+        return isinstance(stored, list) and len(asked) == len(stored) and all(map(_holds, asked, stored))
+    return str(asked) == str(stored)
 
 
 def _newest_attempt(snapshot: Snapshot, revision: str) -> Attempt | None:

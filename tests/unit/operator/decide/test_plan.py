@@ -193,6 +193,19 @@ def test_a_controller_revision_deleted_by_hand_is_written_again_with_the_same_te
     assert of_kind(got, "ControllerRevision")[0]["data"]["runtimeImage"] == "evenkeel/runtime:1"
 
 
+def test_a_controller_revision_written_again_is_not_outdated_for_the_defaults_in_its_replica_set() -> None:
+    deployment = modeldeployment(gpu=GPU)
+    children = serving(deployment)
+    body = children[1]["spec"]["template"]["spec"]
+    body |= {"dnsPolicy": "ClusterFirst", "restartPolicy": "Always"}
+    body["containers"][0] |= {"terminationMessagePath": "/dev/termination-log"}
+    body["containers"][0]["resources"]["limits"] = {"nvidia.com/gpu": "1"}
+    got = planned(deployment, children[1:], fleet=(node(),))
+    assert of_kind(got, "ControllerRevision")[0]["data"] == children[0]["data"]
+    again = planned(deployment, [observed(of_kind(got, "ControllerRevision")[0]), *children[1:]], fleet=(node(),))
+    assert "RuntimeOutdated" not in {c["type"] for c in again.status["conditions"]}
+
+
 def test_paused_keeps_serving_and_starts_nothing() -> None:
     old = modeldeployment()
     new = modeldeployment(generation=2, rollout={"paused": True}, model={"uri": "pvc://models/v2.pt2"})
