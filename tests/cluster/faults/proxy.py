@@ -11,7 +11,7 @@ import base64
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from pathlib import Path
 import aiohttp
 import yaml
 from aiohttp import web
+
+from tests.cluster.kubectl import wait_until
 
 _NOT_PASSED_ON = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "content-encoding"}
 
@@ -59,6 +61,7 @@ class Proxy:
         self._faults: list[Fault] = []
         self._watches: set[_Watch] = set()
         self._open = asyncio.Event()
+        self._waiting = 0
         self._loop = asyncio.new_event_loop()
         self._port = 0
 
@@ -101,18 +104,18 @@ class Proxy:
 
     @contextmanager
     def watch_gap(self) -> Iterator[None]:
-        """Nothing is heard inside the block, and after it what happened inside is not told: 410 for every watch."""
+        """Nothing is heard inside the block, and what happened inside is never told: 410 for every watch after it."""
         self._loop.call_soon_threadsafe(self._open.clear)
-        self.cut_watches()
+        had = self.cut_watches()
         yield
-        # Watches that wait at the gap are answered with 410; so are late ones, once per kind.
+        wait_until(f"{had} watches wait", lambda: self._waiting >= had)
         self._loop.call_soon_threadsafe(self._open.set)
 
-    def _each_watch(self, act: object) -> int:
+    def _each_watch(self, act: Callable[[_Watch], None]) -> int:
         async def on_all() -> int:
             watches = list(self._watches)
             for watch in watches:
-                act(watch)  # type: ignore[operator]
+                act(watch)
             return len(watches)
 
         return asyncio.run_coroutine_threadsafe(on_all(), self._loop).result(timeout=10)
@@ -121,7 +124,7 @@ class Proxy:
         self._open.set()
         self._stop = stop
         connector = aiohttp.TCPConnector(ssl=self._tls, limit=0)
-        async with aiohttp.ClientSession(connector=connector) as self._session:
+        async with aiohttp.ClientSession(connector=connector, read_bufsize=2**20) as self._session:
             app = web.Application(client_max_size=2**24)
             app.router.add_route("*", "/{path:.*}", self._handle)
             runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
@@ -138,7 +141,11 @@ class Proxy:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         is_watch = request.query.get("watch") == "true"
         if is_watch and not self._open.is_set():
-            await self._open.wait()
+            self._waiting += 1
+            try:
+                await self._open.wait()
+            finally:
+                self._waiting -= 1
             return _status(410, "Expired", "too old resource version")
         fault = next((f for f in self._faults if f.takes(request, is_watch)), None)
         if fault is not None and not fault.is_lost:
@@ -170,35 +177,35 @@ class Proxy:
     async def _stream(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        watch = _Watch(request, asyncio.current_task())
+        watch = _Watch(request, answer)
         self._watches.add(watch)
         try:
             async for line in answer.content:  # whole events: a line each
                 await response.write(line)
-        except asyncio.CancelledError:
+        except aiohttp.ClientError:
             if not watch.is_expired:
                 raise
-            await response.write(_EXPIRED)
         finally:
             self._watches.discard(watch)
+        if watch.is_expired:
+            await response.write(_EXPIRED)
         return response
 
 
 class _Watch:
     """One open watch."""
 
-    def __init__(self, request: web.Request, task: asyncio.Task[object] | None) -> None:
+    def __init__(self, request: web.Request, answer: aiohttp.ClientResponse) -> None:
         self._request = request
-        self._task = task
+        self._answer = answer
         self.is_expired = False
 
     def cut(self) -> None:
         _break(self._request)
 
     def expire(self) -> None:
-        assert self._task is not None, "a handler runs in a task"
         self.is_expired = True
-        self._task.cancel()
+        self._answer.close()
 
 
 _GONE = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired", "code": 410}
