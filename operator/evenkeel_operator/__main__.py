@@ -203,6 +203,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
     logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
+    # Why kopf ended is said once, by `watch.follow`, not also by two of its floors with a traceback each.
+    logging.getLogger("kopf._core.reactor").setLevel(logging.CRITICAL)
     return asyncio.run(_run(settings))
 
 

@@ -7,6 +7,7 @@ ready before the old one, which holds the Lease, is stopped.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable
 
 from aiohttp import web
@@ -37,11 +38,11 @@ class Health:
                 web.get("/metrics", self._metrics),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, None, port, shutdown_timeout=1.0)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        listener = _listener(port)
+        await web.SockSite(self._runner, listener).start()
+        self.port = listener.getsockname()[1]
 
     async def stop(self) -> None:
         """Stop listening."""
@@ -61,3 +62,10 @@ class Health:
         if found := list(wrong):
             return web.Response(status=503, text="\n".join(found) + "\n")
         return web.Response(text=f"ok {self._standing()}\n")
+
+
+def _listener(port: int) -> socket.socket:
+    """Return a socket that listens on every address, of IPv4 and IPv6 where there is both."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))

@@ -1,7 +1,7 @@
 """What does a server-side apply make of an object? The part of it that the operator relies on.
 
-Dicts merge by key, lists are replaced whole; what the manager applied before and leaves out now is removed. Always
-forced. Lists as maps are not known.
+Dicts merge by key, lists and atomic maps are replaced whole; what the manager applied before and leaves out now is
+removed. Always forced. Lists as maps are not known.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 Object = dict[str, Any]
 
+_ATOMIC = ("selector", "matchLabels", "nodeSelector")  # x-kubernetes-map-type: atomic
 _NOT_OWNED = ("apiVersion", "kind")
 
 
@@ -56,7 +57,7 @@ def _remove(found: Object, fields: Object, wanted: Object) -> None:
 
 def _merge(found: Object, wanted: Object) -> None:
     for key, value in wanted.items():
-        if isinstance(value, dict) and isinstance(found.get(key), dict):
+        if isinstance(value, dict) and isinstance(found.get(key), dict) and key not in _ATOMIC:
             _merge(found[key], value)
         else:
             found[key] = json.loads(json.dumps(value))

@@ -141,7 +141,7 @@ class FakeApi:
             except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as e:
                 return _status(422, "Invalid", str(e))
         else:
-            found = {**found, **body, "metadata": found["metadata"] | body.get("metadata", {})}
+            found = _merged(found, body)
         return web.json_response(self.store.replace(found))
 
     def _apply(
@@ -236,6 +236,19 @@ async def _send(
         await response.write(_line("ADDED" if is_selected(obj) else "DELETED", obj))
     elif is_selected(obj):
         await response.write(_line(what, obj))
+
+
+def _merged(found: Any, patch: Any) -> Any:
+    """Return a JSON merge patch applied (RFC 7386)."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(found) if isinstance(found, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merged(merged.get(key), value)
+    return merged
 
 
 def _line(what: str, obj: Object) -> bytes:

@@ -20,7 +20,7 @@ class Conflict(Exception):
     """The object has been changed, is another one, or exists already (409)."""
 
 
-class NotFound(Exception):
+class NotFound(LookupError):
     """There is no such object (404)."""
 
 
