@@ -43,8 +43,7 @@ def plan(snapshot: Snapshot, now: datetime) -> Plan:
         if attempt is not None and attempt.report is not None:
             revision = resources.new_revision(snapshot, target, attempt.report)
         else:
-            failure = attempt.failure if attempt is not None else None
-            progress = Progress(target, failure=failure, preparing=True)
+            progress = Progress(target, failure=_last_failure(snapshot, target), preparing=True)
             number, wait_s = _next_attempt(attempt, now)
             if not _is_held(snapshot):
                 apply.append(resources.prepare_job(snapshot, target, number))
@@ -130,6 +129,13 @@ def _newest_attempt(snapshot: Snapshot, revision: str) -> Attempt | None:
     return max((a for a in snapshot.attempts if a.revision == revision), key=lambda a: a.number, default=None)
 
 
+def _last_failure(snapshot: Snapshot, revision: str) -> Failure | None:
+    """Return why the newest attempt that has failed did so: while the next one runs, nothing has got better yet."""
+    failed = [a for a in snapshot.attempts if a.revision == revision and a.failure is not None]
+    newest = max(failed, key=lambda a: a.number, default=None)
+    return None if newest is None else newest.failure
+
+
 def _next_attempt(attempt: Attempt | None, now: datetime) -> tuple[int, float | None]:
     """Return which attempt should stand now, and in how many seconds the next one is due (None: on an event)."""
     if attempt is None:
@@ -212,13 +218,15 @@ def _apply_sizes(snapshot: Snapshot, sizes: dict[str, int], apply: list[Object],
 
 
 def _finished_jobs(snapshot: Snapshot, target: str, apply: list[Object]) -> list[Ref]:
-    """Return the Jobs that have nothing more to say: of another revision, of an earlier attempt, or already pinned."""
+    """Return the Jobs that have nothing more to say: of another revision, already pinned, or a later one has ended."""
     wanted = {o["metadata"]["name"] for o in apply if o["kind"] == "Job"}
+    ended = [a for a in snapshot.attempts if a.revision == target and a.finished_at is not None]
+    told = max(ended, key=lambda a: a.number, default=None)
     is_pinned = snapshot.revision(target) is not None
     return [
         Ref("batch/v1", "Job", a.name)
         for a in snapshot.attempts
-        if a.revision != target or is_pinned or (wanted and a.name not in wanted)
+        if a.revision != target or is_pinned or (wanted and a.name not in wanted and a is not told)
     ]
 
 

@@ -119,7 +119,23 @@ def test_a_failed_prepare_names_its_reason_and_is_tried_again_after_a_while() ->
     assert got.look_again_after_s is not None
     later = planned(deployment, [job, failed], now=NOW + timedelta(seconds=got.look_again_after_s))
     assert [o["metadata"]["name"] for o in of_kind(later, "Job")] == [f"{revision_of(deployment)}-prepare-2"]
-    assert [r.name for r in later.delete] == [job["metadata"]["name"]]
+    assert not later.delete, "the first Job's report is all that is known until the second one ends"
+
+
+def test_while_a_failed_prepare_is_tried_again_its_reason_stays() -> None:
+    deployment = modeldeployment()
+    children: list[Object] = []
+    for number in (1, 2):
+        job = of_kind(planned(deployment, children, now=NOW + timedelta(minutes=number)), "Job")[0]
+        job = observed(job, **complete("Failed", at="2026-01-01T12:00:00Z"))
+        report = contract.Failed("ModelNotFound", f"no such file, seen {number} times.")
+        done = pod(revision_of(deployment), number, role="prepare", owner=job, ready=False, **ended(report))
+        children += [job, done]
+    running = [*children[:2], {**children[2], "status": {}}]
+    assert message(planned(deployment, running)) == "no such file, seen 1 times."
+    got = planned(deployment, children)
+    assert message(got) == "no such file, seen 2 times."
+    assert [r.name for r in got.delete] == [children[0]["metadata"]["name"]]
 
 
 def test_a_quota_that_refuses_the_prepare_pod_is_told() -> None:
