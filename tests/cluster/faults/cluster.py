@@ -30,10 +30,12 @@ def prepared(kubectl: Kubectl) -> Iterator[None]:
     existed = bool(kubectl.ask("get", "crd", CRD_NAME, "--ignore-not-found", "--output=name"))
     kubectl.ask("apply", "--server-side", "--force-conflicts", f"--filename={CRD}")
     kubectl.ask("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=30s")
-    with _installations_stopped(kubectl):
-        yield
-    if not existed:
-        kubectl.ask("delete", "crd", CRD_NAME)
+    try:
+        with _installations_stopped(kubectl):
+            yield
+    finally:
+        if not existed:
+            kubectl.ask("delete", "crd", CRD_NAME)
 
 
 @contextmanager
@@ -52,6 +54,7 @@ def _installations_stopped(kubectl: Kubectl) -> Iterator[None]:
     finally:
         for (namespace, name), size in sizes.items():
             _scale(kubectl, namespace, name, size)
+            kubectl.wait_for_rollout(f"deployment/{name}", namespace)
 
 
 def _scale(kubectl: Kubectl, namespace: str, name: str, size: int) -> None:
