@@ -63,7 +63,7 @@ def next_step(
     if paused:
         return Step(_resized(desired, target, standing))
 
-    most = desired + max(1, math.ceil(desired * MAX_SURGE))
+    most = desired + _surge(desired)
     size = min(desired, max(new.asked, min(most - old_asked, reach)))
 
     old_ready = sum(min(row.ready, row.asked) for row in old.values())
@@ -85,6 +85,10 @@ def next_step(
     return Step(_shrunk(old, shrink) | {target: size}, blocked)
 
 
+def _surge(desired: int) -> int:
+    return max(1, math.ceil(desired * MAX_SURGE))
+
+
 def _shrunk(old: Mapping[str, Standing], shrink: int) -> dict[str, int]:
     """Return the old revisions' sizes after `shrink` replicas are taken: first those that do not answer."""
     sizes = {name: row.asked for name, row in old.items()}
@@ -98,11 +102,18 @@ def _shrunk(old: Mapping[str, Standing], shrink: int) -> dict[str, int]:
 
 
 def _resized(desired: int, target: str, standing: Mapping[str, Standing]) -> dict[str, int]:
-    """Return the sizes of a paused rollout: the mix stays, the revision with most ready replicas meets `desired`."""
+    """Return the sizes of a paused rollout: the mix stays, the revision with most ready replicas meets `desired`.
+
+    As in a paused Deployment, the whole may exceed `desired` by the surge while two revisions stand.
+    """
     sizes = {name: row.asked for name, row in standing.items()} | {
         target: standing[target].asked if target in standing else 0
     }
     difference = desired - sum(sizes.values())
+    if -_surge(desired) <= difference < 0 and sum(size > 0 for size in sizes.values()) > 1:
+        # What has started beside the old ones stays, to be looked at: counter-example without it, 2 old replicas and
+        # 1 new one: the pause would take the new one away, that is, undo the rollout.
+        return sizes
     if difference > 0 or not sizes:
         best = max(standing, key=lambda n: (standing[n].ready, n != target, n), default=target)
         sizes[best] += difference

@@ -113,6 +113,7 @@ def test_one_step(
     [
         pytest.param(3, (2, 1), id="paused: the mix stays"),
         pytest.param(5, (4, 1), id="paused and scaled up: the revision that serves most grows"),
+        pytest.param(2, (2, 1), id="paused with one beside the old ones: it stays"),
         pytest.param(1, (1, 0), id="paused and scaled down: what serves least goes first"),
     ],
 )
