@@ -174,13 +174,13 @@ def test_no_permission_is_a_wildcard(values: tuple[str, ...], render: Render) ->
 @pytest.mark.parametrize(
     ("resource", "want"),
     [
-        pytest.param("secrets", {"create"}, id="Secrets are created, never read or changed"),
+        pytest.param("secrets", set(), id="Secrets are out of reach"),
         pytest.param("pods", {"list", "watch"}, id="pods are seen, never written"),
         pytest.param("pods/exec", set(), id="nothing is run in a pod"),
-        pytest.param("modeldeployments", {"get", "list", "watch"}, id="what users want is read only"),
+        pytest.param("modeldeployments", {"list", "watch"}, id="what users want is read only"),
         pytest.param("modeldeployments/status", {"patch"}, id="the status is written only"),
         pytest.param("nodes", {"list", "watch"}, id="nodes are seen, never written"),
-        pytest.param("customresourcedefinitions", {"get"}, id="the CRD is looked at"),
+        pytest.param("services", {"list", "watch", "create", "patch"}, id="Services go with their ModelDeployment"),
         pytest.param("configmaps", set(), id="what nobody needs"),
         pytest.param("roles", set(), id="no role is written"),
     ],
@@ -194,9 +194,9 @@ def test_named_permissions_are_for_one_name(render: Render) -> None:
     got = {
         rule["resources"][0]: rule.get("resourceNames")
         for rule in rules
-        if rule["resources"] in (["leases"], ["customresourcedefinitions"]) and "create" not in rule["verbs"]
+        if rule["resources"] == ["leases"] and "create" not in rule["verbs"]
     }
-    assert got == {"leases": ["keel"], "customresourcedefinitions": ["modeldeployments.evenkeel.dev"]}
+    assert got == {"leases": ["keel"]}
 
 
 def test_named_namespaces_need_no_cluster_role(render: Render) -> None:
@@ -213,7 +213,7 @@ def test_roles_in_named_namespaces_say_what_the_cluster_role_says(render: Render
     named = find(render(WATCHED), "Role")["rules"]
     assert [rule for rule in everywhere if rule not in named] == everywhere[len(named) :]
     got = {rule["resources"][0] for rule in everywhere[len(named) :]}
-    assert got == {"nodes", "customresourcedefinitions"}
+    assert got == {"nodes"}
 
 
 @pytest.mark.parametrize("values", VALUES)

@@ -26,7 +26,7 @@ WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 @dataclass(frozen=True)
 class Request:
-    """One line of the log."""
+    """One line of the log. `is_denied` for want of a permission: a quota and a namespace that ends are 403, too."""
 
     user: str
     agent: str
@@ -36,6 +36,7 @@ class Request:
     namespace: str
     name: str
     code: int
+    is_denied: bool
     at: str
 
     @property
@@ -107,5 +108,6 @@ def _request(event: dict[str, Any]) -> Request:
         namespace=about.get("namespace", ""),
         name=about.get("name", ""),
         code=(event.get("responseStatus") or {}).get("code", 0),
+        is_denied=(event.get("annotations") or {}).get("authorization.k8s.io/decision") == "forbid",
         at=event["requestReceivedTimestamp"],
     )
