@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from evenkeel_runtime import config
 from evenkeel_runtime.contract import Prepared, Reason
@@ -27,27 +29,27 @@ def prepare(told: config.Prepare) -> Prepared:
         arrived = transfer(place, _stored_up_to(told.whole_bytes, scratch))
         _require_checksum(place, arrived, told.model.sha256)
         if not told.inspect:
-            return _prepared(place, arrived, told.model.format, (), ())
+            return _prepared(place, arrived, told.model.format)
         with _opened(place, arrived, scratch) as stream:
             found, signature = inspect(stream, arrived.size_bytes, told.model)
     finally:
         scratch.unlink(missing_ok=True)
-    return _prepared(place, arrived, found.name, signature.inputs, signature.outputs)
+    return replace(_prepared(place, arrived, found.name), inputs=signature.inputs, outputs=signature.outputs)
 
 
-def _prepared(place: Source, arrived: Arrived, format_: str, inputs: tuple, outputs: tuple) -> Prepared:  # type: ignore[type-arg]
-    return Prepared(f"sha256:{arrived.sha256}", format_, place.file, arrived.size_bytes, inputs, outputs)
+def _prepared(place: Source, arrived: Arrived, format_: str) -> Prepared:
+    return Prepared(f"sha256:{arrived.sha256}", format_, place.file, arrived.size_bytes)
 
 
 def _stored_up_to(limit: int, path: Path) -> Begun:
-    def begin(size: int | None):  # type: ignore[no-untyped-def]
+    def begin(size: int | None) -> Callable[[bytes], object]:
         return into_file(path)(size) if size is not None and size <= limit else into_nothing(size)
 
     return begin
 
 
 def _opened(place: Source, arrived: Arrived, scratch: Path) -> IO[bytes]:
-    return scratch.open("rb") if scratch.exists() else RemoteFile(place, arrived)  # type: ignore[return-value]
+    return scratch.open("rb") if scratch.exists() else cast(IO[bytes], RemoteFile(place, arrived))
 
 
 def _require_checksum(place: Source, arrived: Arrived, sha256: str) -> None:

@@ -67,7 +67,7 @@ class Queue:
         self._arrivals = 0
 
     def admit(self, work: Work, now: float) -> bool:
-        """Take the request in, or return False where the queue is full. A request alone in the queue is always taken."""
+        """Take the request in, or return False where the queue is full. An empty queue takes any request."""
         if self.rows and self.rows + work.rows > self.policy.max_queued_rows:
             return False
         work.admitted = now
@@ -85,7 +85,7 @@ class Queue:
         work.cancelled = True
 
     def next_batch(self, now: float) -> Batch | None:
-        """Return what to run now, or None where nothing waits. A batch may be empty of works but not of expired ones."""
+        """Return what to run now, or None where nothing waits. A batch without works has expired ones to report."""
         expired: list[Work] = []
         while self._groups:
             kind = next(iter(self._groups))

@@ -37,6 +37,7 @@ def require_pinned(place: Source, arrived: Arrived, sha256: str) -> None:
     if sha256 and arrived.sha256 != sha256:
         raise ModelError(
             Reason.MODEL_CHANGED,
-            f"{place.uri} is not the file this revision was made for: its sha256 is {arrived.sha256}, pinned is {sha256}; "
+            f"{place.uri} is not the file this revision was made for: its sha256 is {arrived.sha256}, "
+            f"pinned is {sha256}; "
             "write new versions to a new name, or change spec.model to start a new revision",
         )

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from email.message import Message
 from typing import IO
 from urllib.parse import unquote, urlsplit
 
@@ -89,11 +90,11 @@ def authorization(environ: Mapping[str, str]) -> str:
     return ""
 
 
-def _version(headers: Mapping[str, str]) -> str | None:
+def _version(headers: Message) -> str | None:
     return headers.get("ETag") or headers.get("Last-Modified")
 
 
-def _whole_size(headers: Mapping[str, str], partial: bool) -> int | None:
+def _whole_size(headers: Message, partial: bool) -> int | None:
     text = headers.get("Content-Range", "").rpartition("/")[2] if partial else headers.get("Content-Length", "")
     return int(text) if text.isdigit() else None
 

@@ -62,7 +62,7 @@ def load(archive: Archive, buffer: memoryview, device: str) -> Loaded:
         root.register_buffer(weights[name], _weight(archive, buffer, storages, stored).to(device))
     graph = _Builder(device).build(program, weights)
     module = torch.fx.GraphModule(root, graph, "Exported")
-    return Loaded(NAME, _signature(program), module.eval(), device, traceable=True)
+    return Loaded(NAME, _signature(program), module.eval(), device, traceable=not program.graph.computes_sizes)
 
 
 FORMAT = Format(NAME, False, recognises, signature, load)
@@ -210,11 +210,7 @@ class _Builder:
                 continue  # an assertion about shapes, which requests are checked against before they get here
             args = tuple(self._value(argument, values) for argument in node.args)
             kwargs = {name: self._value(argument, values) for name, argument in node.kwargs.items()}
-            if node.target == "torch.ops.aten.sym_size.int":  # as a method, so that tracing keeps it a variable
-                made = graph.call_method("size", args, kwargs)
-            else:
-                made = graph.call_function(self._function(node.target), args, kwargs)
-            self._bind(graph, node, made, values)
+            self._bind(graph, node, graph.call_function(self._function(node.target), args, kwargs), values)
 
     def _inline(self, graph: torch.fx.Graph, node: Node, values: dict[str, Any]) -> None:
         """Put a `with torch.no_grad()` block's body in its place: there are no gradients here anyway."""

@@ -33,7 +33,9 @@ class Signature:
 class Loaded:
     """`call` takes the inputs in order and returns the outputs in order; `device` is where it wants them.
 
-    `traceable` says that `call` is a module which can be traced into TorchScript.
+    `traceable` says that `call` is a module whose trace holds for every batch size. A trace of a graph that computes
+    with sizes freezes them, and trying whether it answers the same is too late: an LSTM given a state of another batch
+    size writes beyond its memory (torch 2.13, CPU).
     """
 
     format: str

@@ -1,11 +1,12 @@
 """What does the graph in a `.pt2` say, and is every word of it data?
 
-The file's JSON describes a graph of torch operators. torch's own reader (2.13: torch/_export/serde/serialize.py) turns
-it into Python in ways that run what the author wrote: shape expressions go through `sympy.sympify`, which is `eval`
-(`deserialize_sym_int`); operator names are looked up attribute by attribute from `torch` (`deserialize_operator`), where
-`torch.os.system` is a name like any other; `guards_code` is compiled; pytree contexts import modules; and names end up
-in generated source. No check of the archive's pickles helps against that. So this module reads the JSON itself, into
-values, and knows names only in the shapes that exporting gives them. Standard library only: nothing here can run a model.
+The file's JSON describes a graph of torch operators. torch's own reader (2.13: torch/_export/serde/serialize.py)
+turns it into Python in ways that run what the author wrote: shape expressions go through `sympy.sympify`, which is
+`eval` (`deserialize_sym_int`); operator names are looked up attribute by attribute from `torch`
+(`deserialize_operator`), where `torch.os.system` is a name like any other; `guards_code` is compiled; pytree contexts
+import modules; and names end up in generated source. No check of the archive's pickles helps against that. So this
+module reads the JSON itself, into values, and knows names only in the shapes that exporting gives them. Standard
+library only: nothing here can run a model.
 """
 
 from __future__ import annotations
@@ -24,15 +25,17 @@ NODES = 1_000_000
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _FQN = re.compile(r"[A-Za-z0-9_.\-/:]*\Z")
-_OPERATOR = re.compile(r"torch\.ops\.(aten|prims|quantized_decomposed|torchvision)\.([A-Za-z0-9_]+)\.([A-Za-z0-9_]+)\Z")
+_OPERATOR = re.compile(r"torch\.ops\.(aten|prims)\.([A-Za-z0-9_]+)\.([A-Za-z0-9_]+)\Z")
 _PYTHON = frozenset(
     f"_operator.{name}"
-    for name in ["add", "sub", "mul", "truediv", "floordiv", "mod", "neg", "pow", "eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_", "lshift", "rshift", "getitem", "pos", "abs"]
+    for name in (
+        *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg", "pos", "abs", "lshift", "rshift"),
+        *("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_", "getitem"),
+    )
 )
 _MATH = frozenset(f"math.{name}" for name in ["ceil", "floor", "trunc", "sqrt"])
-_SYM = frozenset(f"torch.sym_{name}" for name in ["int", "float", "max", "min", "not", "ite", "sqrt", "sum"]) | {
-    "torch._sym_sqrt",
-    "torch.sym_ite",
+_SYM = frozenset(f"torch.sym_{name}" for name in ["int", "float", "max", "min", "not", "ite", "sum"]) | {
+    "torch._sym_sqrt"
 }
 _GRAD_MODE = "torch.ops.higher_order.wrap_with_set_grad_enabled"
 _FILES_AND_STATE = frozenset(
@@ -82,10 +85,13 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
+    """`computes_sizes`: some of its values are numbers computed from the sizes of its inputs."""
+
     inputs: tuple[str, ...]
     nodes: tuple[Node, ...]
     outputs: tuple[Any, ...]
     shapes: Mapping[str, Shape]
+    computes_sizes: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,8 @@ def parse(model_json: bytes, weights_json: bytes, constants_json: bytes) -> Prog
         return _program(_json(model_json), _payloads(_json(weights_json)), _payloads(_json(constants_json)))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise refused(
-            f"the exported program cannot be read ({type(error).__name__}: {error}); export the model again with torch 2.13"
+            f"the exported program cannot be read ({type(error).__name__}: {error}); "
+            "export the model again with torch 2.13"
         ) from error
 
 
@@ -160,14 +167,12 @@ def _program(body: dict[str, Any], weights: dict[str, Any], constants: dict[str,
                 ((_, constant),) = value["value"].items()
                 values[_identifier(value["name"])] = _scalar(constant)
             case _:
-                raise refused(
-                    f"the exported program has a {kind} input, whose loading runs code; remove it and export again"
-                )
+                raise refused(f"the exported program has a {kind} input, whose loading runs code; export without it")
     user_outputs = []
     for spec in module["signature"]["output_specs"]:
         ((kind, value),) = spec.items()
         if kind != "user_output":
-            raise refused(f"the exported program has a {kind}: it trains or changes its weights; export model.eval()")
+            raise refused(f"the exported program has a {kind}: it changes its weights; export model.eval()")
         user_outputs.append(_tensor_name(value["arg"]))
     if not user_inputs or not user_outputs:
         raise refused("the exported program has no tensor inputs or no tensor outputs")
@@ -204,14 +209,18 @@ def _graph(body: dict[str, Any]) -> Graph:
         )
     if len(body["nodes"]) > NODES:
         raise refused(f"the exported program has {len(body['nodes'])} nodes, more than {NODES}")
+    nodes = tuple(_node(node) for node in body["nodes"])
     return Graph(
         inputs=tuple(_argument_name(argument) for argument in body["inputs"]),
-        nodes=tuple(_node(node) for node in body["nodes"]),
+        nodes=nodes,
         outputs=tuple(_argument(argument) for argument in body["outputs"]),
         shapes={
             _identifier(name): Shape(int(meta["dtype"]), tuple(_size(size) for size in meta["sizes"]))
             for name, meta in body["tensor_values"].items()
         },
+        computes_sizes=any(body[f"sym_{kind}_values"] for kind in ("int", "bool"))
+        or bool(body.get("sym_float_values"))
+        or any(node.subgraph is not None and node.subgraph.computes_sizes for node in nodes),
     )
 
 
@@ -319,7 +328,7 @@ def _symbolic(value: dict[str, Any]) -> Any:
 
 def _scalar(value: object) -> object:
     if value is None or isinstance(value, bool | int | float | str):
-        return float(value) if value in ("Infinity", "-Infinity", "NaN") else value  # type: ignore[arg-type]
+        return float(value) if value in ("Infinity", "-Infinity", "NaN") else value
     raise TypeError(f"a scalar was expected, not {type(value).__name__}")
 
 

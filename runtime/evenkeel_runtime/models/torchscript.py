@@ -1,7 +1,7 @@
 """How does a TorchScript archive become a callable?
 
-It is a program of its author's, so it is loaded only where the spec says so and pins its bytes. What callers see is read
-from the archive's own source text, by which nothing is executed: a class name from the pickle's opcodes, and its
+It is a program of its author's, so it is loaded only where the spec says so and pins its bytes. What callers see is
+read from the archive's own source text, by which nothing is executed: a class name from the pickle's opcodes, and its
 `forward` line. TorchScript states neither element types nor shapes.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickletools
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.failure import refused
@@ -45,7 +45,8 @@ def signature(archive: Archive) -> Signature:
     answers = answer.removeprefix("Tuple[").removesuffix("]").split(", ") if answer.startswith("Tuple[") else [answer]
     if not types or any(word != "Tensor" for word in [*types, *answers]):
         raise refused(
-            f"the model's forward takes ({', '.join(types)}) and answers {answer}; it has to be tensors and tuples of them"
+            f"the model's forward takes ({', '.join(types)}) and answers {answer}; "
+            "it has to be tensors and tuples of them"
         )
     return Signature(
         inputs=tuple(Tensor(f"input_{index}", ANY, (-1,)) for index in range(len(types))),
@@ -84,7 +85,8 @@ def _class_name(archive: Archive) -> str:
 
 
 def _answers_tuple(module: torch.jit.ScriptModule) -> bool:
-    return str(module.forward.schema.returns[0].type).startswith("Tuple")
+    schema: Any = module.forward.schema  # type: ignore[attr-defined]
+    return str(schema.returns[0].type).startswith("Tuple")
 
 
 class _InMemory:

@@ -15,7 +15,7 @@ class UnpicklingForbidden(RuntimeError):
 
 
 def forbid() -> None:
-    """Let every unpickling of this process raise from now on. Called after torch was imported, before a model is read."""
+    """Let every unpickling of this process raise from now on: after torch was imported, before a model is read."""
     import torch
 
     sys.addaudithook(_refuse_names)

@@ -10,6 +10,7 @@ import io
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 from evenkeel_runtime.config import Model
 from evenkeel_runtime.contract import Reason
@@ -47,16 +48,15 @@ def load(path: Path, model: Model) -> Running:
     from evenkeel_runtime.models import unpickling
 
     unpickling.forbid()
-    torch.set_num_threads(usable_cpus())
     torch.set_num_interop_threads(1)
     torch.set_grad_enabled(False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     view = memoryview(reading.memory.buffer)
-    format_, archive = recognise(_Window(view), len(view))
+    format_, archive = recognise(cast(IO[bytes], _Window(view)), len(view))
     require_wanted(format_, model)
     try:
         loaded = format_.load(archive, view, device)
-        calibrated = calibrate(loaded)
+        calibrated = calibrate(loaded, usable_cpus())
     except (ModelError, MemoryError):
         raise
     except Exception as error:

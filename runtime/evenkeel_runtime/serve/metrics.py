@@ -10,7 +10,7 @@ import os
 import resource
 import time
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 2.5, 5, 10, 30)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -85,59 +85,70 @@ class Metrics:
 
     def reject_early(self, status: int) -> None:
         """Count a request that the protocol refused before it was complete."""
-        self.reject("http_%d" % status)
+        self.reject(f"http_{status}")
         self.requests[status] = self.requests.get(status, 0) + 1
 
     def render(self, queued: int) -> bytes:
         """Return the whole page. Pure reading: safe to call in another thread than the one that counts."""
-        labels = self._labels
         lines: list[str] = []
-
-        def family(name: str, kind: str, text: str, samples: list[str]) -> None:
-            lines.extend((f"# HELP {name} {text}", f"# TYPE {name} {kind}", *samples))
-
-        family("inference_requests_total", "counter", "Inference requests answered, by status code.",
-               [f'inference_requests_total{{{labels},protocol="http",code="{code}"}} {count}' for code, count in sorted(self.requests.items())])  # fmt: skip
-        family("inference_request_duration_seconds", "histogram", "From the last byte of a request to its answer.",
-               [line for code, found in sorted(self.durations.items())
-                for line in found.lines("inference_request_duration_seconds", f'{labels},protocol="http",code="{code}"')])  # fmt: skip
-        for name, histogram, text in (
-            ("inference_queue_duration_seconds", self.queue, "From admission to the start of the forward."),
-            ("inference_compute_duration_seconds", self.compute, "The forward of the batch a request was in."),
-            ("inference_batch_size", self.batch_rows, "Rows per forward."),
+        for name, text, value in (
+            ("inference_rows_total", "Rows answered.", self.rows),
+            ("inference_cancelled_total", "Requests whose client left before the answer.", self.cancelled),
         ):
-            family(name, "histogram", text, histogram.lines(name, labels))
-        for name, histogram, text in (
-            ("request_preprocess_seconds", self.preprocess, "Reading a request (KServe's name)."),
-            ("request_predict_seconds", self.predict, "Waiting and forward (KServe's name)."),
-            ("request_postprocess_seconds", self.postprocess, "Writing an answer (KServe's name)."),
+            lines += _family(name, "counter", text, [f"{name}{{{self._labels}}} {value}"])
+        for name, text, value in (
+            ("inference_requests_in_flight", "Requests admitted and not yet answered.", self.in_flight),
+            ("inference_queue_depth", "Requests that wait for the model.", queued),
+            ("model_ready", "1 when requests are accepted.", int(self.is_ready)),
         ):
-            family(name, "histogram", text, histogram.lines(name, self._model))
-        family("inference_rows_total", "counter", "Rows answered.", [f"inference_rows_total{{{labels}}} {self.rows}"])
-        family("inference_rejected_total", "counter", "Requests sent away before they reached the model.",
-               [f'inference_rejected_total{{{labels},reason="{reason}"}} {count}' for reason, count in sorted(self.rejected.items())])  # fmt: skip
-        family("inference_cancelled_total", "counter", "Requests whose client left before the answer.",
-               [f"inference_cancelled_total{{{labels}}} {self.cancelled}"])  # fmt: skip
-        family("inference_requests_in_flight", "gauge", "Requests admitted and not yet answered.",
-               [f"inference_requests_in_flight{{{labels}}} {self.in_flight}"])  # fmt: skip
-        family(
-            "inference_queue_depth",
-            "gauge",
-            "Requests that wait for the model.",
-            [f"inference_queue_depth{{{labels}}} {queued}"],
-        )
-        family(
-            "model_ready", "gauge", "1 when requests are accepted.", [f"model_ready{{{labels}}} {int(self.is_ready)}"]
-        )
-        if self.load_s is not None:
-            family("model_load_duration_seconds", "gauge", "From process start to ready.",
-                   [f"model_load_duration_seconds{{{labels}}} {self.load_s:.6g}"])  # fmt: skip
-        if (info := self.info) is not None:
-            family("model_info", "gauge", "What is loaded.",
-                   [f'model_info{{{labels},format="{info.format}",sha256="{info.sha256}",execution_mode="{info.execution_mode}",'
-                    f'max_batch_size="{info.max_batch_size}",torch_version="{info.torch_version}"}} 1'])  # fmt: skip
-        lines.extend(_process())
+            lines += _family(name, "gauge", text, [f"{name}{{{self._labels}}} {value}"])
+        for name, labels, found, text in (
+            ("inference_queue_duration_seconds", self._labels, self.queue, "From admission to the forward's start."),
+            ("inference_compute_duration_seconds", self._labels, self.compute, "The forward a request was in."),
+            ("inference_batch_size", self._labels, self.batch_rows, "Rows per forward."),
+            ("request_preprocess_seconds", self._model, self.preprocess, "Reading a request (KServe's name)."),
+            ("request_predict_seconds", self._model, self.predict, "Waiting and forward (KServe's name)."),
+            ("request_postprocess_seconds", self._model, self.postprocess, "Writing an answer (KServe's name)."),
+        ):
+            lines += _family(name, "histogram", text, found.lines(name, labels))
+        lines += self._by_code_and_reason()
+        lines += self._model_lines()
+        lines += _process()
         return ("\n".join(lines) + "\n").encode()
+
+    def _by_code_and_reason(self) -> list[str]:
+        counted, timed = "inference_requests_total", "inference_request_duration_seconds"
+        labels = {code: f'{self._labels},protocol="http",code="{code}"' for code in sorted(self.requests)}
+        counts = [f"{counted}{{{labels[code]}}} {self.requests[code]}" for code in labels]
+        times = [
+            line
+            for code in labels
+            if code in self.durations
+            for line in self.durations[code].lines(timed, labels[code])
+        ]
+        sent_away = [
+            f'inference_rejected_total{{{self._labels},reason="{reason}"}} {count}'
+            for reason, count in sorted(self.rejected.items())
+        ]
+        return [
+            *_family(counted, "counter", "Inference requests answered, by status code.", counts),
+            *_family(timed, "histogram", "From the last byte of a request to its answer.", times),
+            *_family("inference_rejected_total", "counter", "Requests that did not reach the model.", sent_away),
+        ]
+
+    def _model_lines(self) -> list[str]:
+        lines: list[str] = []
+        if self.load_s is not None:
+            name = "model_load_duration_seconds"
+            lines += _family(name, "gauge", "From start to ready.", [f"{name}{{{self._labels}}} {self.load_s:.6g}"])
+        if (info := self.info) is not None:
+            said = ",".join(f'{field.name}="{_escaped(str(getattr(info, field.name)))}"' for field in fields(info))
+            lines += _family("model_info", "gauge", "What is loaded.", [f"model_info{{{self._labels},{said}}} 1"])
+        return lines
+
+
+def _family(name: str, kind: str, text: str, samples: list[str]) -> list[str]:
+    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *samples]
 
 
 def _process() -> list[str]:

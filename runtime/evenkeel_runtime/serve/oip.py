@@ -87,7 +87,8 @@ class Reader:
         else:
             if not header_length.isdigit() or len(header_length) > 18 or (split := int(header_length)) > len(body):
                 raise BadRequest(
-                    f"Inference-Header-Content-Length is {header_length.decode('latin-1')[:40]!r}, the body has {len(body)} bytes"
+                    f"Inference-Header-Content-Length is {header_length.decode('latin-1')[:40]!r}, "
+                    f"the body has {len(body)} bytes"
                 )
             header = body[:split]
         plan = self._plans.get(header)
@@ -229,8 +230,7 @@ def _document(header: bytes) -> dict[str, Any]:
 def _field(entry: dict[str, Any], name: str, kind: type, prefix: str = "") -> Any:
     value = entry.get(name)
     if not isinstance(value, kind):
-        said = {list: "a list", str: "a string"}[kind]
-        raise BadRequest(f"{prefix}{name} {'is missing' if value is None else f'has to be {said}'}")
+        raise BadRequest(f"{prefix}{name} {'is missing' if value is None else f'has to be a {kind.__name__}'}")
     return value
 
 
@@ -251,7 +251,7 @@ def _check_binary(plan: Plan, size: int) -> None:
 
 
 def _values(data: list[Any], part: Part, datatype: Datatype, name: str) -> Array:
-    """Return the JSON's numbers as an array. Text, null and booleans are not numbers, though numpy would convert them."""
+    """Return the JSON's numbers as an array. Text, null and booleans are none, though numpy would convert them."""
     try:
         found = np.array(data)
     except (ValueError, OverflowError) as error:
@@ -271,10 +271,11 @@ def _values(data: list[Any], part: Part, datatype: Datatype, name: str) -> Array
         limits = np.iinfo(part.dtype)
         if int(found.min()) < limits.min or int(found.max()) > limits.max:
             raise BadRequest(f"inputs[{name}].data holds a value outside {datatype.word}")
-    with np.errstate(over="ignore"):
-        cast: Array = found.astype(part.dtype, copy=False).reshape(part.shape)
-    if part.dtype.kind == "f" and not np.isfinite(cast.sum(dtype=np.float64)) and not np.isfinite(cast).all():
-        raise BadRequest(f"inputs[{name}].data holds a value outside {datatype.word}")
+    try:
+        with np.errstate(over="raise"):
+            cast: Array = found.astype(part.dtype, copy=False).reshape(part.shape)
+    except FloatingPointError as error:
+        raise BadRequest(f"inputs[{name}].data holds a value outside {datatype.word}") from error
     return cast
 
 

@@ -138,6 +138,7 @@ class _Replica:
             "execution_mode": name,
             "max_batch_size": max(1, found.max_rows),
             "call_path": found.path,
+            "threads": found.threads,
             "device": running.loaded.device,
             "sha256": running.sha256,
         }
@@ -165,8 +166,8 @@ class _Replica:
         metrics.is_ready = not service.is_draining
         self.is_loading = False
         log.info(
-            "ready model=%s format=%s mode=%s max_batch=%d call=%s forward_us=%s load_s=%.2f",
-            config.name, running.loaded.format, name, found.max_rows, found.path,
+            "ready model=%s format=%s mode=%s max_batch=%d threads=%d call=%s forward_us=%s load_s=%.2f",
+            config.name, running.loaded.format, name, found.max_rows, found.threads, found.path,
             "unknown" if found.forward_s is None else f"{found.forward_s * 1e6:.0f}", load_s,
         )  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""What does the bundled runtime cost per request, beside the model's own forward? `python -m tests.bench.runtime`"""

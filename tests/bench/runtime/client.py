@@ -1,0 +1,75 @@
+"""How is a server kept busy by a closed loop of connections, without the client being the limit?
+
+A program of its own, so that it has a core of its own: `python client.py HOST PORT REQUEST_FILE CONNECTIONS SECONDS`.
+Every connection sends the same bytes again as soon as its answer is complete. Of an answer only the status and the
+length are looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    host, port, path, connections, seconds = (
+        sys.argv[1],
+        int(sys.argv[2]),
+        sys.argv[3],
+        int(sys.argv[4]),
+        float(sys.argv[5]),
+    )
+    request = Path(path).read_bytes()
+    sockets: dict[int, socket.socket] = {}
+    for _ in range(connections):
+        found = socket.create_connection((host, port))
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sockets[found.fileno()] = found
+    poll = select.epoll()
+    left = dict.fromkeys(sockets, 0)
+    sent = dict.fromkeys(sockets, 0.0)
+    latencies: list[float] = []
+    clock = time.perf_counter
+    for number, found in sockets.items():
+        poll.register(number, select.EPOLLIN)
+        sent[number] = clock()
+        found.sendall(request)
+    start = clock()
+    until = start + seconds
+    while (now := clock()) < until:
+        for number, _ in poll.poll(1.0):
+            data = sockets[number].recv(1 << 16)
+            left[number] = (left[number] or _answer_length(data)) - len(data)
+            if not left[number]:
+                latencies.append(clock() - sent[number])
+                sent[number] = clock()
+                sockets[number].sendall(request)
+    latencies.sort()
+    count = len(latencies)
+    print(
+        json.dumps(
+            {
+                "requests": count,
+                "seconds": now - start,
+                "p50_ms": latencies[count // 2] * 1e3,
+                "p99_ms": latencies[count * 99 // 100] * 1e3,
+            }
+        )
+    )
+
+
+def _answer_length(data: bytes) -> int:
+    """Return how long the answer is that begins with these bytes."""
+    end = data.find(b"\r\n\r\n")
+    start = data.find(b"\r\ncontent-length: ")
+    if end < 0 or not 0 <= start < end or not data.startswith(b"HTTP/1.1 200"):
+        raise SystemExit(f"not an answer: {data[:300]!r}")
+    return end + 4 + int(data[start + 18 : data.index(b"\r", start + 2)])
+
+
+if __name__ == "__main__":
+    main()
