@@ -7,6 +7,7 @@ there, see tests/cluster/gpus.py; torch computes on the CPU), every prediction i
 from __future__ import annotations
 
 import argparse
+import atexit
 import hashlib
 import json
 import subprocess
@@ -57,7 +58,7 @@ def main() -> int:
 
 
 def start_training() -> list[tuple[Path, subprocess.Popen[bytes] | None]]:
-    """Start training both versions, one after the other, unless this code has trained them before."""
+    """Start training both versions, unless this code has trained them before."""
     sources = sorted((CHECKOUT / "examples" / "digits").glob("*.py"))
     cache = Cache.of_environment().folder("models", content_key(*(p for p in sources if p.name != "demo.py")))
     started: list[tuple[Path, subprocess.Popen[bytes] | None]] = []
@@ -69,7 +70,9 @@ def start_training() -> list[tuple[Path, subprocess.Popen[bytes] | None]]:
         folder.mkdir(parents=True, exist_ok=True)
         words = [sys.executable, "examples/digits/train.py", "--out", str(folder), *flags]
         with (folder / "train.log").open("wb") as log:
-            started.append((folder, subprocess.Popen(words, cwd=CHECKOUT, stdout=log, stderr=subprocess.STDOUT)))
+            process = subprocess.Popen(words, cwd=CHECKOUT, stdout=log, stderr=subprocess.STDOUT)
+        atexit.register(process.terminate)  # a demo that is given up trains nothing
+        started.append((folder, process))
     return started
 
 
