@@ -96,18 +96,18 @@ class MeanOverBatch(nn.Module):
         return row - row.mean(0, keepdim=True)
 
 
-class Slow(nn.Module):
-    """A forward of some length: many products in a row."""
+class Long(nn.Module):
+    """A forward of hundreds of milliseconds, nearly all of it in one operator after another without the GIL."""
 
-    def __init__(self, width: int = 512, repeats: int = 40) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.eye(width))
-        self.repeats = repeats
+        self.weight = nn.Parameter(torch.eye(1024))
 
     def forward(self, row: torch.Tensor) -> Any:
-        for _ in range(self.repeats):
-            row = row @ self.weight @ self.weight
-        return row
+        found = self.weight
+        for _ in range(24):
+            found = found @ self.weight
+        return row * found[0, 0]
 
 
 @dataclass(frozen=True)
@@ -175,3 +175,15 @@ def rewritten(data: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
 def member(members: Mapping[str, bytes], ending: str) -> str:
     """Return the name of the member that ends so."""
     return next(name for name in members if name.endswith(ending))
+
+
+def unrunnable() -> bytes:
+    """Return a well-formed program whose forward fails: a matrix product of sizes that do not fit."""
+
+    def edit(members: dict[str, bytes]) -> None:
+        name = member(members, "models/model.json")
+        members[name] = members[name].replace(
+            b'"as_tensor": {"name": "p_answer_weight"}}, "kind"', b'"as_tensor": {"name": "p_hidden_weight"}}, "kind"'
+        )
+
+    return rewritten(perceptron(), edit)

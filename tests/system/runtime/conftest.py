@@ -1,0 +1,51 @@
+"""What do the system tests need: exported models on disk, and real server processes that serve them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.runtime.replica import Replica
+from tests.unit.runtime import models
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "perceptron.pt2").write_bytes(models.perceptron())
+    two = models.exported(models.CASES["several inputs and a dict of outputs"])
+    (folder / "several.pt2").write_bytes(two)
+    (folder / "long.pt2").write_bytes(
+        models.exported(models.Case(models.Long, models.floats(4), {"row": {0: models.BATCH}}))
+    )
+    (folder / "unrunnable.pt2").write_bytes(models.unrunnable())
+    return folder
+
+
+@pytest.fixture
+def start(model_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Replica]]:
+    """Start servers that end with the test."""
+    started: list[Replica] = []
+
+    def begin(model: str, **environment: str) -> Replica:
+        started.append(Replica(model_dir / model, tmp_path / f"termination-{len(started)}", environment))
+        return started[-1]
+
+    yield begin
+    for replica in started:
+        replica.kill()
+
+
+@pytest.fixture(scope="module")
+def perceptron(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    """A ready server with a small model, shared by a module's tests: each leaves it serving."""
+    folder = tmp_path_factory.mktemp("perceptron")
+    limits = {"EVENKEEL_CLIENT_TIMEOUT_S": "1.5", "EVENKEEL_MAX_ROWS": "64", "EVENKEEL_MAX_CONNECTIONS": "40"}
+    replica = Replica(model_dir / "perceptron.pt2", folder / "termination", limits)
+    try:
+        replica.await_ready()
+        yield replica
+    finally:
+        replica.kill()
