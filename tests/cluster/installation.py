@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.cluster.kubectl import Kubectl, wait_until
 from tests.cluster.processes import CommandFailed, ask
-from tests.cluster.state import CHECKOUT, Cluster
+from tests.cluster.state import CHECKOUT, Cache, Cluster
 
 RELEASE = "evenkeel"
 SYSTEM_NAMESPACE = "evenkeel-system"
@@ -30,7 +30,7 @@ def install(cluster: Cluster, *settings: str, release: str = RELEASE, namespace:
     words = [word for value in (*values, *settings) for word in ("--set", value)]
     helm(
         cluster, "upgrade", "--install", release, str(CHART), f"--namespace={namespace}", "--create-namespace",
-        "--wait", "--timeout=120s", *words,
+        "--take-ownership", "--wait", "--timeout=120s", *words,
     )  # fmt: skip
 
 
@@ -43,6 +43,21 @@ def _image(key: str, reference: str) -> Iterator[tuple[str, str]]:
     repository, _, tag = reference.rpartition(":")
     yield f"{key}.repository", repository
     yield f"{key}.tag", tag
+
+
+def operator_pods(kubectl: Kubectl, namespace: str = SYSTEM_NAMESPACE) -> list[dict[str, Any]]:
+    """Return the operator's pods, those on their way out left aside."""
+    words = ("pods", f"--namespace={namespace}", "--selector=app.kubernetes.io/component=operator")
+    return [pod for pod in kubectl.get(*words)["items"] if "deletionTimestamp" not in pod["metadata"]]
+
+
+def retag(cluster: Cluster, reference: str, other: str) -> None:
+    """Give an image that the nodes hold a second name."""
+    engine = {"DOCKER_HOST": cluster.docker_host} if cluster.docker_host else {}
+    for node in cluster.schedulable:
+        names = [f"docker.io/{name}" for name in (reference, other)]
+        words = ("ctr", "--namespace=k8s.io", "images", "tag", "--force", *names)
+        ask([Cache.of_environment().bin / "docker", "exec", node, *words], env=engine)
 
 
 @contextmanager
@@ -110,6 +125,30 @@ class Deployment:
             if pod["metadata"]["labels"]["evenkeel.dev/role"] == "serve" and "deletionTimestamp" not in pod["metadata"]
         ]
 
+    def evenkeel(self, command: str, *words: str) -> str:
+        """Run `evenkeel COMMAND` on it as a person does; return what it prints."""
+        program = CHECKOUT / ".venv" / "bin" / "evenkeel"
+        environment = {"KUBECONFIG": self.kubectl.kubeconfig}
+        return ask([program, command, self.name, "-n", self.namespace, *words], env=environment)
+
+    def settle(self, replicas: int, *, timeout_s: float = 120) -> list[dict[str, Any]]:
+        """Wait until exactly that many pods serve and the status says so; return them.
+
+        The status alone may be a moment behind a pod that somebody has just deleted.
+        """
+        found: list[dict[str, Any]] = []
+
+        def is_settled() -> bool:
+            found[:] = self.replicas()
+            is_ready = len(found) == replicas and all(map(answers, found))
+            return is_ready and self.condition()[0] == "True"
+
+        try:
+            wait_until(f"mdep/{self.name} has {replicas} replicas that answer", is_settled, timeout_s)
+        except CommandFailed as failure:
+            raise CommandFailed(["wait"], 1, f"{failure.output}; got {self.condition()}") from failure
+        return found
+
     def expose(self, node_port: int) -> None:
         """Make the replicas reachable through loopback: a NodePort Service beside Evenkeel's own."""
         self.kubectl.apply(
@@ -134,16 +173,32 @@ class Deployment:
         return answer
 
 
+def answers(pod: dict[str, Any]) -> bool:
+    """Return whether Kubernetes counts the pod as ready."""
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions") or ())
+
+
+def identities(pods: Iterable[dict[str, Any]]) -> dict[str, tuple[str, int]]:
+    """Return uid and restarts of pods by name: what stays the same when nothing happens to them."""
+    return {
+        pod["metadata"]["name"]: (
+            pod["metadata"]["uid"],
+            sum(row["restartCount"] for row in pod["status"].get("containerStatuses") or ()),
+        )
+        for pod in pods
+    }
+
+
 def wait_answering(deployment: Deployment, port: int, body: bytes) -> None:
     """Wait until the loopback port answers: kube-proxy writes its rules about once a second."""
 
-    def answers() -> bool:
+    def is_answering() -> bool:
         try:
             return "outputs" in deployment.predict(port, body)
         except OSError:
             return False
 
-    wait_until(f"port {port} answers", answers, timeout_s=30)
+    wait_until(f"port {port} answers", is_answering, timeout_s=30)
 
 
 def kill(kubectl: Kubectl, pod: Callable[[], str], namespace: str) -> None:

@@ -89,6 +89,8 @@ def _client(
                 tally.answered += 1
                 tally.versions[version] += 1
         over.wait(pause_s)
+    if connection is not None:
+        connection.close()
 
 
 def _version(answer: bytes) -> str:
