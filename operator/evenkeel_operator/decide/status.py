@@ -131,7 +131,7 @@ def _still_serving(others: Iterable[Replica]) -> str:
     if not ready:
         return ""
     revisions = ", ".join(sorted({r.revision for r in ready}))
-    return f". Revision {revisions} keeps serving with {len(ready)} replicas"
+    return f". Revision {revisions} keeps serving with {len(ready)} {'replica' if len(ready) == 1 else 'replicas'}"
 
 
 def _supply_note(spec: Spec, reason: str, supply: Supply | NoSignal | None) -> str:
