@@ -32,7 +32,7 @@ ACCURACY_FLOOR = 0.97
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to train. The defaults reach `ACCURACY_FLOOR` in well under a minute of two CPU cores."""
+    """How to train."""
 
     epochs: int = 15
     lr: float = 0.02  # of the first epoch; it falls along half a cosine towards 0
