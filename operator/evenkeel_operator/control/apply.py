@@ -22,6 +22,10 @@ from evenkeel_runtime import contract
 log = logging.getLogger(__name__)
 
 
+_NAMED_BY_USERS = (kinds.SERVICE, kinds.POD_DISRUPTION_BUDGET)
+"""Children that carry the ModelDeployment's own name; the others' names end in a hash that no stranger's has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """A write that was done: the hash of what we asked for, and of what stood there afterwards."""
@@ -72,7 +76,7 @@ class Applier:
                 self._remember(key, place, obj, None)
             return
         observed = self._cache.get(kind, key.namespace, name)
-        if observed is None:
+        if observed is None and kind in _NAMED_BY_USERS:
             # A forced apply would take over a stranger's object of the same name, and deleting ours would delete it.
             observed = await self._cluster.find(kind, key.namespace, name)
             if observed is not None:

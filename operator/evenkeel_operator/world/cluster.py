@@ -34,8 +34,15 @@ class Rejected(Exception):
         self.message = message
 
 
+class Conflict(Transient):
+    """Another write came first, or the object exists already, or is another one of that name (409).
+
+    Which of these, the watches tell; to take it for `Gone` would leave a status stale and an object in the cluster.
+    """
+
+
 class Gone(Exception):
-    """The object is not there, or not the one that was meant."""
+    """The object is not there."""
 
 
 class Cluster:
@@ -56,7 +63,7 @@ class Cluster:
             if kind in _CREATED_ONLY:
                 try:
                     return await self._write("POST", kind, metadata["namespace"], None, body=obj)
-                except Gone:  # 409: it exists
+                except Conflict:  # it exists
                     return None
             return await self._write(
                 "PATCH",
@@ -70,12 +77,12 @@ class Cluster:
             raise Transient(str(e)) from e
 
     async def write_status(self, deployment: Object, status: Object) -> Object:
-        """Write the whole status of `deployment`; Gone when that very object is gone."""
+        """Write the whole status of `deployment`; Gone when it is gone, Conflict when it is another one by now."""
         kind, metadata = kinds.MODELDEPLOYMENT, deployment["metadata"]
         body = {
             "apiVersion": kind.api_version,
             "kind": kind.kind,
-            # The uid makes a status meant for a deleted object fail (409) on its successor of the same name.
+            # The uid makes a status meant for a deleted object conflict with its successor of the same name.
             "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
             "status": status,
         }
@@ -155,13 +162,16 @@ def _translated(error: ApiError, what: str) -> Exception:
     | answer                                  | means     |
     |-----------------------------------------|-----------|
     | none, 401, 408, 429, 5xx                | Transient |
-    | 404, 409                                | Gone      |
+    | 404                                     | Gone      |
+    | 409                                     | Conflict  |
     | 403 in a namespace that is going away   | Transient |
     | 400, 403 (quota, admission), 413, 422 … | Rejected  |
     """
     text = f"{what}: {error}"
-    if error.status in (404, 409):
+    if error.status == 404:
         return Gone(text)
+    if error.status == 409:
+        return Conflict(text)
     is_ending = error.status == 403 and "being terminated" in error.message
     if error.status in (0, 401, 408, 429) or error.status >= 500 or is_ending:
         return Transient(text, error.retry_after_s)

@@ -37,6 +37,17 @@ async def test_converges_although(
         assert "Traceback" not in operator.log
 
 
+async def test_a_conflict_is_tried_again(api: FakeApi, actors: Actors, tmp_path: Path) -> None:
+    """A 409 says that another write came first; the object may well be there still, its status stale, its Job done."""
+    async with Operator(api, tmp_path) as operator:
+        await operator.leads()
+        api.faults.add("PATCH", "/digits/status", 409, times=10)
+        api.faults.add("DELETE", "/jobs/", 409, times=3)
+        api.store.create(modeldeployment())
+        await eventually(lambda: is_serving(api))
+        await eventually(lambda: not api.store.list("jobs"))
+
+
 async def test_what_was_deleted_inside_a_gap_is_noticed(api: FakeApi, actors: Actors, tmp_path: Path) -> None:
     api.store.create(modeldeployment())
     api.store.create(modeldeployment("other"))

@@ -23,11 +23,11 @@ async def test_killed_at_random_moments_it_converges(api: FakeApi, tmp_path: Pat
     for number in range(COUNT):
         api.store.create(modeldeployment(f"digits-{number}"))
     for life in range(4):
-        async with Operator(api, tmp_path, "--lease-duration-seconds=1", name=f"life-{life}") as operator:
+        async with Operator(api, tmp_path, "--lease-duration-seconds=4", name=f"life-{life}") as operator:
             await operator.leads()
             await asyncio.sleep(moment.uniform(0, 0.5))
             await operator.stop(signal.SIGKILL)
-    async with Operator(api, tmp_path, "--lease-duration-seconds=1", name="last") as operator:
+    async with Operator(api, tmp_path, name="last") as operator:
         await eventually(lambda: all(is_serving(api, f"digits-{n}") for n in range(COUNT)))
         await quiet(api)
         counts = {p: len(api.store.list(p)) for p in ("services", "controllerrevisions", "replicasets", "pods", "jobs")}
@@ -37,13 +37,13 @@ async def test_killed_at_random_moments_it_converges(api: FakeApi, tmp_path: Pat
 
 async def test_a_restart_changes_nothing(api: FakeApi, actors: Actors, tmp_path: Path) -> None:
     api.store.create(modeldeployment(replicas=3))
-    async with Operator(api, tmp_path, "--lease-duration-seconds=1") as operator:
+    async with Operator(api, tmp_path, "--lease-duration-seconds=4") as operator:
         await eventually(lambda: is_serving(api))
         await quiet(api)
         await operator.stop(signal.SIGKILL)
     pods = {p["metadata"]["uid"] for p in api.store.list("pods")}
     since = len(api.requests)
-    async with Operator(api, tmp_path, "--lease-duration-seconds=1", name="second") as operator:
+    async with Operator(api, tmp_path, "--lease-duration-seconds=4", name="second") as operator:
         await operator.leads()
         await quiet(api)
         assert api.writes(since) == []

@@ -59,7 +59,7 @@ async def test_what_was_edited_by_hand_is_put_right(
     api: FakeApi, actors: Actors, tmp_path: Path, restart: bool
 ) -> None:
     api.store.create(modeldeployment())
-    flags = "--lease-duration-seconds=1"
+    flags = "--lease-duration-seconds=4"
     async with Operator(api, tmp_path, flags) as operator:
         await eventually(lambda: is_serving(api))
         await quiet(api)
