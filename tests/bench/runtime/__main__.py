@@ -59,7 +59,8 @@ def _print(rounds: list[dict[str, Any]]) -> None:
     forward_us = 1e6 / raw_b32
     print(f"bare forward ({rounds[0]['raw']['path']}) batch 1 {raw_b1:,.0f} rows/s, batch 32 {raw_b32:,.0f} rows/s")
     print(
-        f"{'':8} {'req/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'CPU us/req':>11} {'- forward':>10} {'x raw b1':>9} {'x raw b32':>9}"
+        f"{'':8} {'req/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'CPU us/req':>11} {'- forward':>10} "
+        f"{'x raw b1':>9} {'x raw b32':>9}"
     )
     medians: dict[str, dict[str, float]] = {}
     for kind in ("empty", "binary", "json"):

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.system.runtime.replica import Replica, binary_header
 
-IMAGE = np.arange(24, dtype=np.float32).reshape(2, 12) / 24
+IMAGE: NDArray[np.float32] = np.arange(24, dtype=np.float32).reshape(2, 12) / np.float32(24)
 
 
 def document(**change: Any) -> dict[str, Any]:

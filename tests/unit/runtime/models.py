@@ -104,7 +104,7 @@ class Long(nn.Module):
         self.weight = nn.Parameter(torch.eye(1024))
 
     def forward(self, row: torch.Tensor) -> Any:
-        found = self.weight
+        found: torch.Tensor = self.weight
         for _ in range(24):
             found = found @ self.weight
         return row * found[0, 0]
