@@ -2,8 +2,8 @@
 
     python examples/digits/train.py --out out/digits
 
-Equal options give equal files on the same machine. Another --seed or another number of --epochs gives other
-weights: a second version to roll out.
+Equal options give equal files on the same machine with the same number of threads. Another --seed or another
+number of --epochs gives other weights: a second version to roll out.
 """
 
 from __future__ import annotations
