@@ -26,7 +26,8 @@ log = logging.getLogger("evenkeel")
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TRIED = (1, 3, 7)
 """Batch sizes at which two call paths must agree."""
-_LONGEST_BATCH_S = 0.05
+_LONG_S = 0.05
+"""From here on what a call path saves per operator is lost in the forward, and trying more would hold up the start."""
 _MEASURE_S = 0.02
 _WORTH_THREADS = 1.2
 
@@ -55,9 +56,10 @@ def calibrate(loaded: Loaded, cpus: int) -> Calibrated:
     _disable_fusers()
     limit = signature.batch
     with torch.inference_mode():
-        loaded.call(*_rows(loaded, 1))
-        call, path = _fastest(loaded, [size for size in _TRIED if limit == 0 or size <= (limit or 1)])
-        shares = limit is not None and _rows_are_independent(call, loaded, limit or _SIZES[-1])
+        is_long = _seconds(loaded.call, _rows(loaded, 1)) > _LONG_S
+        tried = [size for size in _TRIED if limit == 0 or size <= (limit or 1)]
+        call, path = (loaded.call, "eager") if is_long else _fastest(loaded, tried)
+        shares = limit is not None and _rows_are_independent(call, loaded, min(limit or 4, 2 if is_long else 4))
         sizes = [size for size in _SIZES if not limit or size <= limit] if shares else [1]
         threads, best, forward_s, speed = _fastest_threads(call, loaded, sizes, cpus)
         torch.set_num_threads(threads)
@@ -93,7 +95,7 @@ def _fastest_threads(call: Call, loaded: Loaded, sizes: list[int], cpus: int) ->
             took = _seconds(call, _rows(loaded, size))
             speeds[size] = size / took
             first_s = first_s or took
-            if took > _LONGEST_BATCH_S and size > 1:
+            if took > _LONG_S and size > 1:
                 break
         best = batch_size_to_use(speeds)
         found.append((threads, best, first_s, speeds[best]))
@@ -146,7 +148,7 @@ def _fastest(loaded: Loaded, sizes: list[int]) -> tuple[Call, str]:
     return (call, "torchscript") if _seconds(call, rows) < _seconds(loaded.call, rows) else (loaded.call, "eager")
 
 
-def _rows_are_independent(call: Call, loaded: Loaded, limit: int) -> bool:
+def _rows_are_independent(call: Call, loaded: Loaded, rows: int) -> bool:
     """Return whether a row's answer is the same whoever shares its batch.
 
     Counter-example: a model that subtracts the mean over dimension 0 has a free batch dimension too, and in a batch
@@ -154,7 +156,6 @@ def _rows_are_independent(call: Call, loaded: Loaded, limit: int) -> bool:
     """
     import torch
 
-    rows = min(4, limit)
     if rows == 1:
         return False
     together = _rows(loaded, rows)

@@ -144,7 +144,8 @@ class Connection(asyncio.Protocol):
                 exchange.abandoned()
 
     def eof_received(self) -> bool:
-        return bool(self.exchanges)  # a client may close its side and still read its answers
+        """Take a client that closes its side for gone: on the wire it looks the same, and its work is then dropped."""
+        return False
 
     def pause_writing(self) -> None:
         self._writable = False

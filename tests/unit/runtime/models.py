@@ -97,17 +97,17 @@ class MeanOverBatch(nn.Module):
 
 
 class Long(nn.Module):
-    """A forward of hundreds of milliseconds, nearly all of it in one operator after another without the GIL."""
+    """A forward of hundreds of milliseconds per row, nearly all of it in a few operators that leave the GIL."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.eye(1024))
+        self.weight = nn.Parameter(torch.eye(512))
 
     def forward(self, row: torch.Tensor) -> Any:
-        found: torch.Tensor = self.weight
+        found = row.sum(1)[:, None, None] * self.weight
         for _ in range(24):
             found = found @ self.weight
-        return row * found[0, 0]
+        return found[:, 0, :4]
 
 
 @dataclass(frozen=True)
