@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import IO, cast
 
 from evenkeel_runtime import config
@@ -13,7 +11,7 @@ from evenkeel_runtime.contract import Prepared, Reason
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch.address import source
 from evenkeel_runtime.fetch.source import Source
-from evenkeel_runtime.fetch.transfer import Arrived, Begun, RemoteFile, into_file, into_nothing, transfer
+from evenkeel_runtime.fetch.transfer import Arrived, FileUpTo, RemoteFile, transfer
 from evenkeel_runtime.models.inspect import inspect
 
 
@@ -26,11 +24,12 @@ def prepare(told: config.Prepare) -> Prepared:
     place = source(told.uri, told.places.claim_dir)
     scratch = told.places.scratch_dir / f"prepare-{os.getpid()}"
     try:
-        arrived = transfer(place, _stored_up_to(told.whole_bytes, scratch))
+        sink = FileUpTo(scratch, told.whole_bytes)
+        arrived = transfer(place, sink)
         _require_checksum(place, arrived, told.model.sha256)
         if not told.inspect:
             return _prepared(place, arrived, told.model.format)
-        with _opened(place, arrived, scratch) as stream:
+        with scratch.open("rb") if sink.is_stored else cast(IO[bytes], RemoteFile(place, arrived)) as stream:
             found, signature = inspect(stream, arrived.size_bytes, told.model)
     finally:
         scratch.unlink(missing_ok=True)
@@ -39,17 +38,6 @@ def prepare(told: config.Prepare) -> Prepared:
 
 def _prepared(place: Source, arrived: Arrived, format_: str) -> Prepared:
     return Prepared(f"sha256:{arrived.sha256}", format_, place.file, arrived.size_bytes)
-
-
-def _stored_up_to(limit: int, path: Path) -> Begun:
-    def begin(size: int | None) -> Callable[[bytes], object]:
-        return into_file(path)(size) if size is not None and size <= limit else into_nothing(size)
-
-    return begin
-
-
-def _opened(place: Source, arrived: Arrived, scratch: Path) -> IO[bytes]:
-    return scratch.open("rb") if scratch.exists() else cast(IO[bytes], RemoteFile(place, arrived))
 
 
 def _require_checksum(place: Source, arrived: Arrived, sha256: str) -> None:

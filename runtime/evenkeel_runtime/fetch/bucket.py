@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from evenkeel_runtime.contract import Reason
-from evenkeel_runtime.failure import ModelError, last_line
+from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch.source import CHUNK_BYTES, Interrupted, Opened, access_denied, changed, not_found
 
 if TYPE_CHECKING:
     from obstore import GetOptions
-    from obstore.store import S3Store
+    from obstore.store import S3Config, S3Store
+
+_ROLES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+"""Where credentials come from when there is no key: a service account's role."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +46,8 @@ class BucketObject:
             stamp = answer.meta["e_tag"] or str(answer.meta["last_modified"])
             if version is not None and stamp != version:
                 raise changed(self.uri)
-            return Opened(answer.meta["size"], stamp, _read(answer.stream(min_chunk_size=CHUNK_BYTES)))
-        except exceptions.PreconditionError as error:
-            raise changed(self.uri) from error
-        except FileNotFoundError as error:
-            raise not_found(self.uri, _said(error)) from error
-        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise access_denied(self.uri, _said(error)) from error
-        except exceptions.BaseError as error:
+            return Opened(answer.meta["size"], stamp, _read(answer.stream(min_chunk_size=CHUNK_BYTES)), _nothing)
+        except (exceptions.BaseError, OSError) as error:
             raise _narrowed(self.uri, error) from error
 
 
@@ -57,20 +55,25 @@ def bucket_object(uri: str, bucket: str, key: str, environ: Mapping[str, str]) -
     """Return the object, with credentials, region and endpoint as the AWS_* variables say (none: an anonymous read)."""
     from obstore.store import S3Store
 
-    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
-    key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
-    role = environ.get("AWS_WEB_IDENTITY_TOKEN_FILE") or environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or ""
+    told: S3Config = {
+        "region": environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+        "virtual_hosted_style_request": False,
+    }
+    if endpoint:
+        told["endpoint"] = endpoint
+    if environ.get("AWS_ACCESS_KEY_ID"):
+        told["access_key_id"] = environ["AWS_ACCESS_KEY_ID"]
+        told["secret_access_key"] = environ.get("AWS_SECRET_ACCESS_KEY", "")
+        if environ.get("AWS_SESSION_TOKEN"):
+            told["session_token"] = environ["AWS_SESSION_TOKEN"]
+    elif not any(environ.get(name) for name in _ROLES):
+        told["skip_signature"] = True
     store = S3Store(
         bucket,
-        region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-        endpoint=endpoint,
-        access_key_id=key_id,
-        secret_access_key=secret,
-        session_token=environ.get("AWS_SESSION_TOKEN"),
-        skip_signature=not key_id and not role,
-        virtual_hosted_style_request=False,
+        config=told,
         client_options={
-            "allow_http": bool(endpoint and endpoint.startswith("http://")),
+            "allow_http": endpoint.startswith("http://"),
             "timeout": timedelta(hours=1),  # of a whole answer, so of a large model
             "connect_timeout": timedelta(seconds=10),
             "user_agent": "evenkeel",
@@ -78,6 +81,10 @@ def bucket_object(uri: str, bucket: str, key: str, environ: Mapping[str, str]) -
         retry_config={"max_retries": 0},  # the transfer asks again itself, and resumes where it broke off
     )
     return BucketObject(uri, key, store)
+
+
+def _nothing() -> None:
+    """Close nothing: obstore ends a stream that is dropped."""
 
 
 def _read(chunks: Iterator[object]) -> Iterator[bytes]:
@@ -90,19 +97,41 @@ def _read(chunks: Iterator[object]) -> Iterator[bytes]:
         raise Interrupted(_said(error)) from error
 
 
+_DENIED = frozenset(
+    {
+        *("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
+        "XAdminUserNotFound",  # versitygw's word for an unknown key, with the status 404
+    }
+)
+
+
 def _narrowed(uri: str, error: Exception) -> Exception:
-    """Return what a GenericError is: obstore has no class for most answers, but quotes the store's."""
+    """Return what an error means: by the store's own code where it is quoted, otherwise by obstore's class."""
+    from obstore import exceptions
+
     text = str(error)
-    if "NoSuchBucket" in text or "NoSuchKey" in text:
-        return not_found(uri, _said(error))
-    if any(word in text for word in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403 Forbidden")):
-        return access_denied(uri, _said(error))
-    if "412 Precondition" in text or "416" in text:
+    quoted = re.search(r"<Code>(\w+)</Code>", text)
+    code = quoted[1] if quoted else ""
+    said = _said(error)
+    if code in _DENIED or isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+        return access_denied(uri, said)
+    if code in ("NoSuchKey", "NoSuchBucket") or isinstance(error, FileNotFoundError):
+        return not_found(uri, said)
+    if isinstance(error, exceptions.PreconditionError) or code == "InvalidRange":
         return changed(uri)
-    if "400 Bad Request" in text:
-        return ModelError(Reason.SOURCE_UNAVAILABLE, f"{uri}: {_said(error)}")
-    return Interrupted(_said(error))
+    if "403 Forbidden" in text:
+        return access_denied(uri, said)
+    if re.search(r"status code: (3|400)", text):
+        hint = "; if the bucket is in another region, set AWS_REGION" if "status code: 3" in text else ""
+        return ModelError(Reason.SOURCE_UNAVAILABLE, f"{uri}: {said}{hint}")
+    return Interrupted(said)
 
 
 def _said(error: BaseException) -> str:
-    return last_line(error)[:500]
+    """Return the store's own words, or the first line of obstore's, which goes on with a dump of its insides."""
+    text = str(error)
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    message = re.search(r"<Message>([^<]*)</Message>", text)
+    if code:
+        return f"{code[1]}: {message[1]}" if message else code[1]
+    return text.partition("\n")[0][:500]

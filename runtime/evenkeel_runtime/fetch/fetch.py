@@ -10,7 +10,7 @@ from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch.address import source
 from evenkeel_runtime.fetch.source import Source
-from evenkeel_runtime.fetch.transfer import Arrived, into_file, transfer
+from evenkeel_runtime.fetch.transfer import Arrived, File, transfer
 
 
 def fetch(config: Fetch) -> Path:
@@ -24,7 +24,7 @@ def fetch(config: Fetch) -> Path:
     partial = config.places.model_dir / f".{place.file}.partial"
     partial.unlink(missing_ok=True)
     try:
-        arrived = transfer(place, into_file(partial))
+        arrived = transfer(place, File(partial))
         require_pinned(place, arrived, config.model.sha256)
         os.replace(partial, target)
     finally:

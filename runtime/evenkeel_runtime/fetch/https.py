@@ -50,7 +50,7 @@ class WebFile:
         size = _whole_size(response.headers, partial)
         skip = 0 if partial else start  # a server without ranges starts again at byte 0
         length = None if size is None else (size if stop is None else min(stop, size)) - start
-        return Opened(size, found, _read(response, skip, length))
+        return Opened(size, found, _read(response, skip, length), response.close)
 
     def _ask(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         try:
@@ -102,19 +102,18 @@ def _whole_size(headers: Message, partial: bool) -> int | None:
 def _read(response: IO[bytes], skip: int, length: int | None) -> Iterator[bytes]:
     left = length
     try:
-        with response:
-            while skip:
-                skipped = len(response.read(min(skip, CHUNK_BYTES)))
-                if not skipped:
-                    raise Interrupted("the connection ended early")
-                skip -= skipped
-            while left is None or left > 0:
-                chunk = response.read(CHUNK_BYTES if left is None else min(left, CHUNK_BYTES))
-                if not chunk:
-                    break
-                left = None if left is None else left - len(chunk)
-                yield chunk
-    except (TimeoutError, OSError, http.client.HTTPException) as error:
+        while skip:
+            skipped = len(response.read(min(skip, CHUNK_BYTES)))
+            if not skipped:
+                raise Interrupted("the connection ended early")
+            skip -= skipped
+        while left is None or left > 0:
+            chunk = response.read(CHUNK_BYTES if left is None else min(left, CHUNK_BYTES))
+            if not chunk:
+                break
+            left = None if left is None else left - len(chunk)
+            yield chunk
+    except (OSError, http.client.HTTPException) as error:
         raise Interrupted(f"{type(error).__name__}: {error}") from error
     if left:
         raise Interrupted(f"the connection ended {left} bytes early")

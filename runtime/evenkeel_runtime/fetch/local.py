@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from evenkeel_runtime.contract import Reason
@@ -38,34 +39,30 @@ class LocalFile:
                     Reason.INVALID,
                     f"{self.uri} is a directory; name the model's file, for example {self.uri}/model.pt2",
                 )
-            descriptor = os.open(found, os.O_RDONLY | os.O_CLOEXEC)
+            stream = found.open("rb", buffering=0)
         except PermissionError as error:
             raise access_denied(self.uri, f"{error.strerror} (the runtime runs as user {os.getuid()})") from error
         except (FileNotFoundError, NotADirectoryError) as error:
             raise not_found(self.uri, _siblings(self.path)) from error
         except OSError as error:
             raise Interrupted(str(error)) from error
-        status = os.fstat(descriptor)
+        status = os.fstat(stream.fileno())
         stamp = f"{status.st_ino}:{status.st_mtime_ns}:{status.st_size}"
         if version is not None and stamp != version:
-            os.close(descriptor)
+            stream.close()
             raise changed(self.uri)
-        return Opened(status.st_size, stamp, _read(descriptor, start, stop))
+        return Opened(status.st_size, stamp, _read(stream, start, stop), stream.close)
 
 
-def _read(descriptor: int, start: int, stop: int | None) -> Iterator[bytes]:
-    with open(descriptor, "rb", buffering=0) as stream:
+def _read(stream: FileIO, start: int, stop: int | None) -> Iterator[bytes]:
+    left = (1 << 62) if stop is None else stop - start
+    try:
         stream.seek(start)
-        left = (1 << 62) if stop is None else stop - start
-        while left > 0:
-            try:
-                chunk = stream.read(min(CHUNK_BYTES, left))
-            except OSError as error:  # a network volume that went away
-                raise Interrupted(str(error)) from error
-            if not chunk:
-                return
+        while left > 0 and (chunk := stream.read(min(CHUNK_BYTES, left))):
             left -= len(chunk)
             yield chunk
+    except OSError as error:  # a network volume that went away
+        raise Interrupted(str(error)) from error
 
 
 def _siblings(path: Path) -> str:

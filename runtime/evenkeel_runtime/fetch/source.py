@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,11 +18,12 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A reading that has begun: the whole file's size and version where the place states them."""
+    """A reading that has begun: the whole file's size and version where the place states them. To be closed."""
 
     size_bytes: int | None
     version: str | None
     chunks: Iterator[bytes]
+    close: Callable[[], object]
 
 
 class Source(Protocol):

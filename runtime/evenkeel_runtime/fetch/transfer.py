@@ -7,13 +7,13 @@ import io
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Protocol
 
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
-from evenkeel_runtime.fetch.source import Interrupted, Source, changed
+from evenkeel_runtime.fetch.source import Interrupted, Opened, Source, changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,40 +37,65 @@ class Arrived:
     version: str | None
 
 
-Begun = Callable[[int | None], Callable[[bytes], object]]
-"""Given the size where it is stated, returns where the chunks go."""
+class Sink(Protocol):
+    """Where the chunks go: told the size first, where it is stated, and closed at the end, good or bad."""
+
+    def begin(self, size: int | None) -> None: ...
+
+    def write(self, chunk: bytes) -> None: ...
+
+    def close(self) -> None: ...
 
 
-def transfer(source: Source, begun: Begun, patience: Patience = Patience()) -> Arrived:
+def transfer(source: Source, sink: Sink, patience: Patience = Patience()) -> Arrived:
     """Read one version of the source from its first byte to its last, hash it, and pass every chunk on in order."""
-    digest = hashlib.sha256()
-    received = failures = 0
-    version: str | None = None
-    size: int | None = None
-    take: Callable[[bytes], object] | None = None
-    while True:
+    reading = _Reading(sink)
+    failures = 0
+    try:
+        while True:
+            before = reading.received
+            try:
+                return reading.go_on(source)
+            except Interrupted as error:
+                failures = 1 if reading.received > before else failures + 1
+                _wait_or_give_up(source, error, failures, patience)
+    finally:
+        sink.close()
+
+
+class _Reading:
+    """What has arrived so far, and of which version."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._digest = hashlib.sha256()
+        self._first: Opened | None = None
+        self.received = 0
+
+    def go_on(self, source: Source) -> Arrived:
+        """Read on to the end; raises Interrupted."""
+        first = self._first
+        opened = source.open(self.received, None, first.version if first else None)
         try:
-            opened = source.open(received, None, version)
-            if take is None:
-                size, version = opened.size_bytes, opened.version
-                take = begun(size)
-            elif opened.size_bytes != size or opened.version != version:
+            if first is None:
+                self._sink.begin(opened.size_bytes)
+                self._first = first = opened
+            elif (opened.size_bytes, opened.version) != (first.size_bytes, first.version):
                 raise changed(source.uri)
-            elif received and version is None:
+            elif self.received and first.version is None:
                 raise changed(source.uri)  # nothing says that the rest belongs to the same version
             for chunk in opened.chunks:
-                digest.update(chunk)
-                take(chunk)
-                received += len(chunk)
-                failures = 0
-            if size is not None and received > size:
-                raise changed(source.uri)
-            if size is not None and received < size:
-                raise Interrupted(f"{size - received} of {size} bytes are missing")
-            return Arrived(digest.hexdigest(), received, version)
-        except Interrupted as error:
-            failures += 1
-            _wait_or_give_up(source, error, failures, patience)
+                self._digest.update(chunk)
+                self._sink.write(chunk)
+                self.received += len(chunk)
+        finally:
+            opened.close()
+        size = first.size_bytes
+        if size is not None and self.received > size:
+            raise changed(source.uri)
+        if size is not None and self.received < size:
+            raise Interrupted(f"{size - self.received} of {size} bytes are missing")
+        return Arrived(self._digest.hexdigest(), self.received, first.version)
 
 
 def _wait_or_give_up(source: Source, error: Interrupted, failures: int, patience: Patience) -> None:
@@ -81,32 +106,49 @@ def _wait_or_give_up(source: Source, error: Interrupted, failures: int, patience
     time.sleep(patience.delay_s(failures))
 
 
-def into_file(path: Path) -> Begun:
-    """Return a place for the chunks: a new file, with its room reserved first so that a full disk fails at once."""
+class File:
+    """A new file, with its room reserved first, so that a full disk fails at once."""
 
-    def begin(size: int | None) -> Callable[[bytes], object]:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o444)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stream: IO[bytes] | None = None
+
+    def begin(self, size: int | None) -> None:
+        self._stream = self._path.open("xb")
         if size:
-            os.posix_fallocate(descriptor, 0, size)
-        stream = os.fdopen(descriptor, "wb", buffering=0)
+            os.posix_fallocate(self._stream.fileno(), 0, size)
 
-        def take(chunk: bytes) -> None:
-            view = memoryview(chunk)
-            while view:  # a raw write may be short
-                view = view[stream.write(view) :]
+    def write(self, chunk: bytes) -> None:
+        assert self._stream is not None
+        self._stream.write(chunk)
 
-        return take
-
-    return begin
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
 
 
-def into_nothing(size: int | None) -> Callable[[bytes], object]:
-    """Return a place for the chunks of a model that is only hashed."""
-    return lambda chunk: None
+class FileUpTo:
+    """A file where the size is stated and small enough, otherwise nothing: the bytes are only hashed."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self._file, self._limit = File(path), limit
+        self.is_stored = False
+
+    def begin(self, size: int | None) -> None:
+        self.is_stored = size is not None and size <= self._limit
+        if self.is_stored:
+            self._file.begin(size)
+
+    def write(self, chunk: bytes) -> None:
+        if self.is_stored:
+            self._file.write(chunk)
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class Memory:
-    """A place for the chunks: anonymous memory, page-aligned, so that tensors are views of it and no copy is made.
+    """Anonymous memory, page-aligned, so that tensors are views of it and no copy is made.
 
     Parsing what was hashed, and not the file again, leaves no moment in which the file can change in between.
     """
@@ -114,12 +156,18 @@ class Memory:
     def __init__(self) -> None:
         self.buffer: mmap.mmap | bytearray = bytearray()
 
-    def begin(self, size: int | None) -> Callable[[bytes], object]:
-        if not size:
-            self.buffer = bytearray()
-            return self.buffer.extend
-        self.buffer = mmap.mmap(-1, size)
-        return self.buffer.write
+    def begin(self, size: int | None) -> None:
+        if size:
+            self.buffer = mmap.mmap(-1, size)
+
+    def write(self, chunk: bytes) -> None:
+        if isinstance(self.buffer, bytearray):
+            self.buffer += chunk
+        else:
+            self.buffer.write(chunk)
+
+    def close(self) -> None:
+        """Keep the memory: it is what was wanted."""
 
 
 class RemoteFile(io.RawIOBase):
@@ -155,22 +203,23 @@ class RemoteFile(io.RawIOBase):
         return data
 
     def _range(self, start: int, stop: int) -> bytes:
+        if self._arrived.version is None:
+            raise changed(self._source.uri)  # nothing says that what is read now is what was hashed
         parts: list[bytes] = []
         failures = 0
         while start < stop:
+            before = start
             try:
-                for chunk in self._chunks(start, stop):
-                    parts.append(chunk)
-                    start += len(chunk)
-                    failures = 0
+                opened = self._source.open(start, stop, self._arrived.version)
+                try:
+                    for chunk in opened.chunks:
+                        parts.append(chunk)
+                        start += len(chunk)
+                finally:
+                    opened.close()
                 if start < stop:
                     raise Interrupted(f"{stop - start} bytes of a range are missing")
             except Interrupted as error:
-                failures += 1
+                failures = 1 if start > before else failures + 1
                 _wait_or_give_up(self._source, error, failures, self._patience)
         return b"".join(parts)
-
-    def _chunks(self, start: int, stop: int) -> Iterator[bytes]:
-        if self._arrived.version is None:
-            raise changed(self._source.uri)
-        return self._source.open(start, stop, self._arrived.version).chunks

@@ -81,7 +81,7 @@ class _Reading(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._outcome = transfer(self.place, self.memory.begin)
+            self._outcome = transfer(self.place, self.memory)
         except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
             self._outcome = error
 

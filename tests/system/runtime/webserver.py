@@ -1,0 +1,134 @@
+"""What is a web server that fails on purpose? A real one over TLS, with a certificate authority made for the test."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+@dataclass
+class Site:
+    """Serves `files` by path. `faults` are used up one per request: a status, "cut" (half of the rest, then the
+    end), "reset" (the same, but what is under way may be lost), or "swap" (cut, and another version from then on). `heard` holds (path, Range, Authorization)."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    faults: list[int | str] = field(default_factory=list)
+    redirects: dict[str, str] = field(default_factory=dict)
+    authorization: str | None = None
+    has_ranges: bool = True
+    has_etags: bool = True
+    has_length: bool = True
+    heard: list[tuple[str, str | None, str | None]] = field(default_factory=list)
+    port: int = 0
+
+    def url(self, path: str, host: str = "localhost") -> str:
+        return f"https://{host}:{self.port}{path}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    site: Site
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: a test's output is its own."""
+
+    def do_GET(self) -> None:
+        site = self.site
+        path = self.path.partition("?")[0]
+        site.heard.append((self.path, self.headers["Range"], self.headers["Authorization"]))
+        fault = site.faults.pop(0) if site.faults else None
+        if isinstance(fault, int):
+            self._status(fault)
+        elif path in site.redirects:
+            self._status(302, {"Location": site.redirects[path]})
+        elif site.authorization is not None and self.headers["Authorization"] != site.authorization:
+            self._status(401)
+        elif path not in site.files:
+            self._status(404)
+        elif self.headers["If-Match"] not in (None, self._etag(path)):
+            self._status(412)
+        else:
+            self._file(path, fault)
+
+    def _file(self, path: str, fault: str | None) -> None:
+        data = self.site.files[path]
+        start, stop = 0, len(data)
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "")
+        headers = {}
+        if wanted and self.site.has_ranges:
+            start, stop = int(wanted[1]), int(wanted[2] or len(data) - 1) + 1
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+        if self.site.has_etags:
+            headers["ETag"] = self._etag(path)
+        part = data[start:stop]
+        if not self.site.has_length:
+            headers["Transfer-Encoding"] = "chunked"
+            part = f"{len(part):x}\r\n".encode() + part + b"\r\n0\r\n\r\n"
+        self._status(206 if wanted and self.site.has_ranges else 200, headers, part, fault=fault)
+        if fault == "swap":
+            self.site.versions[path] = "two"
+            self.site.files[path] = bytes(reversed(data))
+
+    def _etag(self, path: str) -> str:
+        return f'"{self.site.versions.get(path, "one")}"'
+
+    def _status(
+        self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", fault: str | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        if "Transfer-Encoding" not in (headers or {}):
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if fault else body)
+        if fault == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            self.connection.close()
+        self.close_connection = self.close_connection or fault is not None
+
+
+@contextmanager
+def web_server(certificate: Path) -> Iterator[Site]:
+    site = Site()
+    handler = type("Handler", (_Handler,), {"site": site})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.handle_error = lambda request, client_address: None  # type: ignore[method-assign]  # cut on purpose
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    site.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def make_certificates(folder: Path) -> tuple[Path, Path]:
+    """Return an authority's certificate, and a certificate for localhost that it signed (with its key)."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, cwd=folder, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority",
+            "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
+    openssl("req", "-x509", *key, "-keyout", "site.key", "-out", "site.pem", "-days", "2", "-subj", "/CN=localhost",
+            "-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "-addext", "basicConstraints=critical,CA:FALSE")  # fmt: skip
+    both = folder / "both.pem"
+    both.write_bytes((folder / "site.key").read_bytes() + (folder / "site.pem").read_bytes())
+    return folder / "ca.pem", both
