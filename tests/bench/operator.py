@@ -82,7 +82,7 @@ class Bench:
             print(f"ours: Ready after {ready_s:.1f} s, {operator.cpu_s():.1f} s of CPU", flush=True)
             deployments.wait_settled(self.kubectl, namespace, self._names(), timeout_s=PATIENCE_S)
             made = audit.settled(self.found, f'"namespace":"{namespace}"', started, timeout_s=60)
-            own = [r for r in made if r.agent == audit.OURS and r.is_write and r.resource != "leases"]
+            own = [r for r in made if r.agent == audit.OURS and r.is_write]
             print(f"ours: {len(own)} writes for {self.count} ModelDeployments", flush=True)
             idle_pct = operator.core_pct_over(self.idle_s)
             writes = self._second_apply(namespace, wanted)
@@ -107,7 +107,7 @@ class Bench:
         seen = audit.settled(self.found, f'"namespace":"{namespace}"', started, timeout_s=60)
         applied = {r.name for r in seen if r.resource == "modeldeployments" and r.verb == "patch"}
         assert applied == {*self._names(), "mark"}, "the second apply did not reach the API server"
-        own = [r for r in seen if r.agent == audit.OURS and r.is_write and r.resource != "leases"]
+        own = [r for r in seen if r.agent == audit.OURS and r.is_write]
         events = sum(r.resource == "events" for r in own)  # Events are posted without a name; the mark has some
         return sum(r.resource != "events" and not r.name.startswith("mark") for r in own) + max(0, events - 5)
 

@@ -7,9 +7,11 @@ states of one object the one with the newer resourceVersion counts, also when th
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.decide import names
@@ -18,6 +20,8 @@ from evenkeel_operator.world import kinds
 from evenkeel_operator.world.kinds import Kind
 
 REMEMBERED_GONE = 20_000
+SHORT = 48
+"""Strings up to this length are shared between objects: most of them are keys, labels and words of the API."""
 
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _WITH_FIELDS = (kinds.SERVICE, kinds.POD_DISRUPTION_BUDGET)
@@ -92,7 +96,7 @@ class Cache:
                 return False
             if old["metadata"]["uid"] != uid:
                 self._remove(kind, old, version_of(old))
-        kept = trimmed(kind, obj)
+        kept: Object = _interned(trimmed(kind, obj))
         self._objects[kind][place] = kept
         if kind in kinds.CHILDREN:
             before = key_of(kind, old) if old is not None else None
@@ -211,3 +215,12 @@ def trimmed(kind: Kind, obj: Object) -> Object:
         if own:
             metadata["managedFields"] = own
     return {k: v for k, v in obj.items() if k not in kept} | kept
+
+
+def _interned(value: Any) -> Any:
+    """Return `value` with equal short strings being one: every watch event is a JSON document with keys of its own."""
+    if isinstance(value, dict):
+        return {sys.intern(key): _interned(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_interned(inner) for inner in value]
+    return sys.intern(value) if type(value) is str and len(value) <= SHORT else value

@@ -113,9 +113,11 @@ class Lease:
 
     async def hold(self) -> None:
         """Renew for ever; raises LeaseLost when that is no longer certain to have worked."""
+        is_renewed = True
         while True:
-            await asyncio.sleep(self._duration_s / 6)
-            if not await self._try() and self._seen is not None and self._seen.holder not in ("", self._identity):
+            await asyncio.sleep(self._duration_s / (6 if is_renewed else 30))
+            is_renewed = await self._try()
+            if not is_renewed and self._seen is not None and self._seen.holder not in ("", self._identity):
                 self._lose(f"{self._seen.holder} holds it")
             if not self.is_held:
                 self._lose("it could not be renewed in time")

@@ -6,7 +6,7 @@ import asyncio
 
 from evenkeel_runtime import contract
 from tests.system.operator.fakeapi.resources import Resource
-from tests.system.operator.fakeapi.store import Object, Store, timestamp
+from tests.system.operator.fakeapi.store import NotFound, Object, Store, timestamp
 
 PREPARED = contract.Prepared(digest="sha256:" + "ab" * 32, format="TorchExport", file="digits.pt2", size_bytes=1000)
 
@@ -33,8 +33,10 @@ class Actors:
                     later(self._delay_s, self._scale, metadata["namespace"], owner["name"])
 
     def _find(self, plural: str, namespace: str, name: str) -> Object | None:
-        found = [o for o in self._store.list(plural, namespace) if o["metadata"]["name"] == name]
-        return self._store.get(plural, namespace, name) if found else None
+        try:
+            return self._store.get(plural, namespace, name)
+        except NotFound:
+            return None
 
     def _run_job(self, namespace: str, name: str) -> None:
         if (job := self._find("jobs", namespace, name)) is None:
@@ -54,12 +56,7 @@ class Actors:
     def _scale(self, namespace: str, name: str) -> None:
         if (replica_set := self._find("replicasets", namespace, name)) is None:
             return
-        uid = replica_set["metadata"]["uid"]
-        own = [
-            pod["metadata"]["name"]
-            for pod in self._store.list("pods", namespace)
-            if any(o["uid"] == uid for o in pod["metadata"].get("ownerReferences") or ())
-        ]
+        own = [name for plural, _, name in self._store.owned(replica_set["metadata"]["uid"]) if plural == "pods"]
         wanted = replica_set["spec"]["replicas"]
         for surplus in own[wanted:]:
             self._store.delete("pods", namespace, surplus)

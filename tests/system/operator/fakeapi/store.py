@@ -34,6 +34,7 @@ class Store:
     def __init__(self) -> None:
         self.version = 1
         self._objects: dict[Resource, dict[tuple[str, str], Object]] = {r: {} for r in BY_PLURAL.values()}
+        self._owned: dict[str, set[tuple[str, str, str]]] = {}
         self._changes: dict[Resource, list[Change]] = {r: [] for r in BY_PLURAL.values()}
         self._expired: dict[Resource, int] = dict.fromkeys(BY_PLURAL.values(), 0)
         self._watchers: dict[Resource, set[asyncio.Queue[Change | None]]] = {r: set() for r in BY_PLURAL.values()}
@@ -51,6 +52,10 @@ class Store:
         """Return the objects themselves, ordered by place; not to be changed."""
         objects = self._objects[BY_PLURAL[plural]]
         return [objects[place] for place in sorted(objects) if namespace is None or place[0] == namespace]
+
+    def owned(self, uid: str) -> Iterable[tuple[str, str, str]]:
+        """Return plural, namespace and name of what the object `uid` owns."""
+        return sorted(self._owned.get(uid, ()))
 
     def create(self, obj: Object) -> Object:
         """Store a new object."""
@@ -132,10 +137,15 @@ class Store:
         metadata["resourceVersion"] = str(self.version)
         place = (metadata.get("namespace", ""), metadata["name"])
         old = self._objects[resource].get(place)
+        where = (resource.plural, *place)
+        for owner in (old or {"metadata": {}})["metadata"].get("ownerReferences") or ():
+            self._owned.get(owner["uid"], set()).discard(where)
         if what == "DELETED":
             del self._objects[resource][place]
         else:
             self._objects[resource][place] = obj
+            for owner in metadata.get("ownerReferences") or ():
+                self._owned.setdefault(owner["uid"], set()).add(where)
         change = (self.version, what, obj, old)
         self._changes[resource].append(change)
         for queue in self._watchers[resource]:
@@ -144,10 +154,8 @@ class Store:
             listener(resource, what, obj)
 
     def _collect(self, uid: str) -> None:
-        for resource, objects in self._objects.items():
-            for (namespace, name), obj in list(objects.items()):
-                if any(o["uid"] == uid for o in obj["metadata"].get("ownerReferences") or ()):
-                    self.delete(resource.plural, namespace, name)
+        for plural, namespace, name in self.owned(uid):
+            self.delete(plural, namespace, name)
 
 
 def timestamp() -> str:
