@@ -24,10 +24,6 @@ def source(uri: str, claim_dir: Path, environ: Mapping[str, str] = os.environ) -
 
             _claim, _, path = rest.partition("/")
             return LocalFile(uri, claim_dir, _inside(uri, path))
-        case "file":
-            from evenkeel_runtime.fetch.local import LocalFile
-
-            return LocalFile(uri, Path("/"), _inside(uri, rest.lstrip("/")))
         case "s3":
             from evenkeel_runtime.fetch.bucket import bucket_object
 

@@ -1,8 +1,9 @@
 """Is this zip archive what it claims to be, and where are its members?
 
-torch's archives hold every member stored, never compressed: so a member is a slice of the file, tensors are views of
-it, and there is nothing to inflate. Whatever deviates is refused before a member is read. Only this reader looks at
-the archive: two readers that disagree about a crafted zip are how a checked file becomes another one when it is loaded.
+torch stores tensors plainly, so a weight is a slice of the file and needs no inflating; TorchScript compresses its
+source text, which is the only reason why small compressed members are read at all. Whatever deviates is refused before
+a member is read. Only this reader looks at the archive of an exported program: two readers that disagree about a
+crafted zip are how a checked file becomes another one when it is loaded.
 """
 
 from __future__ import annotations
@@ -18,16 +19,23 @@ from typing import IO
 from evenkeel_runtime.failure import refused
 
 MEMBERS = 200_000
+_INFLATED_BYTES = 64 << 20
+_RATIO = 100
 _LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Where a member's bytes lie in the file."""
+    """Where a member's bytes lie in the file; `stored_size` of them, of which `size` come out."""
 
     offset: int
     size: int
     crc: int
+    stored_size: int
+
+    @property
+    def is_plain(self) -> bool:
+        return self.stored_size == self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +54,22 @@ class Archive:
         if member.size > at_most:
             raise refused(f"the archive's member {name!r} has {member.size} bytes, more than the {at_most} allowed")
         self.stream.seek(member.offset)
-        data = self.stream.read(member.size)
+        data = self.stream.read(member.stored_size)
+        if not member.is_plain:
+            data = _inflated(name, data, member.size)
         if len(data) != member.size or zlib.crc32(data) != member.crc:
             raise refused(f"the archive's member {name!r} is damaged (its checksum differs); upload the file again")
         return data
+
+
+def _inflated(name: str, data: bytes, size: int) -> bytes:
+    try:
+        found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+    except zlib.error as error:
+        raise refused(f"the archive's member {name!r} is damaged ({error}); upload the file again") from error
+    if len(found) > size:
+        raise refused(f"the archive's member {name!r} is compressed and larger than the {size} bytes it claims")
+    return found
 
 
 def open_archive(stream: IO[bytes], size: int) -> Archive:
@@ -73,7 +93,7 @@ def open_archive(stream: IO[bytes], size: int) -> Archive:
         if name in members:
             raise refused(f"the archive has two members called {info.filename!r}")
         _check_kind(info)
-        members[name] = Member(_data_offset(stream, info), info.file_size, info.CRC)
+        members[name] = Member(_data_offset(stream, info), info.file_size, info.CRC, info.compress_size)
     if len(roots) != 1 or not members:
         raise refused("the archive is not one of torch's: its members are not below one folder")
     _check_ranges(members, min(start_of_directory, size))
@@ -95,10 +115,17 @@ def _check_kind(info: zipfile.ZipInfo) -> None:
         raise refused(f"the archive's member {info.filename!r} is a symbolic link or a special file")
     if info.flag_bits & 0x1:
         raise refused(f"the archive's member {info.filename!r} is encrypted")
-    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+    is_plain = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
+    is_text = (
+        info.compress_type == zipfile.ZIP_DEFLATED
+        and info.file_size <= _INFLATED_BYTES
+        and info.file_size <= info.compress_size * _RATIO + 1024
+        and info.compress_size != info.file_size
+    )
+    if not is_plain and not is_text:
         raise refused(
             f"the archive's member {info.filename!r} is compressed ({info.compress_size} bytes that claim to be "
-            f"{info.file_size}); torch stores its members plainly: save the model again with torch"
+            f"{info.file_size}); torch stores tensors plainly: save the model again with torch"
         )
 
 
@@ -118,8 +145,8 @@ def _check_ranges(members: Mapping[str, Member], end: int) -> None:
     """Members may not overlap: a small file whose members share bytes can claim to be any size."""
     before = 0
     for name, member in sorted(members.items(), key=lambda item: (item[1].offset, item[1].size)):
-        if member.size and member.offset < before:
+        if member.stored_size and member.offset < before:
             raise refused(f"the archive's member {name!r} overlaps another one")
-        before = max(before, member.offset + member.size)
+        before = max(before, member.offset + member.stored_size)
     if before > end:
         raise refused("the archive claims members beyond its end; it is truncated or crafted: upload it again")

@@ -149,6 +149,8 @@ def _weight(
     member = archive.members.get(stored.member)
     if datatype is None or stored.layout != _STRIDED:
         raise refused(f"the weight {stored.member} has an element type or layout that this runtime does not read")
+    if member is not None and not member.is_plain:
+        raise refused(f"the weight {stored.member} is compressed; torch stores tensors plainly: save the model again")
     if member is None or len(stored.sizes) != len(stored.strides):
         raise refused(f"the archive lacks {stored.member}; it was saved incompletely: export and save it again")
     reach = 0 if 0 in stored.sizes else 1 + stored.offset + sum(

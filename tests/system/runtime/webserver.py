@@ -16,8 +16,11 @@ from pathlib import Path
 
 @dataclass
 class Site:
-    """Serves `files` by path. `faults` are used up one per request: a status, "cut" (half of the rest, then the
-    end), "reset" (the same, but what is under way may be lost), or "swap" (cut, and another version from then on). `heard` holds (path, Range, Authorization)."""
+    """Serves `files` by path. `heard` holds (path, Range, Authorization).
+
+    `faults` are used up one per request: a status, "cut" (half of the rest, then the end), "reset" (the same, but what
+    is under way may be lost), or "swap" (cut, and another version from then on).
+    """
 
     files: dict[str, bytes] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
