@@ -93,6 +93,9 @@ def place(cluster: Cluster, kubectl: Kubectl) -> Iterator[Place]:
     name = f"test-{uuid.uuid4().hex[:8]}"
     kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
     folder = volumes.expose(cluster, name, CLAIM)
+    # A pod that comes before its claim is bound is unschedulable for a moment.
+    bound = "--for=jsonpath={.status.phase}=Bound"
+    kubectl.ask("wait", bound, f"pvc/{CLAIM}", f"--namespace={name}", "--timeout=60s")
     try:
         yield Place(cluster, kubectl, name, folder)
     finally:

@@ -125,28 +125,24 @@ class Watcher:
     over: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
+        where = f"--namespace={self.place.namespace}"
         while not self.over.wait(0.5):
             try:
-                found = self.place.kubectl.get(
-                    "mdep,pods,replicasets,jobs,events", f"--namespace={self.place.namespace}"
-                )
+                found = self.place.kubectl.get("mdep,pods,replicasets,jobs", where)
             except CommandFailed:
                 continue  # the next look tells
             self.look(found["items"], time.monotonic())
 
     def look(self, objects: list[dict[str, Any]], now: float) -> None:
-        owners = {o["metadata"]["name"]: deployment_of(o) for o in objects if o["kind"] != "Event"}
-        for obj in objects:
-            if obj["kind"] == "ModelDeployment":
-                name, reason = obj["metadata"]["name"], ready(obj)["reason"]
-                if reason == self.wanted.get(name):
-                    self.told.setdefault(name, now)
-            elif obj["kind"] == "Event":
-                owner = owners.get(obj["involvedObject"].get("name", ""), "")
-                if owner and obj["reason"] in ("FailedCreate", "FailedScheduling"):
-                    self.known.setdefault(owner, now)
-            elif failed(obj):
-                self.known.setdefault(deployment_of(obj), now)
+        reasons = {o["metadata"]["name"]: ready(o)["reason"] for o in objects if o["kind"] == "ModelDeployment"}
+        failing = {deployment_of(o) for o in objects if o["kind"] != "ModelDeployment" and failed(o)}
+        for name in self.wanted.keys() - self.told.keys():
+            if name in failing:
+                self.known.setdefault(name, now)
+            else:
+                self.known.pop(name, None)  # what it was has passed
+            if reasons.get(name) == self.wanted[name]:
+                self.told[name] = now
 
 
 def deployment_of(obj: dict[str, Any]) -> str:

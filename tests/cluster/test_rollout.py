@@ -125,7 +125,7 @@ def test_a_revision_that_never_answers_leaves_the_old_one_serving(served: Served
         broken = {"image": cluster.images["operator"], "resources": {"requests": REQUESTS}}
         served.apply("v2.pt2", 1, runtime=broken)
         message = served.deployment.wait("CrashLooping")
-        assert "keeps serving with 1 replicas" in message
+        assert "keeps serving with 1 replica" in message
         time.sleep(5)  # still so when the container has been started again
         assert served.deployment.condition("Available")[0] == "True"
         assert before.items() <= identities(served.deployment.replicas()).items()
