@@ -83,6 +83,9 @@ class Lease:
         self._duration_s = duration_s
         self._seen: Seen | None = None
         self._held_until = 0.0
+        # A renewal under way would take back what a release gives away, or make it conflict.
+        self._one_at_a_time = asyncio.Lock()
+        self._is_released = False
 
     @property
     def write_timeout_s(self) -> float:
@@ -112,11 +115,13 @@ class Lease:
         log.info("lease acquired identity=%s lease=%s/%s", self._identity, self._namespace, self._name)
 
     async def hold(self) -> None:
-        """Renew for ever; raises LeaseLost when that is no longer certain to have worked."""
+        """Renew until it is released; raises LeaseLost when that is no longer certain to have worked."""
         is_renewed = True
         while True:
             await asyncio.sleep(self._duration_s / (6 if is_renewed else 30))
             is_renewed = await self._try()
+            if self._is_released:
+                return
             if not is_renewed and self._seen is not None and self._seen.holder not in ("", self._identity):
                 self._lose(f"{self._seen.holder} holds it")
             if not self.is_held:
@@ -124,16 +129,18 @@ class Lease:
 
     async def release(self) -> None:
         """Give the Lease up, so that a successor need not wait. No write of ours may be under way any more."""
-        if not self.is_held or self._seen is None:
-            return
-        self._held_until = 0.0
-        metrics.IS_LEADER.set(0)
-        try:
-            await self._write(self._seen, holder="", duration_s=1)
-        except ApiError as e:
-            log.warning("lease not released error=%s", e)
-        else:
-            log.info("lease released lease=%s/%s", self._namespace, self._name)
+        self._is_released = True
+        async with self._one_at_a_time:
+            if not self.is_held or self._seen is None:
+                return
+            self._held_until = 0.0
+            metrics.IS_LEADER.set(0)
+            try:
+                await self._write(self._seen, holder="", duration_s=1)
+            except ApiError as e:
+                log.warning("lease not released error=%s", e)
+            else:
+                log.info("lease released lease=%s/%s", self._namespace, self._name)
 
     def _lose(self, why: str) -> None:
         self._held_until = 0.0
@@ -142,6 +149,10 @@ class Lease:
 
     async def _try(self) -> bool:
         """Take or renew the Lease if that may be done; return whether it was."""
+        async with self._one_at_a_time:
+            return not self._is_released and await self._take_or_renew()
+
+    async def _take_or_renew(self) -> bool:
         started = clock()
         try:
             # Our own last write is the truth until a conflict says otherwise: half the requests of read and write.
