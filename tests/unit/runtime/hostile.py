@@ -175,6 +175,27 @@ def _compressed(data: bytes, canary: Path) -> bytes:
     return stream.getvalue()
 
 
+def _compressed_weight(data: bytes, canary: Path) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(stream, "w") as new:
+        for name in old.namelist():
+            how = zipfile.ZIP_DEFLATED if name.endswith("weight_0") else zipfile.ZIP_STORED
+            new.writestr(name, old.read(name), how)
+    return stream.getvalue()
+
+
+def _larger_than_it_says(data: bytes, canary: Path) -> bytes:
+    """Compress the program and let both headers claim half its size."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(stream, "w") as new:
+        for name in old.namelist():
+            how = zipfile.ZIP_DEFLATED if name.endswith("models/model.json") else zipfile.ZIP_STORED
+            new.writestr(name, old.read(name), how)
+            if name.endswith("models/model.json"):
+                size = len(old.read(name)).to_bytes(4, "little")
+    return stream.getvalue().replace(size, (int.from_bytes(size, "little") // 2).to_bytes(4, "little"))
+
+
 def _overlapping(data: bytes, canary: Path) -> bytes:
     """Point one member's directory entry at another one's bytes."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -265,6 +286,8 @@ HOSTILE: dict[str, Hostile] = {
     "one name twice": Hostile(_twice, ("two members",)),
     "two root folders": Hostile(_extra("other/data/x"), ("one folder",)),
     "a compressed bomb": Hostile(_compressed, ("compressed",)),
+    "a compressed weight": Hostile(_compressed_weight, ("weight_0", "compressed")),
+    "a member that inflates to more than it says": Hostile(_larger_than_it_says, ("larger than", "claims")),
     "members that overlap": Hostile(_overlapping, ("two names",)),
     "a member larger than the file": Hostile(_claims_more, ("beyond its end",)),
     "a weight as a pickle": Hostile(_config("weights", _pickled_weight), ("pickle",)),

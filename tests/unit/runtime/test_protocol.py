@@ -1,0 +1,156 @@
+"""Does the protocol class find the same requests however their bytes are cut, and survive any bytes?"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evenkeel_runtime.config import Limits
+from evenkeel_runtime.serve.protocol import PIPELINED, Exchange, Server
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+        self.is_ended = False
+        self.reads = True
+
+    def write(self, data: Any) -> None:
+        assert not self.is_ended
+        self.sent += bytes(data)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.is_ended = True
+
+    def close(self) -> None:
+        self.is_ended = True
+
+    def abort(self) -> None:
+        self.is_ended = True
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+
+class Conversation:
+    """A connection whose requests are kept unanswered until told."""
+
+    def __init__(self, limits: Limits | None = None, answers: bool = True) -> None:
+        self.exchanges: list[Exchange] = []
+        self._answers = answers
+        self.server = Server(self._handle, limits or Limits())
+        self.wire = Wire()
+        self.connection = self.server.connection()
+        self.connection.connection_made(self.wire)
+
+    def _handle(self, exchange: Exchange) -> None:
+        self.exchanges.append(exchange)
+        if self._answers:
+            exchange.respond(200, b"text/plain", exchange.body)
+
+
+def request(path: str, body: bytes, is_chunked: bool) -> bytes:
+    head = f"POST /{path} HTTP/1.1\r\nHost: t\r\n"
+    if not is_chunked:
+        return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    pieces = [body[start : start + 7] for start in range(0, len(body), 7)]
+    chunks = b"".join(f"{len(piece):x}\r\n".encode() + piece + b"\r\n" for piece in pieces)
+    return f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n"
+
+
+requests = st.tuples(st.text("abc", min_size=1, max_size=5), st.binary(max_size=60), st.booleans())
+
+
+@settings(deadline=None)
+@given(st.lists(requests, min_size=1, max_size=8), st.data())
+async def test_cuts_do_not_matter(sent: list[tuple[str, bytes, bool]], data: st.DataObject) -> None:
+    talk = Conversation()
+    wire = b"".join(request(*one) for one in sent)
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(wire) - 1), max_size=12)))
+    for start, stop in zip([0, *cuts], [*cuts, len(wire)], strict=True):
+        talk.connection.data_received(wire[start:stop])
+    assert [(one.path.decode(), one.body) for one in talk.exchanges] == [(f"/{path}", body) for path, body, _ in sent]
+    assert talk.wire.sent.count(b"HTTP/1.1 200 OK") == len(sent)
+
+
+@settings(deadline=None)
+@given(st.permutations(range(6)))
+async def test_answers_leave_in_the_order_of_their_requests(order: list[int]) -> None:
+    talk = Conversation(answers=False)
+    for index in range(6):
+        talk.connection.data_received(request("x", str(index).encode(), False))
+    for index in order:
+        talk.exchanges[index].respond(200, b"text/plain", b"<%d>" % index)
+    positions = [talk.wire.sent.index(b"<%d>" % index) for index in range(6)]
+    assert positions == sorted(positions)
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=80), max_size=10))
+async def test_any_bytes_end_in_an_answer_or_in_waiting(pieces: list[bytes]) -> None:
+    talk = Conversation()
+    for piece in pieces:
+        talk.connection.data_received(piece)
+    assert talk.wire.sent == b"" or talk.wire.sent.startswith(b"HTTP/1.1 ")
+
+
+async def test_reading_pauses_while_too_many_answers_are_owed() -> None:
+    talk = Conversation(answers=False)
+    for _ in range(PIPELINED):
+        talk.connection.data_received(request("x", b"", False))
+    assert not talk.wire.reads
+    talk.exchanges[0].respond(200, b"text/plain", b"")
+    assert talk.wire.reads
+    talk.connection.pause_writing()
+    assert not talk.wire.reads
+    talk.connection.resume_writing()
+    assert talk.wire.reads
+
+
+async def test_client_that_leaves_is_noticed_once() -> None:
+    talk = Conversation(answers=False)
+    for _ in range(2):
+        talk.connection.data_received(request("x", b"", False))
+    left: list[int] = []
+    for index, exchange in enumerate(talk.exchanges):
+        exchange.abandoned = lambda index=index: left.append(index)
+    talk.exchanges[0].respond(200, b"text/plain", b"")
+    talk.connection.connection_lost(None)
+    assert left == [1]
+    talk.exchanges[1].respond(200, b"text/plain", b"")  # too late, and harmless
+    assert talk.server.exchanges == 0
+
+
+async def test_slow_clients_by_the_clock() -> None:
+    talk = Conversation(Limits(client_timeout_s=10.0))
+    now = asyncio.get_running_loop().time()
+    talk.connection.check_time(now + 11)
+    assert talk.wire.sent == b""  # idle is not slow
+    talk.connection.data_received(b"POST /x HTTP/1.1\r\nContent-Length: 10\r\n\r\nhalf")
+    talk.connection.check_time(now + 9)
+    assert talk.wire.sent == b""
+    talk.connection.check_time(now + 11)
+    assert talk.wire.sent.startswith(b"HTTP/1.1 408 ")
+    assert talk.wire.is_ended
+
+
+async def test_draining_ends_connections_with_their_next_answer() -> None:
+    talk = Conversation()
+    talk.connection.data_received(request("x", b"", False))
+    assert b"connection: close" not in talk.wire.sent
+    talk.server.is_closing = True
+    talk.connection.data_received(request("x", b"", False))
+    assert talk.wire.sent.endswith(b"connection: close\r\n\r\n")
+    assert talk.wire.is_ended

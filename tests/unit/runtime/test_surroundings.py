@@ -1,0 +1,218 @@
+"""Does the runtime understand its surroundings: environment, addresses, CPU quota, failures, commands?"""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from evenkeel_runtime import commands, config, report
+from evenkeel_runtime.contract import Env, Reason
+from evenkeel_runtime.engine.modes import mode_for
+from evenkeel_runtime.engine.threads import usable_cpus
+from evenkeel_runtime.failure import ModelError
+from evenkeel_runtime.fetch.address import source
+
+
+@pytest.mark.parametrize(
+    ("files", "want"),
+    [
+        pytest.param({}, None, id="no cgroup file system"),
+        pytest.param({"cpu.max": "max 100000\n"}, None, id="v2 without a quota"),
+        pytest.param({"cpu.max": "50000 100000\n"}, 1, id="v2, half a CPU"),
+        pytest.param({"cpu.max": "150000 100000\n"}, 2, id="v2, one and a half"),
+        pytest.param({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None, id="v1 without"),
+        pytest.param({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1, id="v1, one CPU"),
+    ],
+)
+def test_cpu_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], want: int | None) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)))
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert usable_cpus(tmp_path) == (want or 16)
+
+
+@pytest.mark.parametrize(
+    ("forward_s", "device", "want"),
+    [(0.0001, "cpu", "inline"), (0.003, "cpu", "thread"), (None, "cpu", "thread"), (0.0001, "cuda", "thread")],
+)
+def test_mode(forward_s: float | None, device: str, want: str) -> None:
+    assert mode_for(forward_s, device) == want
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *(
+            "",
+            "digits.pt2",
+            "pvc://",
+            "pvc://claim",
+            "pvc://claim/",
+            "pvc://claim/../x",
+            "pvc://claim//x",
+            "pvc://c/a/./b",
+        ),
+        *(
+            "s3://bucket",
+            "s3://bucket/",
+            "s3://B_U/x",
+            "s3:///x",
+            "http://host/x.pt2",
+            "ftp://host/x",
+            "file:///etc/passwd",
+        ),
+        *("https://", "https://user:password@host/x", "pvc://claim/a\0b"),
+    ],
+)
+def test_address_that_cannot_be_read(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as failure:
+        source(uri, tmp_path, {})
+    assert failure.value.reason == Reason.INVALID
+
+
+@pytest.mark.parametrize(
+    ("uri", "file"),
+    [
+        ("pvc://claim/v1/digits.pt2", "digits.pt2"),
+        ("s3://bucket/v1/digits.pt2", "digits.pt2"),
+        ("https://host/v1/digits.pt2?X-Signature=a/b", "digits.pt2"),
+        ("https://host/my%20model.pt2", "my model.pt2"),
+        ("https://host/", "model"),
+    ],
+)
+def test_file_name_of_an_address(uri: str, file: str, tmp_path: Path) -> None:
+    assert source(uri, tmp_path, {}).file == file
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's is."""
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ModelError(Reason.MODEL_NOT_FOUND, "x"), Reason.MODEL_NOT_FOUND),
+        (MemoryError(), Reason.OUT_OF_MEMORY),
+        (OutOfMemoryError("CUDA out of memory"), Reason.OUT_OF_MEMORY),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+            Reason.OUT_OF_MEMORY,
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), Reason.DISK_FULL),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), Reason.DISK_FULL),
+        (KeyError("x"), Reason.LOAD_FAILED),
+    ],
+)
+def test_what_a_failure_is_called(error: Exception, reason: Reason) -> None:
+    assert report.failed(error).reason == reason
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {Env.MODEL_PATH: "/model/x", Env.MODEL_SHA256: "abc"},
+        {Env.MODEL_PATH: "/model/x", Env.GRACE_PERIOD_S: "soon"},
+        {Env.MODEL_PATH: "/model/x", Env.DRAIN_DELAY_S: "-1"},
+        {Env.MODEL_PATH: "/model/x", Env.DRAIN_DELAY_S: "inf"},
+    ],
+)
+def test_environment_that_says_nothing_usable(environment: dict[str, str]) -> None:
+    with pytest.raises(ModelError) as failure:
+        config.serve(environment)
+    assert failure.value.reason == Reason.INVALID
+
+
+def test_digest_with_and_without_its_algorithm() -> None:
+    for text in ("ab" * 32, "sha256:" + "ab" * 32, " " + "AB" * 32):
+        assert config.serve({Env.MODEL_PATH: "/m", Env.MODEL_SHA256: text}).model.sha256 == "ab" * 32
+
+
+def _hello(arguments: list[str]) -> int:
+    print("hello", *arguments)
+    return 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "word"),
+    [
+        (["hello", "you", "--all"], 3, "hello you --all"),
+        (["--help"], 0, "hello"),
+        ([], 0, "COMMAND"),
+        (["helo"], 2, "no command 'helo'"),
+        (["broken"], 2, "pip install 'evenkeel[operator]'"),
+    ],
+)
+def test_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, word: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "hello_module", type(sys)("hello_module"))
+    sys.modules["hello_module"].hello = _hello  # type: ignore[attr-defined]
+    found = [
+        EntryPoint("hello", "hello_module:hello", commands.GROUP),
+        EntryPoint("broken", "evenkeel_operator_absent.cli:x", commands.GROUP),
+    ]
+    monkeypatch.setattr(commands, "entry_points", lambda group: found)
+    assert commands.main(arguments) == status
+    captured = capsys.readouterr()
+    assert word in captured.out + captured.err
+
+
+def test_front_end_does_not_import_torch() -> None:
+    """The port answers before torch is imported, so nothing on the way there may import it."""
+    code = "import sys, evenkeel_runtime.serve.server, evenkeel_runtime.prepare; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+ATTEMPTS: dict[str, str] = {
+    "pickle.loads": "import pickle; pickle.loads(data)",
+    "pickle.load": "import io, pickle; pickle.load(io.BytesIO(data))",
+    "the unpickler written in Python": "import io, pickle; pickle._Unpickler(io.BytesIO(data)).load()",
+    "torch.load": "import io, torch; torch.load(io.BytesIO(data), weights_only=False)",
+    "torch.load by default": "import io, torch; torch.load(io.BytesIO(data))",
+    "torch.export.load's own fallback": (
+        "from torch._export.serde.serialize import deserialize_torch_artifact; deserialize_torch_artifact(saved)"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ATTEMPTS)
+def test_no_way_to_unpickle_is_left(name: str, tmp_path: Path, bomb: Callable[[Path], tuple[bytes, bytes]]) -> None:
+    canary = tmp_path / "canary"
+    data, saved = bomb(canary)
+    code = f"""
+from evenkeel_runtime.models import unpickling
+data, saved = {data!r}, {saved!r}
+unpickling.forbid()
+try:
+    {ATTEMPTS[name]}
+except unpickling.UnpicklingForbidden as error:
+    print("forbidden", error)
+"""
+    got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert got.stdout.startswith("forbidden"), got.stderr
+    assert not canary.exists()
+
+
+@pytest.fixture
+def bomb() -> Callable[[Path], tuple[bytes, bytes]]:
+    import io
+    import pickle
+
+    import torch
+
+    from tests.unit.runtime.hostile import Bomb
+
+    def build(canary: Path) -> tuple[bytes, bytes]:
+        stream = io.BytesIO()
+        torch.save((Bomb(canary),), stream)
+        return pickle.dumps(Bomb(canary)), stream.getvalue()
+
+    return build
