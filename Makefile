@@ -53,9 +53,10 @@ cluster: venv  ## tests on a real Kubernetes cluster, which is brought up and st
 
 # A test that fails beside a busy cluster on two cores is run once more, by itself; both outcomes are printed, and a
 # test that fails twice fails.
-test: venv lint  ## every test
+test: venv lint  ## every test; in the end the cluster goes, and the machine has to be as before
 	$(CLUSTER) up
 	$(PYTEST) tests -m "not soak" --durations=25 || { test $$? = 1 && $(PYTEST) tests -m "not soak" --last-failed; }
+	$(CLUSTER) down --check
 
 soak: venv  ## the full counts of the cluster tests: 20 kills, 100 rolling updates
 	$(CLUSTER) up

@@ -36,7 +36,7 @@ def main() -> int:
     training = start_training()
     if not keep_up:
         with step("a Kubernetes cluster: 1 control plane, 2 workers with 4 GPUs each"):
-            subprocess.run([sys.executable, "-m", "tests.cluster", "up"], check=True, cwd=CHECKOUT)
+            subprocess.run([sys.executable, "-m", "tests.cluster", "up", "--no-services"], check=True, cwd=CHECKOUT)
     cluster = read()
     kubectl = Kubectl.of(cluster.kubeconfig)
     with step("helm upgrade --install evenkeel charts/evenkeel"):

@@ -18,13 +18,14 @@ from tests.cluster.steps import StepFailed, Steps
 
 EXAMPLES = """\
 examples:
-  python3 -m tests.cluster up                           1 control plane, 2 workers, add-ons, both product
-  images python3 -m tests.cluster load                         the images again, after a change of the code
-  python3 -m tests.cluster status --json                names, ports, paths, image references, for programs
-  python3 -m tests.cluster shell                        a shell with KUBECONFIG and PATH set eval "$(python3
-  -m tests.cluster env)"                the same for this shell python3 -m tests.cluster nodes 100 --product
-  NVIDIA-L4 --gpus 8 python3 -m tests.cluster up --name second --workers 0 --no-runtime python3 -m
-  tests.cluster up --kubeconfig FILE         only the add-ons, into a cluster of your own
+  python3 -m tests.cluster up                     1 control plane, 2 workers, add-ons, both product images
+  python3 -m tests.cluster load                   the images again, after a change of the code
+  python3 -m tests.cluster status --json          names, ports, paths, image references, for programs
+  python3 -m tests.cluster shell                  a shell with KUBECONFIG and PATH set
+  eval "$(python3 -m tests.cluster env)"          the same for this shell
+  python3 -m tests.cluster nodes 100 --product NVIDIA-L4 --gpus 8
+  python3 -m tests.cluster up --name second --workers 0 --no-runtime
+  python3 -m tests.cluster up --kubeconfig FILE   only the add-ons, into a cluster of your own
 
 Everything is kept under $EVENKEEL_CACHE (default ~/.cache/evenkeel); ~/.kube is never touched.
 """
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     up = command("up", "bring the cluster up, or repair it; what is there already is kept", _up)
     up.add_argument("--workers", type=int, default=2, metavar="N", help="worker nodes (default: %(default)s)")
     up.add_argument("--no-runtime", action="store_true", help="without the runtime's image, which has 5 GB")
+    up.add_argument("--no-services", action="store_true", help="without KWOK and the S3 server, which only tests need")
     up.add_argument("--no-load", action="store_true", help="without the product's images of this checkout")
     up.add_argument("--build", action="store_true", help="build everything, even if kind's image could be pulled")
     up.add_argument("--kubeconfig", type=Path, metavar="FILE", help="create nothing: add-ons into this cluster")
@@ -55,7 +57,8 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--kwok-stage", type=Path, action="append", default=[], metavar="FILE", help="one more stage for KWOK"
     )
-    command("down", "end the cluster and leave nothing behind but the cache", _down)
+    down = command("down", "end the cluster and leave nothing behind but the cache", _down)
+    down.add_argument("--check", action="store_true", help="fail if the machine is not as before the first cluster")
     command("load", "build the product's images and put them on the nodes", _load)
     status = command("status", "what is up, and where", _status)
     status.add_argument("--json", action="store_true", help="for programs")
@@ -88,6 +91,7 @@ def _up(arguments: argparse.Namespace, cache: Cache) -> int:
         name=arguments.name,
         workers=arguments.workers,
         runtime=not arguments.no_runtime,
+        services=not arguments.no_services,
         load=not arguments.no_load,
         kwok_stages=tuple(arguments.kwok_stage),
         build=arguments.build,
@@ -104,8 +108,13 @@ def _up(arguments: argparse.Namespace, cache: Cache) -> int:
 
 def _down(arguments: argparse.Namespace, cache: Cache) -> int:
     with cache.locked():
-        cluster.down(arguments.name, cache, _steps(cache))
-    return 0
+        steps = _steps(cache)
+        cluster.down(arguments.name, cache, steps)
+        if not arguments.check:
+            return 0
+        lines = cluster.left_behind(cache)
+    steps.say("\n".join(lines) if lines else "processes, namespaces, mounts, cgroups, interfaces, rules: all as before")
+    return 1 if lines else 0
 
 
 def _load(arguments: argparse.Namespace, cache: Cache) -> int:

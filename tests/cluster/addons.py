@@ -1,4 +1,7 @@
-"""What is installed into every cluster, a given one included?"""
+"""What is installed into the cluster, a given one included?
+
+The add-ons always; KWOK and the S3 server are services that only tests need, and long to compile.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,20 @@ from tests.cluster.state import Cache, Cluster
 NAMESPACE = "evenkeel-test"
 
 
-def install(kubectl: Kubectl, cluster: Cluster, image: str, stages: Path, more_stages: Sequence[Path] = ()) -> None:
+def install(kubectl: Kubectl, cluster: Cluster, image: str) -> None:
     kubectl.apply(manifest("gpus.yaml", {"IMAGE": image}))
     if cluster.shared_folder:
         volumes.install(kubectl, image, cluster.shared_folder)
+
+
+def install_services(kubectl: Kubectl, image: str, stages: Path, more_stages: Sequence[Path] = ()) -> None:
     s3.install(kubectl, image)
     kwok.install(kubectl, image, stages, more_stages)
 
 
-def wait(kubectl: Kubectl, cluster: Cluster) -> None:
-    deployments = ["deployment/s3", "deployment/kwok"] + ["deployment/volume-provisioner"] * bool(cluster.shared_folder)
+def wait(kubectl: Kubectl, cluster: Cluster, *, services: bool) -> None:
+    deployments = ["deployment/volume-provisioner"] * bool(cluster.shared_folder)
+    deployments += ["deployment/s3", "deployment/kwok"] * services
     for resource in ["daemonset/gpu-device-plugin", *deployments]:
         kubectl.wait_for_rollout(resource, NAMESPACE)
     kubectl.wait_for_rollout("deployment/coredns", "kube-system")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,36 +29,37 @@ _KUBERNETES_STAMP = " ".join(
 
 @dataclass(frozen=True)
 class Program:
-    """Either published as an installable package, or a folder below go/ that builds it."""
+    """A package of one of the modules below go/, or, without a module, one that is published as installable."""
 
     name: str
-    package: str = ""
-    folder: str = ""
+    package: str
+    module: str = ""
     linking: str = STRIPPED
 
     @property
     def key(self) -> str:
-        module = SOURCES / self.folder.split("/")[0] if self.folder else ""
-        return content_key(self.package, self.linking, module or "")
+        return content_key(self.package, self.linking, SOURCES / self.module if self.module else "")
 
 
-# The slowest first: the others fill the gaps while it links.
+# All that talks to Kubernetes is built from one module, so that its libraries are compiled once: that is most of the
+# work. The longest first; what shares most with it comes late, when that has been compiled.
 PROGRAMS = {
     program.name: program
     for program in (
-        Program("kubernetes", folder="kubernetes", linking=f"{STRIPPED} {_KUBERNETES_STAMP}"),
-        Program("kind", package=f"sigs.k8s.io/kind@{versions.KIND}"),
-        Program("etcd", folder="etcd"),
-        Program("coredns", folder="coredns"),
-        Program("pause", folder="addons/pause"),
-        Program("deviceplugin", folder="addons/deviceplugin"),
-        Program("provisioner", folder="addons/provisioner"),
-        Program("kwok", package=f"sigs.k8s.io/kwok/cmd/kwok@{versions.KWOK}"),
-        Program("versitygw", package=f"github.com/versity/versitygw/cmd/versitygw@{versions.VERSITYGW}"),
-        Program("helm", package=f"helm.sh/helm/v3/cmd/helm@{versions.HELM}"),
+        Program("kubernetes", "./kubernetes", "node", f"{STRIPPED} {_KUBERNETES_STAMP}"),
+        Program("kind", f"sigs.k8s.io/kind@{versions.KIND}"),
+        Program("pause", "./pause", "addons"),
+        Program("deviceplugin", "./deviceplugin", "addons"),
+        Program("provisioner", "./provisioner", "addons"),
+        Program("etcd", "./etcd", "node"),
+        Program("coredns", "./coredns", "node"),
+        Program("helm", "helm.sh/helm/v3/cmd/helm", "node"),
+        Program("kwok", "sigs.k8s.io/kwok/cmd/kwok", "node"),
+        Program("versitygw", f"github.com/versity/versitygw/cmd/versitygw@{versions.VERSITYGW}"),
     )
 }
-ADDONS = ("pause", "deviceplugin", "provisioner", "kwok", "versitygw")
+ADDONS = ("pause", "deviceplugin", "provisioner")
+SERVICES = ("kwok", "versitygw")
 NODE = ("kubernetes", "etcd", "coredns")
 
 
@@ -82,14 +85,24 @@ class Binaries:
         self.start((name,))
         return self._building[name].result()
 
-    def forget_intermediates(self) -> None:
-        """The compiler's caches: 9 GB that only a change of versions would use again."""
+    @contextmanager
+    def forgetting_intermediates(self) -> Iterator[None]:
+        """Removes, meanwhile, the compiler's caches: 9 GB that only a change of versions would use again.
+
+        What is built must have been started, and no module may be asked for inside.
+        """
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            removed = pool.submit(self._remove_caches)
+            yield
+            removed.result()
+
+    def _remove_caches(self) -> None:
         for future in self._building.values():
             future.result()
         folders = [self._cache.root / "go" / name for name in ("build", "mod")]
         if any(folder.exists() for folder in folders):
             with self._steps.step("remove the compiler's caches") as log:
-                run(["rm", "-rf", *folders], log=log)
+                run(["nice", "rm", "-rf", *folders], log=log)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -101,7 +114,7 @@ class Binaries:
             answer = ask(
                 [go, "mod", "download", "-json", module],
                 env=toolchain.environment(self._cache),
-                cwd=SOURCES / "etcd",
+                cwd=SOURCES / "addons",
             )
         return Path(json.loads(answer)["Dir"])
 
@@ -114,10 +127,9 @@ class Binaries:
             beside = self._cache.root / "binaries" / f".{final.name}.{os.getpid()}"
             flags = ["-trimpath", "-ldflags", program.linking]
             env = toolchain.environment(self._cache)
-            if program.folder:
-                module, _, package = program.folder.partition("/")
-                command: list[str | Path] = ["nice", go, "build", *flags, "-o", beside, f"./{package}"]
-                run(command, log=log, env=env, cwd=SOURCES / module)
+            if program.module:
+                command: list[str | Path] = ["nice", go, "build", *flags, "-o", beside, program.package]
+                run(command, log=log, env=env, cwd=SOURCES / program.module)
             else:
                 folder = self._cache.folder("binaries", f".install-{program.name}")
                 run(
@@ -138,6 +150,19 @@ class Binaries:
         for other in final.parent.glob(f"{program.name}-*"):
             if other != final and len(other.name) == len(final.name):
                 other.unlink()
+
+
+def tool(name: str) -> str:
+    """A program by itself, for tests without a cluster: as `up` linked it, or built now."""
+    cache = Cache.of_environment()
+    if (linked := cache.bin / name).exists():
+        return str(linked)
+    with cache.locked():
+        built = Binaries(cache, Steps(cache.folder("logs"), quiet=True))
+        try:
+            return str(built.path(name))
+        finally:
+            built.close()
 
 
 def link(cache: Cache, name: str, target: Path) -> Path:

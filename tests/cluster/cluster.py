@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from tests.cluster.binaries import Binaries
 from tests.cluster.engine import Engine, OwnEngine
 from tests.cluster.kubectl import Kubectl, wait_until
 from tests.cluster.loading import Loader
-from tests.cluster.nodeimage import Images, addons_image
+from tests.cluster.nodeimage import Images, addons_image, services_image
 from tests.cluster.processes import CommandFailed, run
 from tests.cluster.product import OPERATOR, RUNTIME, Product, ProductImages
 from tests.cluster.state import Cache, Cluster
@@ -31,6 +32,7 @@ class Wish:
     name: str
     workers: int = 2
     runtime: bool = True
+    services: bool = True  # KWOK and the S3 server
     load: bool = True
     kwok_stages: tuple[Path, ...] = ()
     build: bool = False  # even where the published images could be had
@@ -38,6 +40,10 @@ class Wish:
     @property
     def products(self) -> tuple[Product, ...]:
         return (OPERATOR, RUNTIME) if self.runtime else (OPERATOR,)
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        return ("kind", "helm", *binaries.ADDONS, *(binaries.SERVICES if self.services else ()))
 
 
 @dataclass(frozen=True)
@@ -71,14 +77,15 @@ def up(wish: Wish, cache: Cache, steps: Steps) -> Cluster:
     try:
         shop = _open(wish, cache, steps, built)
         images = node_images(shop, wish) if shop.engine.ours else None
-        cluster = _running(shop, wish, images)
-        if cluster is None:
-            cluster = _create(shop, wish, images)
-        cluster = _equip(shop, wish, cluster)
-        if wish.load:
-            cluster = _load(shop, cluster, wish.products, images)
+        stages = addons.kwok_stages(cache, built) if wish.services else None
+        with built.forgetting_intermediates():
+            cluster = _running(shop, wish, images)
+            if cluster is None:
+                cluster = _create(shop, wish, images)
+            cluster = _equip(shop, wish, cluster, images, stages)
+            if wish.load:
+                cluster = _load(shop, cluster, wish.products, images)
         state.write(cluster, cache)
-        built.forget_intermediates()
         return cluster
     finally:
         built.close()
@@ -124,12 +131,27 @@ def down(name: str, cache: Cache, steps: Steps) -> None:
             run(["rm", "-rf", folder], log=log)
 
 
+def left_behind(cache: Cache) -> list[str]:
+    """What the ended clusters have left on this machine, a line per thing; raises StepFailed while one is up."""
+    if others := state.known(cache):
+        raise StepFailed(f"still up: {' '.join(others)}")
+    found: list[list[str]] = [[]]
+
+    def is_as_before() -> bool:
+        found[0] = OwnEngine(cache).left_behind()
+        return not found[0]
+
+    with contextlib.suppress(CommandFailed):
+        wait_until("the machine is as before", is_as_before, timeout_s=15)
+    return found[0]
+
+
 def equip_given(kubeconfig: Path, wish: Wish, registry: str, cache: Cache, steps: Steps) -> Cluster:
     """Only the add-ons, into somebody else's cluster. Its nodes pull their images from `registry`."""
     built = Binaries(cache, steps)
     try:
         shop = Workshop.on(cache, steps, engine.of_environment(), built)
-        _link_tools(shop)
+        _link_tools(shop, wish)
         kubectl = Kubectl(str(cache.bin / "kubectl"), str(kubeconfig))
         nodes = kubectl.get("nodes")["items"]
         workers = [item["metadata"]["name"] for item in nodes if _is_worker(item)]
@@ -147,13 +169,15 @@ def equip_given(kubeconfig: Path, wish: Wish, registry: str, cache: Cache, steps
                 tags = {product.side: shop.product.build(product) for product in wish.products}
                 references = {side: _push(shop.engine, tag, registry, log) for side, tag in tags.items()}
                 image = _push(shop.engine, shop.images.addons(), registry, log)
+                services = _push(shop.engine, shop.images.services(), registry, log) if wish.services else ""
         else:
-            image = addons_image()
+            image, services = addons_image(), services_image()
         with steps.step("add-ons") as log:
-            stages = addons.kwok_stages(cache, built)
-            addons.install(kubectl, cluster, image, stages, wish.kwok_stages)
-            addons.wait(kubectl, cluster)
-        cluster = cluster.with_(images=references, tools=_tools(cache))
+            addons.install(kubectl, cluster, image)
+            if wish.services:
+                addons.install_services(kubectl, services, addons.kwok_stages(cache, built), wish.kwok_stages)
+            addons.wait(kubectl, cluster, services=wish.services)
+        cluster = cluster.with_(images=references, tools=_tools(cache, wish))
         state.write(cluster, cache)
         return cluster
     finally:
@@ -166,16 +190,16 @@ def _open(wish: Wish, cache: Cache, steps: Steps, built: Binaries) -> Workshop:
         with steps.step("look for an engine that can run kind's published image") as log:
             users = engine.users(log)
         if users:
-            built.start(("kind", *binaries.ADDONS, "helm"))
+            built.start(wish.programs)
             shop = Workshop.on(cache, steps, users, built)
-            _link_tools(shop)
+            _link_tools(shop, wish)
             return shop
     if os.geteuid() != 0:
         raise StepFailed("no Docker engine that can run privileged containers, and one of our own needs root")
     if missing := packages.missing():
         with steps.step(f"install {' '.join(missing)}") as log:
             packages.install(missing, log)
-    built.start(tuple(binaries.PROGRAMS))
+    built.start((*binaries.NODE, *wish.programs))
     binaries.link(cache, "docker", Path("/usr/bin/docker"))
     own = OwnEngine(cache)
     with steps.step("start the engine") as log:
@@ -228,7 +252,7 @@ def _running(shop: Workshop, wish: Wish, images: NodeImages | None) -> Cluster |
 
 
 def _create(shop: Workshop, wish: Wish, images: NodeImages | None) -> Cluster:
-    _link_tools(shop)
+    _link_tools(shop, wish)
     folder = shop.cache.cluster(wish.name)
     with shop.steps.step(f"clear what is left of {wish.name}") as log:
         _delete(shop.engine, wish.name, log)
@@ -267,8 +291,9 @@ def _create(shop: Workshop, wish: Wish, images: NodeImages | None) -> Cluster:
         shared_folder=str(plan.shared_folder),
         audit_log=str(plan.audit_folder / "audit.log"),
         runtime=wish.runtime,
+        images={"addons": addons_image()} if images else {},
         s3=s3.endpoints(plan.node_ports),
-        tools=_tools(shop.cache),
+        tools=_tools(shop.cache, wish),
         docker_host=shop.engine.env.get("DOCKER_HOST", ""),
     )
 
@@ -291,20 +316,23 @@ def _plan(shop: Workshop, wish: Wish, images: NodeImages | None) -> Topology:
     return plan
 
 
-def _equip(shop: Workshop, wish: Wish, cluster: Cluster) -> Cluster:
-    """The add-ons, and the nodes' readiness, which kind does not wait for."""
+def _equip(shop: Workshop, wish: Wish, cluster: Cluster, images: NodeImages | None, stages: Path | None) -> Cluster:
+    """The add-ons, the services, and the nodes' readiness, which kind does not wait for."""
     kubectl = Kubectl(str(shop.cache.bin / "kubectl"), cluster.kubeconfig)
-    if cluster.origin == "published":
-        image = shop.images.addons()
-        with shop.steps.step("load the image of the add-ons") as log:
-            shop.kind("load", "docker-image", f"--name={cluster.name}", image, log=log)
+    _link_tools(shop, wish)
+    references = {"addons": shop.images.addons()}
+    if wish.services:
+        references["services"] = shop.images.services()
+    cluster = shop.loader.put(cluster, references, images.stores if images else None)
     with shop.steps.step("add-ons"):
-        stages = addons.kwok_stages(shop.cache, shop.binaries)
-        addons.install(kubectl, cluster, addons_image(), stages, wish.kwok_stages)
+        addons.install(kubectl, cluster, references["addons"])
+        if stages:
+            addons.install_services(kubectl, references["services"], stages, wish.kwok_stages)
     with shop.steps.step("wait for nodes and add-ons"):
         nodes = {cluster.control_plane, *cluster.workers}
         wait_until("all nodes are Ready", lambda: nodes <= _ready_nodes(kubectl), 90)
-        addons.wait(kubectl, cluster)
+        addons.wait(kubectl, cluster, services=wish.services)
+    cluster = cluster.with_(tools={**cluster.tools, **_tools(shop.cache, wish)})
     state.write(cluster, shop.cache)  # from here on it is worth keeping, whatever happens to the images
     return cluster
 
@@ -340,13 +368,17 @@ def _push(client: Engine, tag: str, registry: str, log: Path) -> str:
     return pushed
 
 
-def _link_tools(shop: Workshop) -> None:
+def _link_tools(shop: Workshop, wish: Wish) -> None:
     """kubectl is the user's only where no other was built: building it means building all of Kubernetes."""
     found = None if shop.engine.ours or shop.binaries.has("kubernetes") else shutil.which("kubectl")
     binaries.link(shop.cache, "kubectl", Path(found) if found else shop.binaries.path("kubernetes"))
-    for name in ("helm", "kind", "kwok", "versitygw"):
+    for name in _installed(wish):
         binaries.link(shop.cache, name, shop.binaries.path(name))
 
 
-def _tools(cache: Cache) -> dict[str, str]:
-    return {name: str(cache.bin / name) for name in ("kubectl", "helm", "kind", "kwok", "versitygw")}
+def _tools(cache: Cache, wish: Wish) -> dict[str, str]:
+    return {name: str(cache.bin / name) for name in ("kubectl", *_installed(wish))}
+
+
+def _installed(wish: Wish) -> tuple[str, ...]:
+    return tuple(name for name in wish.programs if name not in binaries.ADDONS)

@@ -8,6 +8,7 @@ nothing else between an up and a down."""
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -17,10 +18,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import leftovers, neighbours, settings, versions
+from tests.cluster import leftovers, neighbours, settings, snapshot, versions
 from tests.cluster.footprint import Footprint
 from tests.cluster.processes import CommandFailed, ask, run, succeeds
-from tests.cluster.state import HERE, Cache, known
+from tests.cluster.state import HERE, Cache, known, write_atomically
 
 NETWORK = "evenkeel"
 START_S = 60
@@ -110,6 +111,7 @@ class OwnEngine:
     def _launch(self) -> None:
         """First goes what a killed engine left: its pid files make dockerd wait 45 s and fail."""
         self._remove_leftovers()
+        write_atomically(self._before, json.dumps(snapshot.taken()))
         settings.record(self._settings)
         settings.raise_limits()
         self.footprint.run_folder.mkdir(mode=0o711)
@@ -137,8 +139,20 @@ class OwnEngine:
             while pid_file.exists() and time.monotonic() < deadline:
                 time.sleep(0.1)
         self._remove_leftovers()
+        if self._before.exists():
+            leftovers.remove_run_folders(json.loads(self._before.read_text())["run folder"])
         neighbours.withdraw(self.footprint.bridge)
         settings.restore(self._settings)
+
+    def left_behind(self) -> list[str]:
+        """What is different on this machine from before the engine was last started, a line per thing."""
+        if not self._before.exists():
+            return []  # the user's engine ran the nodes: nothing of ours was started
+        return snapshot.difference(json.loads(self._before.read_text()), snapshot.taken())
+
+    @property
+    def _before(self) -> Path:
+        return self.cache.folder("engine") / "before.json"
 
     @property
     def _data(self) -> Path:

@@ -5,16 +5,20 @@ its cgroup, its bridge. Each removal is safe when there is nothing to remove."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from tests.cluster.footprint import Footprint
 from tests.cluster.processes import CommandFailed, ask, succeeds
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_RUN = Path("/run")
+_RUN_FOLDERS = frozenset({"docker", "containerd", "mount"})
 
 
 def remove(footprint: Footprint) -> None:
@@ -24,6 +28,17 @@ def remove(footprint: Footprint) -> None:
     _remove_cgroups(footprint.cgroup)
     _remove_interfaces(footprint.bridge)
     shutil.rmtree(footprint.run_folder, ignore_errors=True)
+
+
+def remove_run_folders(known: Collection[str]) -> None:
+    """Removes what dockerd, containerd and mount make below /run, wherever their own folders are told to be.
+
+    `known` were there before the engine was started. A folder in which there is anything is somebody's, and stays.
+    """
+    for name in _RUN_FOLDERS - set(known):
+        for folder, _, _ in os.walk(_RUN / name, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
 
 def alive(footprint: Footprint) -> set[int]:

@@ -1,8 +1,8 @@
-"""How do the product's images get onto the nodes of a running cluster?"""
+"""How do images get onto the nodes of a running cluster?"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,12 @@ class Loader:
         """Returns the cluster with the references of its images, which all nodes that run ordinary pods then have."""
         with ThreadPoolExecutor() as pool:
             tags = list(pool.map(self.images.build, products))
-        references = {product.side: tag for product, tag in zip(products, tags, strict=True)}
-        if all(cluster.images.get(side) == tag for side, tag in references.items()):
+        return self.put(cluster, {product.side: tag for product, tag in zip(products, tags, strict=True)}, stores)
+
+    def put(self, cluster: Cluster, references: Mapping[str, str], stores: Stores | None) -> Cluster:
+        """The same for images that are built, by what they are for. Those that are there already cost nothing."""
+        tags = [tag for side, tag in references.items() if cluster.images.get(side) != tag]
+        if not tags:
             return cluster
         with self.steps.step(f"load {' '.join(tags)}") as log:
             if stores:

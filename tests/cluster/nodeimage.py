@@ -111,6 +111,14 @@ class Images:
             self._build("image of the add-ons", tag, dockerfile, {}, files)
         return tag
 
+    def services(self) -> str:
+        dockerfile = NODE / "services.Dockerfile"
+        tag = services_image()
+        if not self.engine.has_image(tag):
+            files = {name: self.binaries.path(name) for name in binaries.SERVICES}
+            self._build("image of the S3 server and KWOK", tag, dockerfile, {}, files)
+        return tag
+
     def _node_base(self) -> str:
         dockerfile = NODE / "base.Dockerfile"
         tag = f"{REPOSITORY}/node-base:{versions.DEBIAN}-{content_key(versions.KIND, dockerfile)}"
@@ -157,5 +165,14 @@ class Images:
 
 def addons_image() -> str:
     """Named by content: the manifests refer to it, whoever built it."""
-    keys = [PROGRAMS[name].key for name in binaries.ADDONS]
-    return f"docker.io/{REPOSITORY}/addons:{content_key(*keys, NODE / 'addons.Dockerfile')}"
+    return _of_programs("addons", binaries.ADDONS)
+
+
+def services_image() -> str:
+    """Named by content, as that of the add-ons."""
+    return _of_programs("services", binaries.SERVICES)
+
+
+def _of_programs(name: str, programs: tuple[str, ...]) -> str:
+    keys = [PROGRAMS[program].key for program in programs]
+    return f"docker.io/{REPOSITORY}/{name}:{content_key(*keys, NODE / f'{name}.Dockerfile')}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import samples
+from tests.cluster import s3, samples
 from tests.cluster.installation import (
     SYSTEM_NAMESPACE,
     Deployment,
@@ -20,7 +20,7 @@ from tests.cluster.installation import (
     wait_answering,
 )
 from tests.cluster.kubectl import Kubectl, wait_until
-from tests.cluster.place import Place
+from tests.cluster.place import Place, spec
 from tests.cluster.processes import CommandFailed
 from tests.cluster.state import Cluster
 
@@ -98,6 +98,39 @@ def test_only_restricted_pods_are_let_in_where_the_replicas_run(standing: Deploy
         shared.apply("Pod", "privileged", spec={"containers": [container]})
     (pod,) = standing.settle(1)
     assert all(not row["name"].startswith("kube-api-access") for row in pod["spec"]["volumes"])
+
+
+def test_credentials_stay_with_the_container_that_fetches(here: Place, cluster: Cluster) -> None:
+    sample, store, bucket = samples.version(2), s3.Client.of(cluster), here.namespace
+    store.make_bucket(bucket)
+    store.put(bucket, "digits/v2.pt2", sample.content)
+    here.apply(
+        "Secret",
+        "bucket",
+        stringData={
+            "AWS_ACCESS_KEY_ID": cluster.s3["access_key"],
+            "AWS_SECRET_ACCESS_KEY": cluster.s3["secret_key"],
+            "AWS_ENDPOINT_URL": cluster.s3["endpoint_in_cluster"],
+            "AWS_REGION": cluster.s3["region"],
+        },
+    )
+    digits = here.deployment("digits")
+    wanted = spec(f"s3://{bucket}/digits/v2.pt2")
+    wanted["model"]["secretName"] = "bucket"
+    digits.apply(wanted)
+    (pod,) = digits.settle(1)
+
+    (fetch,), (serve,) = pod["spec"]["initContainers"], pod["spec"]["containers"]
+    assert fetch["envFrom"] == [{"secretRef": {"name": "bucket"}}]
+    assert "bucket" not in json.dumps(serve)
+    name = pod["metadata"]["name"]
+    seen = here.kubectl.ask("exec", name, f"--namespace={here.namespace}", "--container=serve", "--", "env")
+    assert "AWS_" not in seen
+    digits.expose(NODE_PORT)
+    port = cluster.node_ports[str(NODE_PORT)]
+    wait_answering(digits, port, sample.body)
+    assert close(digits.predict(port, sample.body)["outputs"][0]["data"], sample.want)
+    store.delete(bucket, "digits/v2.pt2")
 
 
 @pytest.mark.parametrize(

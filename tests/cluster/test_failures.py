@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import samples
+from tests.cluster import s3, samples
 from tests.cluster.installation import identities
 from tests.cluster.kubectl import Kubectl, wait_until
 from tests.cluster.place import REQUESTS, Place, spec
@@ -85,6 +85,8 @@ CASES = (
         "A missing claim", "ModelNotFound", lambda _: spec("pvc://no-claim/v1.pt2"),
         ("PersistentVolumeClaim no-claim does not exist", "Create it, or correct"),
     ),
+    Case("A missing key", "ModelNotFound", of_bucket("absent.pt2", "right"), ("absent.pt2",)),
+    Case("Wrong credentials", "AccessDenied", of_bucket("v1.pt2", "wrong"), ("spec.model.secretName",)),
     Case(
         "A missing Secret", "AccessDenied", of_bucket("v1.pt2", "no-secret"),
         ("Secret no-secret does not exist", "Create it, or correct spec.model.secretName"),
@@ -175,6 +177,11 @@ def failed(child: dict[str, Any]) -> bool:
 def watcher(shared: Place) -> Iterator[Watcher]:
     """The table, applied all at once and watched."""
     shared.put(unable__pt2=samples.unable(), pickled__pt2=samples.pickled(), truncated__pt2=samples.truncated())
+    store, bucket = s3.Client.of(shared.cluster), shared.namespace
+    store.make_bucket(bucket)
+    store.put(bucket, "v1.pt2", samples.version(1).content)
+    for name, key in (("right", shared.cluster.s3["secret_key"]), ("wrong", "not-the-key")):
+        shared.apply("Secret", name, stringData=credentials(shared, key))
     shared.apply("Service", "a-taken-name", spec={"ports": [{"port": 80}]})
     watching = Watcher(shared, {case.name: case.reason for case in CASES})
     thread = threading.Thread(target=watching.run, daemon=True)
@@ -184,6 +191,17 @@ def watcher(shared: Place) -> Iterator[Watcher]:
     yield watching
     watching.over.set()
     thread.join(30)
+    store.delete(bucket, "v1.pt2")
+
+
+def credentials(place: Place, secret_key: str) -> dict[str, str]:
+    store = place.cluster.s3
+    return {
+        "AWS_ACCESS_KEY_ID": store["access_key"],
+        "AWS_SECRET_ACCESS_KEY": secret_key,
+        "AWS_ENDPOINT_URL": store["endpoint_in_cluster"],
+        "AWS_REGION": store["region"],
+    }
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.says) for case in CASES])

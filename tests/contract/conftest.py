@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -12,9 +11,7 @@ import pytest
 import yaml
 
 from evenkeel_operator.api.modeldeployment import Object
-from tests.cluster.binaries import Binaries
-from tests.cluster.state import Cache
-from tests.cluster.steps import Steps
+from tests.cluster import binaries
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "evenkeel"
 KUBERNETES = "1.34.4"
@@ -25,25 +22,13 @@ Render = Callable[..., list[Object]]
 
 @pytest.fixture(scope="session")
 def helm() -> Helm:
-    """Run helm: $EVENKEEL_HELM, else the one on PATH, else that of the harness, built once into its cache."""
-    program = os.environ.get("EVENKEEL_HELM") or shutil.which("helm") or _built()
+    """Run helm: the one on PATH, else that of the harness, built once into its cache."""
+    program = shutil.which("helm") or binaries.tool("helm")
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
 
     return run
-
-
-def _built() -> str:
-    cache = Cache.of_environment()
-    if (linked := cache.bin / "helm").exists():
-        return str(linked)
-    with cache.locked():
-        binaries = Binaries(cache, Steps(cache.folder("logs"), quiet=True))
-        try:
-            return str(binaries.path("helm"))
-        finally:
-            binaries.close()
 
 
 @pytest.fixture(scope="session")

@@ -76,15 +76,14 @@ def report_of(pod: Object) -> contract.Prepared | contract.Failed | None:
     return None
 
 
-def of_creation(message: str) -> Failure:
+def of_pod_creation(message: str) -> Failure:
     """Return why a controller may not create a pod, from the API server's words."""
-    if "exceeded quota" in message or "must specify" in message:
-        return Failure(
-            Reason.QUOTA_EXCEEDED,
-            f"the namespace's ResourceQuota refuses the pod: {_after(message, 'is forbidden: ')}. "
-            "Raise the quota, free some of it, or lower spec.runtime.resources.",
-        )
-    return Failure(contract.Reason.INVALID, f"the API server refuses the pod: {_after(message, 'is forbidden: ')}")
+    return _refused("the pod", message, "Raise the quota, free some of it, or lower spec.runtime.resources.")
+
+
+def of_write(what: str, message: str) -> Failure:
+    """Return why `what`, a kind and its name, may not be written, from the API server's words."""
+    return _refused(what, message, "Raise the quota, or free some of it.")
 
 
 def no_report(message: str) -> Failure:
@@ -110,6 +109,13 @@ def prepare_retry_delay(failure: Failure, attempt: int) -> timedelta:
 def is_over(finished_at: datetime, delay: timedelta, now: datetime) -> bool:
     """Return whether `delay` has passed since `finished_at`."""
     return now >= finished_at + delay
+
+
+def _refused(what: str, message: str, if_quota: str) -> Failure:
+    words = message.split("is forbidden: ", 1)[-1]
+    if "exceeded quota" in message or "must specify" in message:
+        return Failure(Reason.QUOTA_EXCEEDED, f"the namespace's ResourceQuota refuses {what}: {words}. {if_quota}")
+    return Failure(contract.Reason.INVALID, f"the API server refuses {what}: {words}")
 
 
 def _of_container(container: Object) -> Failure | None:
@@ -163,7 +169,3 @@ def _unschedulable(detail: str) -> Failure:
             "Create it, or correct the claim in spec.model.uri (pvc://CLAIM/PATH).",
         )
     return Failure(Reason.UNSCHEDULABLE, detail)
-
-
-def _after(text: str, mark: str) -> str:
-    return text.split(mark, 1)[-1]

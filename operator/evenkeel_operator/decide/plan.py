@@ -9,7 +9,7 @@ time.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from evenkeel_operator.api.modeldeployment import Object, Status
@@ -28,6 +28,9 @@ HISTORY_LIMIT = 10
 
 BLOCKED_LOOK_AGAIN_S = 10.0
 
+REPORT_ARRIVES = timedelta(seconds=5)
+"""Jobs and pods are watched apart: an ended Job may be seen this long before the pod that holds its report."""
+
 
 def plan(snapshot: Snapshot, now: datetime) -> Plan:
     """Return what to apply, what to delete, the status, what to tell and when to look again."""
@@ -38,7 +41,11 @@ def plan(snapshot: Snapshot, now: datetime) -> Plan:
 
     revision = _pinned(snapshot, target)
     progress = Progress(target)
-    if revision is None:
+    if target in snapshot.unreadable:
+        progress = Progress(target, failure=_unreadable(snapshot, target), preparing=True)
+    elif revision is None:
+        snapshot, wait_s = _without_news(snapshot, now)
+        look_again += [] if wait_s is None else [wait_s]
         attempt = _newest_attempt(snapshot, target)
         if attempt is not None and attempt.report is not None:
             revision = resources.new_revision(snapshot, target, attempt.report)
@@ -123,6 +130,28 @@ def _holds(asked: Any, stored: Any) -> bool:
     if isinstance(asked, list):
         return isinstance(stored, list) and len(asked) == len(stored) and all(map(_holds, asked, stored))
     return str(asked) == str(stored)
+
+
+def _unreadable(snapshot: Snapshot, target: str) -> Failure:
+    return Failure(
+        contract.Reason.INVALID,
+        f"ControllerRevision {target} was not written by this version of the operator, and what it holds cannot be "
+        f"changed. Delete it, and the model is prepared again: "
+        f"kubectl delete controllerrevision {target} -n {snapshot.namespace}",
+    )
+
+
+def _without_news(snapshot: Snapshot, now: datetime) -> tuple[Snapshot, float | None]:
+    """Return the snapshot in which a Job that has just ended in silence still runs, and the seconds until it counts."""
+    waits: list[float] = []
+
+    def seen(attempt: Attempt) -> Attempt:
+        if not attempt.is_silent or attempt.finished_at is None or is_over(attempt.finished_at, REPORT_ARRIVES, now):
+            return attempt
+        waits.append((attempt.finished_at + REPORT_ARRIVES - now).total_seconds())
+        return replace(attempt, finished_at=None, failure=None)
+
+    return replace(snapshot, attempts=tuple(seen(a) for a in snapshot.attempts)), min(waits, default=None)
 
 
 def _newest_attempt(snapshot: Snapshot, revision: str) -> Attempt | None:

@@ -96,7 +96,8 @@ class ReplicaSet:
 class Attempt:
     """One run of a revision's prepare Job.
 
-    `report` is None while it runs; a Job that ended and left no readable report has a Failure and no report.
+    `report` is None while it runs; a Job that ended and left no readable report has a Failure and no report. It is
+    silent when none of its pods says anything: they are gone, or not seen yet.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Attempt:
     finished_at: datetime | None
     report: contract.Prepared | None
     failure: Failure | None
+    is_silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that one plan may know."""
+    """Everything that one plan may know. `unreadable` are the names of ControllerRevisions that say nothing to us."""
 
     name: str
     namespace: str
@@ -130,6 +132,7 @@ class Snapshot:
     spec: Spec
     status: Status
     revisions: tuple[Revision, ...]
+    unreadable: tuple[str, ...]
     replica_sets: tuple[ReplicaSet, ...]
     attempts: tuple[Attempt, ...]
     replicas: tuple[Replica, ...]
@@ -168,6 +171,7 @@ def freeze(
         by_kind.setdefault(child["kind"], []).append(child)
     pods = by_kind.get("Pod", [])
     told = {(w.kind, w.name): w for w in warnings}
+    revisions = {o["metadata"]["name"]: _revision(o) for o in by_kind.get("ControllerRevision", [])}
     return Snapshot(
         name=metadata["name"],
         namespace=metadata["namespace"],
@@ -175,7 +179,8 @@ def freeze(
         generation=metadata["generation"],
         spec=Spec.model_validate(deployment["spec"]),
         status=Status.model_validate(deployment.get("status") or {}),
-        revisions=tuple(sorted((_revision(o) for o in by_kind.get("ControllerRevision", [])), key=lambda r: r.number)),
+        revisions=tuple(sorted((r for r in revisions.values() if r is not None), key=lambda r: r.number)),
+        unreadable=tuple(sorted(name for name, r in revisions.items() if r is None)),
         replica_sets=tuple(_replica_set(o, told) for o in by_kind.get("ReplicaSet", [])),
         attempts=tuple(_attempt(o, pods, told) for o in by_kind.get("Job", [])),
         replicas=tuple(_replica(o) for o in pods if _is_live_replica(o)),
@@ -212,7 +217,7 @@ def _replica_set(obj: Object, warnings: Mapping[tuple[str, str], Warning]) -> Re
     failure = None
     for condition in status.get("conditions") or ():
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            failure = failures.of_creation(condition.get("message", ""))
+            failure = failures.of_pod_creation(condition.get("message", ""))
     annotation = (obj["metadata"].get("annotations") or {}).get(names.PREPARED_ANNOTATION, "")
     report = contract.decode(annotation)
     return ReplicaSet(
@@ -236,14 +241,14 @@ def _attempt(job: Object, pods: Iterable[Object], warnings: Mapping[tuple[str, s
                 report = prepared
             case _:
                 failure = failures.of_pod(pod) or failure
-    finished_at = None
+    finished_at, is_silent = None, False
     for condition in (job.get("status") or {}).get("conditions") or ():
         if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
             finished_at = parse_time(condition["lastTransitionTime"])
             if report is None and failure is None:
-                failure = failures.no_report(condition.get("message", ""))
+                failure, is_silent = failures.no_report(condition.get("message", "")), True
     if not own and finished_at is None and (told := warnings.get(("Job", name))) is not None:
-        failure = failures.of_creation(told.message)
+        failure = failures.of_pod_creation(told.message)
     return Attempt(
         name=name,
         revision=_label(job, names.REVISION_LABEL),
@@ -251,6 +256,7 @@ def _attempt(job: Object, pods: Iterable[Object], warnings: Mapping[tuple[str, s
         finished_at=finished_at,
         report=report if finished_at is not None else None,
         failure=None if report is not None else failure,
+        is_silent=is_silent,
     )
 
 
@@ -258,11 +264,12 @@ def _owners(obj: Object) -> list[Object]:
     return obj["metadata"].get("ownerReferences") or []
 
 
-def _revision(obj: Object) -> Revision:
-    data = obj["data"]
-    prepared = contract.decode(json.dumps(data["model"]))
-    if not isinstance(prepared, contract.Prepared):
-        raise ValueError(f"ControllerRevision {obj['metadata']['name']}: data.model is not a prepare report")
+def _revision(obj: Object) -> Revision | None:
+    """Return what `obj` pins, or None where this operator cannot read it: a later one, or a person, wrote it."""
+    data = obj.get("data") or {}
+    prepared = contract.decode(json.dumps(data.get("model")))
+    if not isinstance(prepared, contract.Prepared) or not {"spec", "runtimeImage", "template"} <= data.keys():
+        return None
     return Revision(
         name=obj["metadata"]["name"],
         number=int(obj["revision"]),

@@ -105,7 +105,7 @@ class Cluster:
         try:
             answer = await self._connection.request("GET", kind.path(namespace), query=query)
         except ApiError as e:
-            raise _translated(e, f"GET {kind.path(namespace, name)}") from e
+            raise _translated(e, f"GET {kind.path(namespace, name)}", f"{kind.kind} {name}") from e
         for item in answer.get("items") or ():
             item["kind"], item["apiVersion"] = kind.kind, kind.api_version
             found: Object = item
@@ -153,10 +153,10 @@ class Cluster:
                 timeout_s=self._timeout_s,
             )
         except ApiError as e:
-            raise _translated(e, f"{verb} {path}") from e
+            raise _translated(e, f"{verb} {path}", f"{kind.kind} {name or body['metadata']['name']}") from e
 
 
-def _translated(error: ApiError, what: str) -> Exception:
+def _translated(error: ApiError, request: str, what: str) -> Exception:
     """Return what an answer of the API server means to the worker.
 
     | answer                                  | means     |
@@ -167,7 +167,7 @@ def _translated(error: ApiError, what: str) -> Exception:
     | 403 in a namespace that is going away   | Transient |
     | 400, 403 (quota, admission), 413, 422 … | Rejected  |
     """
-    text = f"{what}: {error}"
+    text = f"{request}: {error}"
     if error.status == 404:
         return Gone(text)
     if error.status == 409:
@@ -175,5 +175,5 @@ def _translated(error: ApiError, what: str) -> Exception:
     is_ending = error.status == 403 and "being terminated" in error.message
     if error.status in (0, 401, 408, 429) or error.status >= 500 or is_ending:
         return Transient(text, error.retry_after_s)
-    failure = failures.of_creation(error.message)
+    failure = failures.of_write(what, error.message)
     return Rejected(failure.reason, failure.message)

@@ -1,7 +1,8 @@
 """What does an inference request of the Open Inference Protocol v2 ask for, and is it possible?
 
-Sizes are checked against each other before anything of that size is allocated. The JSON part of a binary request
-says nothing about values, and clients send the same one again and again: what was read from it is kept.
+Sizes are checked against each other before anything of that size is allocated. Clients send the same request again and
+again with other values: what was read from the JSON part of a binary request is kept, and from what surrounds the
+values of a JSON request (frames.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import orjson
 
 from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.models.datatypes import ANY, BY_TORCH, BY_WORD, Datatype
+from evenkeel_runtime.serve.frames import Frames
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,10 +81,13 @@ class Reader:
         self._has_batch = has_batch
         self._max_rows = max_rows
         self._plans: dict[bytes, Plan] = {}
+        self._frames = Frames()
 
     def read(self, body: bytes, header_length: bytes | None) -> Asked:
         """Return what is asked; raises BadRequest."""
         if header_length is None:
+            if (known := self._frames.read(body)) is not None:
+                return Asked(known[0], [known[1]])
             header, split = body, len(body)
         else:
             if not header_length.isdigit() or len(header_length) > 18 or (split := int(header_length)) > len(body):
@@ -103,7 +108,10 @@ class Reader:
                         self._plans.clear()
                     self._plans[header] = plan
             else:
-                return self._with_values(plan, document, body, split)
+                asked = self._with_values(plan, document, body, split)
+                if header_length is None:
+                    self._frames.keep(body, plan, asked.arrays, tuple(e["datatype"] for e in document["inputs"]))
+                return asked
         _check_binary(plan, len(body) - split)
         return Asked(
             plan,
@@ -260,6 +268,8 @@ def _values(data: list[Any], part: Part, datatype: Datatype, name: str) -> Array
         raise BadRequest(
             f"inputs[{name}].data has {found.size} values, the shape {list(part.shape)} needs {part.count}"
         )
+    if part.dtype == np.uint64 and found.dtype.kind == "f":
+        found = _large_integers(data, found, name)
     kinds = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}["f" if datatype.word == "BF16" else part.dtype.kind]
     if found.dtype.kind not in kinds:
         if not part.count:
@@ -277,6 +287,17 @@ def _values(data: list[Any], part: Part, datatype: Datatype, name: str) -> Array
     except FloatingPointError as error:
         raise BadRequest(f"inputs[{name}].data holds a value outside {datatype.word}") from error
     return cast
+
+
+def _large_integers(data: list[Any], found: Array, name: str) -> Array:
+    """Return integers of which some need all 64 bits: numpy's common type for them and small ones is a float."""
+    whole = np.array(data, dtype=object)
+    if not all(type(value) is int for value in whole.flat):
+        return found
+    try:
+        return whole.astype(np.uint64)
+    except OverflowError as error:
+        raise BadRequest(f"inputs[{name}].data holds a value outside UINT64") from error
 
 
 def _to_bf16(values: NDArray[np.float32]) -> Array:

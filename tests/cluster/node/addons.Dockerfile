@@ -1,4 +1,4 @@
-# What the tests need inside the cluster: static programs, one image.
+# What every cluster of ours needs inside: static programs, one image.
 FROM scratch
-COPY pause deviceplugin provisioner kwok versitygw /
+COPY pause deviceplugin provisioner /
 ENTRYPOINT ["/pause"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import shutil
 import socket
 import subprocess
@@ -20,24 +19,10 @@ from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch import transfer
 from evenkeel_runtime.prepare import prepare
+from tests.cluster import binaries
 from tests.system.runtime.test_sources import check
 
-VERSITYGW = "github.com/versity/versitygw/cmd/versitygw@v1.2.0"
 KEY, SECRET = "testkey", "testsecret"
-
-
-def _versitygw() -> str:
-    """Return the program: as told, as built for the cluster tests, or built now into the same cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "evenkeel" / "bin"
-    for found in (os.environ.get("EVENKEEL_VERSITYGW"), shutil.which("versitygw"), cache / "versitygw"):
-        if found and Path(found).exists():
-            return str(found)
-    if shutil.which("go") is None:
-        pytest.skip("no versitygw (set EVENKEEL_VERSITYGW) and no go to build it with")
-    subprocess.run(
-        ["go", "install", VERSITYGW], check=True, env={**os.environ, "GOBIN": str(cache), "CGO_ENABLED": "0"}
-    )
-    return str(cache / "versitygw")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +32,7 @@ def model(model_dir: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory, model: bytes) -> Iterator[int]:
-    program = _versitygw()
+    program = shutil.which("versitygw") or binaries.tool("versitygw")
     folder = tmp_path_factory.mktemp("buckets")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -47,6 +47,8 @@ def test_every_element_type_there_and_back(word: str) -> None:
         ("INT8", [128, 0, 0]),
         ("UINT8", [-1, 0, 0]),
         ("INT64", [2**63, 0, 0]),
+        ("UINT64", [2**64 - 1, -1, 0]),
+        ("UINT64", [2**64 - 1, 0.5, 0]),
         ("INT32", [1.5, 0.0, 0.0]),
         ("INT32", [True, False, True]),
         ("BOOL", [0, 1, 2]),

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from evenkeel_operator.api.modeldeployment import Object
-from evenkeel_operator.decide.failures import Failure, of_creation, of_pod, prepare_retry_delay
+from evenkeel_operator.decide.failures import Failure, of_pod, of_pod_creation, of_write, prepare_retry_delay
 from evenkeel_runtime import contract
 from tests.builders import ended, pod
 
@@ -153,7 +153,33 @@ def test_a_pod_on_its_way_has_no_failure(status: Object) -> None:
     ],
 )
 def test_a_pod_that_may_not_be_created(message: str, want: str) -> None:
-    assert of_creation(message).reason == want
+    assert of_pod_creation(message).reason == want
+
+
+@pytest.mark.parametrize(
+    ("message", "want"),
+    [
+        pytest.param(
+            'services "digits" is forbidden: exceeded quota: few, requested: services=1, used: services=5',
+            Failure(
+                "QuotaExceeded",
+                "the namespace's ResourceQuota refuses Service digits: exceeded quota: few, requested: services=1, "
+                "used: services=5. Raise the quota, or free some of it.",
+            ),
+            id="a quota",
+        ),
+        pytest.param(
+            "admission webhook denied the request: no team label",
+            Failure(
+                "Invalid",
+                "the API server refuses Service digits: admission webhook denied the request: no team label",
+            ),
+            id="an admission webhook",
+        ),
+    ],
+)
+def test_an_object_that_may_not_be_written_is_named(message: str, want: Failure) -> None:
+    assert of_write("Service digits", message) == want
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,33 @@ def test_while_a_failed_prepare_is_tried_again_its_reason_stays() -> None:
     assert [r.name for r in got.delete] == [children[0]["metadata"]["name"]]
 
 
+def test_an_ended_prepare_job_is_given_five_seconds_for_its_pod_to_be_seen() -> None:
+    deployment = modeldeployment()
+    job = prepare_job(deployment, **complete("Failed"))
+    got = planned(deployment, [job])
+    assert ready(got) == ("False", "Preparing")
+    assert [o["metadata"]["name"] for o in of_kind(got, "Job")] == [job["metadata"]["name"]]
+    assert got.look_again_after_s == 4.0
+    later = planned(deployment, [job], now=NOW + timedelta(seconds=4))
+    assert ready(later) == ("False", "SourceUnavailable")
+    assert "ended without a report" in message(later)
+
+
+def test_a_controller_revision_that_cannot_be_read_is_named_and_what_serves_goes_on() -> None:
+    old, new = modeldeployment(replicas=2), modeldeployment(replicas=2, runtime={"image": "registry/own:2"})
+    children = serving(old)
+    (kept,) = (c for c in serving(new) if c["kind"] == "ControllerRevision")
+    foreign = {**kept, "data": {**kept["data"], "model": {"of": "a later version"}}}
+    got = planned(new, [*children, foreign])
+    assert ready(got) == ("False", "Invalid")
+    assert f"kubectl delete controllerrevision {revision_of(new)} -n team-a" in message(got)
+    assert sizes(got) == {revision_of(old): 2}
+    assert not of_kind(got, "Job")
+    assert not got.delete
+    passed_over = planned(old, [*children, foreign])
+    assert ready(passed_over) == ("True", "Serving"), "one that is not asked for is in nobody's way"
+
+
 def test_a_quota_that_refuses_the_prepare_pod_is_told() -> None:
     deployment = modeldeployment()
     job = prepare_job(deployment)
