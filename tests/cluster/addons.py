@@ -35,6 +35,10 @@ def wait(kubectl: Kubectl, cluster: Cluster, *, services: bool) -> None:
     deployments += ["deployment/s3", "deployment/kwok"] * services
     for resource in ["daemonset/gpu-device-plugin", *deployments]:
         kubectl.wait_for_rollout(resource, NAMESPACE)
+    kubectl.wait_for_rollout("daemonset/kube-proxy", "kube-system")
+    if not _has_dns(kubectl):
+        # It called the API server's service address before kube-proxy led there, and would wait 30 s for an answer.
+        kubectl.ask("delete", "pods", "--selector=k8s-app=kube-dns", "--namespace=kube-system", "--wait=false")
     kubectl.wait_for_rollout("deployment/coredns", "kube-system")
     for node in cluster.workers:
         wait_until(f"{node} offers GPUs", partial(_offers_gpus, kubectl, node))
@@ -50,6 +54,11 @@ def kwok_stages(cache: Cache, binaries: Binaries) -> Path:
         shutil.copytree(module / "kustomize" / "stage", beside)
         beside.replace(kept)
     return kept
+
+
+def _has_dns(kubectl: Kubectl) -> bool:
+    status = kubectl.get("deployment", "coredns", "--namespace=kube-system")["status"]
+    return bool(status.get("readyReplicas", 0) == status.get("replicas"))
 
 
 def _offers_gpus(kubectl: Kubectl, node: str) -> bool:

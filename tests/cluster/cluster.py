@@ -196,10 +196,10 @@ def _open(wish: Wish, cache: Cache, steps: Steps, built: Binaries) -> Workshop:
             return shop
     if os.geteuid() != 0:
         raise StepFailed("no Docker engine that can run privileged containers, and one of our own needs root")
+    built.start((*binaries.NODE, *wish.programs))
     if missing := packages.missing():
         with steps.step(f"install {' '.join(missing)}") as log:
             packages.install(missing, log)
-    built.start((*binaries.NODE, *wish.programs))
     binaries.link(cache, "docker", Path("/usr/bin/docker"))
     own = OwnEngine(cache)
     with steps.step("start the engine") as log:
@@ -218,9 +218,15 @@ class NodeImages:
 
 
 def node_images(shop: Workshop, wish: Wish) -> NodeImages:
+    def built(product: Product) -> str:
+        dependencies = shop.product.build_dependencies(product)
+        if wish.load:
+            shop.product.build(product)
+        return dependencies
+
     with ThreadPoolExecutor() as pool:
         # Mostly waiting for downloads, while the programs of the node image compile.
-        dependencies = [pool.submit(shop.product.build_dependencies, product) for product in wish.products]
+        dependencies = [pool.submit(built, product) for product in wish.products]
         node = shop.images.node()
         stores = Stores(shop.cache, shop.engine, shop.steps, node)
         components = shop.images.components()

@@ -12,7 +12,8 @@ import numpy as np
 import orjson
 
 from evenkeel_runtime.contract import Tensor
-from evenkeel_runtime.serve.oip import Plan, from_bf16, output_datatype
+from evenkeel_runtime.serve.body import from_bf16
+from evenkeel_runtime.serve.oip import Plan, output_datatype
 
 if TYPE_CHECKING:
     from evenkeel_runtime.serve.oip import Array

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 
 from evenkeel_runtime.contract import Tensor
-from evenkeel_runtime.models.datatypes import ANY, BY_TORCH, BY_WORD, Datatype
+from evenkeel_runtime.models.datatypes import ANY, BY_TORCH, BY_WORD
+from evenkeel_runtime.serve.body import BadRequest, document_of, field, values_of
 from evenkeel_runtime.serve.frames import Frames
 
 if TYPE_CHECKING:
@@ -26,16 +26,7 @@ if TYPE_CHECKING:
 
 _KEPT = 512
 _KEPT_BYTES = 4096
-_RANK = 16
-
-
-class BadRequest(Exception):
-    """The client's mistake: `message` names the field."""
-
-    def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.message = message
-        self.status = status
+RANK = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +91,7 @@ class Reader:
         if plan is None:
             if not header:
                 raise BadRequest("the body is empty; it has to be an inference request in JSON")
-            document = _document(header)
+            document = document_of(header)
             plan = self._plan(document)
             if all(part.start is not None for part in plan.parts):
                 if len(header) <= _KEPT_BYTES:
@@ -127,7 +118,9 @@ class Reader:
         arrays: list[Array] = []
         for tensor, part, entry in zip(self._inputs, plan.parts, self._in_order(document["inputs"]), strict=True):
             if part.start is None:
-                arrays.append(_values(data[tensor.name], part, BY_WORD[entry["datatype"]], tensor.name))
+                arrays.append(
+                    values_of(data[tensor.name], part, BY_WORD[entry["datatype"]], f"inputs[{tensor.name}].data")
+                )
             else:
                 arrays.append(np.frombuffer(body, part.dtype, part.count, split + part.start).reshape(part.shape))
         return Asked(plan, arrays)
@@ -136,13 +129,13 @@ class Reader:
         return sorted(entries, key=lambda entry: self._index[entry["name"]])
 
     def _plan(self, document: dict[str, Any]) -> Plan:
-        entries = _field(document, "inputs", list)
+        entries = field(document, "inputs", list)
         parts: dict[int, Part] = {}
         start = 0
         for entry in entries:
             if not isinstance(entry, dict):
                 raise BadRequest("inputs has to hold objects")
-            name = _field(entry, "name", str, "inputs[].")
+            name = field(entry, "name", str, "inputs[].")
             index = self._index.get(name)
             if index is None:
                 raise BadRequest(f"inputs: the model has no input {name[:200]!r}; it has {', '.join(self._index)}")
@@ -175,11 +168,11 @@ class Reader:
         return rows
 
     def _part(self, entry: dict[str, Any], name: str, wanted: Tensor, start: int) -> tuple[Part, int]:
-        word = _field(entry, "datatype", str, f"inputs[{name}].")
+        word = field(entry, "datatype", str, f"inputs[{name}].")
         datatype = BY_WORD.get(word)
         if datatype is None or wanted.datatype not in (word, ANY):
             raise BadRequest(f"inputs[{name}].datatype is {word[:40]!r}, the model takes {wanted.datatype}")
-        shape = _shape(_field(entry, "shape", list, f"inputs[{name}]."), name, wanted)
+        shape = _shape(field(entry, "shape", list, f"inputs[{name}]."), name, wanted)
         count = math.prod(shape)
         size = count * datatype.size
         parameters = entry.get("parameters") or {}
@@ -211,7 +204,7 @@ class Reader:
             raise BadRequest("outputs has to be a list")
         wanted: list[tuple[int, bool]] = []
         for entry in asked:
-            name = _field(entry, "name", str, "outputs[].") if isinstance(entry, dict) else ""
+            name = field(entry, "name", str, "outputs[].") if isinstance(entry, dict) else ""
             if name not in self._output_index:
                 raise BadRequest(
                     f"outputs: the model has no output {name[:200]!r}; it has {', '.join(self._output_index)}"
@@ -225,26 +218,9 @@ class Reader:
         return tuple(wanted)
 
 
-def _document(header: bytes) -> dict[str, Any]:
-    try:
-        document = orjson.loads(header)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise BadRequest("the body has to be a JSON object")
-    return document
-
-
-def _field(entry: dict[str, Any], name: str, kind: type, prefix: str = "") -> Any:
-    value = entry.get(name)
-    if not isinstance(value, kind):
-        raise BadRequest(f"{prefix}{name} {'is missing' if value is None else f'has to be a {kind.__name__}'}")
-    return value
-
-
 def _shape(given: list[Any], name: str, wanted: Tensor) -> tuple[int, ...]:
-    if len(given) > _RANK or any(type(size) is not int or not 0 <= size < 1 << 40 for size in given):
-        raise BadRequest(f"inputs[{name}].shape has to be a list of at most {_RANK} sizes, it is {str(given)[:120]}")
+    if len(given) > RANK or any(type(size) is not int or not 0 <= size < 1 << 40 for size in given):
+        raise BadRequest(f"inputs[{name}].shape has to be a list of at most {RANK} sizes, it is {str(given)[:120]}")
     if wanted.datatype != ANY and (
         len(given) != len(wanted.shape)
         or any(size not in (-1, got) for size, got in zip(wanted.shape, given, strict=True))
@@ -256,58 +232,6 @@ def _shape(given: list[Any], name: str, wanted: Tensor) -> tuple[int, ...]:
 def _check_binary(plan: Plan, size: int) -> None:
     if size != plan.binary_bytes:
         raise BadRequest(f"the body has {size} bytes of tensors behind its JSON, the inputs say {plan.binary_bytes}")
-
-
-def _values(data: list[Any], part: Part, datatype: Datatype, name: str) -> Array:
-    """Return the JSON's numbers as an array. Text, null and booleans are none, though numpy would convert them."""
-    try:
-        found = np.array(data)
-    except (ValueError, OverflowError) as error:
-        raise BadRequest(f"inputs[{name}].data is uneven: its nested lists differ in length") from error
-    if found.size != part.count:
-        raise BadRequest(
-            f"inputs[{name}].data has {found.size} values, the shape {list(part.shape)} needs {part.count}"
-        )
-    if part.dtype == np.uint64 and found.dtype.kind == "f":
-        found = _large_integers(data, found, name)
-    kinds = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}["f" if datatype.word == "BF16" else part.dtype.kind]
-    if found.dtype.kind not in kinds:
-        if not part.count:
-            return np.zeros(part.shape, part.dtype)
-        raise BadRequest(f"inputs[{name}].data holds values that are not {datatype.word}")
-    if datatype.word == "BF16":
-        return _to_bf16(found.astype(np.float32)).reshape(part.shape)
-    if part.dtype.kind in "iu" and part.count:
-        limits = np.iinfo(part.dtype)
-        if int(found.min()) < limits.min or int(found.max()) > limits.max:
-            raise BadRequest(f"inputs[{name}].data holds a value outside {datatype.word}")
-    try:
-        with np.errstate(over="raise"):
-            cast: Array = found.astype(part.dtype, copy=False).reshape(part.shape)
-    except FloatingPointError as error:
-        raise BadRequest(f"inputs[{name}].data holds a value outside {datatype.word}") from error
-    return cast
-
-
-def _large_integers(data: list[Any], found: Array, name: str) -> Array:
-    """Return integers of which some need all 64 bits: numpy's common type for them and small ones is a float."""
-    whole = np.array(data, dtype=object)
-    if not all(type(value) is int for value in whole.flat):
-        return found
-    try:
-        return whole.astype(np.uint64)
-    except OverflowError as error:
-        raise BadRequest(f"inputs[{name}].data holds a value outside UINT64") from error
-
-
-def _to_bf16(values: NDArray[np.float32]) -> Array:
-    bits = values.view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-def from_bf16(bits: Array) -> NDArray[np.float32]:
-    """Return bfloat16 bits as numbers that JSON can hold."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def output_datatype(stated: str, array: Array) -> str:

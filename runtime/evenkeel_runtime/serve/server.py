@@ -35,6 +35,7 @@ from evenkeel_runtime.serve.metrics import CONTENT_TYPE, Info
 from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.protocol import Exchange, Server
 from evenkeel_runtime.serve.service import Ready, Service, metadata
+from evenkeel_runtime.serve.v1 import Predictions
 
 RESERVE_S = 5.0
 """How long before the kubelet's SIGKILL this process ends by itself."""
@@ -146,6 +147,9 @@ class _Replica:
             mode=mode,
             reader=Reader(signature.inputs, signature.outputs, signature.batch is not None, config.limits.rows),
             writer=Writer(config.name, config.version, signature.outputs),
+            predictions=Predictions(
+                signature.inputs, signature.outputs, signature.batch is not None, config.limits.rows
+            ),
             rows_per_second=found.rows_per_second,
             metadata=metadata(
                 config.name,

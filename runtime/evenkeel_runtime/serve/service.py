@@ -16,9 +16,11 @@ from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.engine.batching import Batch, Work, retry_after_s
 from evenkeel_runtime.failure import last_line
 from evenkeel_runtime.serve.answer import Writer
+from evenkeel_runtime.serve.body import BadRequest
 from evenkeel_runtime.serve.metrics import Metrics
-from evenkeel_runtime.serve.oip import BadRequest, Reader
+from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.protocol import Exchange, error_body
+from evenkeel_runtime.serve.v1 import Predictions
 
 if TYPE_CHECKING:
     from evenkeel_runtime.engine.modes import Mode
@@ -38,6 +40,7 @@ class Ready:
     mode: Mode
     reader: Reader
     writer: Writer
+    predictions: Predictions
     rows_per_second: float
     metadata: bytes
 
@@ -48,6 +51,7 @@ class Pending:
 
     exchange: Exchange
     asked: Asked
+    writer: Writer | Predictions
     arrays: list[Array]
     begun: float
     read: float
@@ -66,6 +70,7 @@ class Service:
             f"/v2/models/{config.name}/infer".encode(),
             f"/v2/models/{config.name}/versions/{config.version}/infer".encode(),
         }
+        self._predict_path = f"/v1/models/{config.name}:predict".encode()
         self._static: dict[bytes, Callable[[Exchange], None]] = {
             b"/v2": self._server_metadata,
             b"/v2/health/live": self._live,
@@ -74,19 +79,22 @@ class Service:
             b"/healthz": self._live,
             b"/ping": self._is_ready,
             b"/metrics": self._metrics,
+            b"/v1/models": self._v1_models,
+            f"/v1/models/{config.name}".encode(): self._v1_model,
         }
 
     def handle(self, exchange: Exchange) -> None:
         path = exchange.path.partition(b"?")[0]
-        if path in self._infer_paths:
+        if path in self._infer_paths or path == self._predict_path:
             if exchange.method != b"POST":
                 self._error(exchange, 405, f"{_text(path)} takes POST", b"allow: POST\r\n")
                 return
-            self._infer(exchange)
+            self._infer(exchange, is_v1=path == self._predict_path)
             return
         handler = self._static.get(path.rstrip(b"/") or path)
         if handler is None:
-            self._model_route(exchange, unquote(_text(path)))
+            route = self._v1_route if path.startswith(b"/v1/models/") else self._model_route
+            route(exchange, unquote(_text(path)))
         elif exchange.method in (b"GET", b"HEAD"):
             handler(exchange)
         else:
@@ -94,7 +102,7 @@ class Service:
 
     # inference
 
-    def _infer(self, exchange: Exchange) -> None:
+    def _infer(self, exchange: Exchange, *, is_v1: bool = False) -> None:
         begun = time.perf_counter()
         ready = self.ready
         if ready is None:
@@ -110,14 +118,19 @@ class Service:
                 )
             if b"content-encoding" in headers and headers[b"content-encoding"] != b"identity":
                 raise BadRequest(f"content-encoding {_text(headers[b'content-encoding'])[:80]!r} is not read", 415)
-            asked = ready.reader.read(exchange.body, headers.get(b"inference-header-content-length"))
+            asked = (
+                ready.predictions.read(exchange.body)
+                if is_v1
+                else ready.reader.read(exchange.body, headers.get(b"inference-header-content-length"))
+            )
             deadline = _deadline(headers, begun)
         except BadRequest as error:
             self._reject(exchange, error.status, "invalid", error.message, b"", begun)
             return
         plan = asked.plan
         now = time.perf_counter()
-        work = Work(plan.rows, plan.kind, Pending(exchange, asked, asked.arrays, begun, now), deadline)
+        writer = ready.predictions if is_v1 else ready.writer
+        work = Work(plan.rows, plan.kind, Pending(exchange, asked, writer, asked.arrays, begun, now), deadline)
         queue = ready.mode.queue
         if not queue.admit(work, now):
             wait = retry_after_s(queue.rows, ready.rows_per_second)
@@ -133,8 +146,6 @@ class Service:
     def answered(self, batch: Batch, answers: dict[int, list[Array]] | Exception, began: float, took: float) -> None:
         """Write each request its own rows."""
         metrics = self.metrics
-        ready = self.ready
-        assert ready is not None
         metrics.batch_rows.observe(batch.rows)
         metrics.compute.observe(took, len(batch.works))
         if isinstance(answers, Exception):
@@ -152,7 +163,7 @@ class Service:
                 self._error(exchange, 500, f"the model failed: {last_line(answers)}", code_since=pending.begun)
                 continue
             start = time.perf_counter()
-            head, body = ready.writer.write(pending.asked.plan, answers[index])
+            head, body = pending.writer.write(pending.asked.plan, answers[index])
             exchange.respond_head(head, body)
             now = time.perf_counter()
             metrics.postprocess.observe(now - start)
@@ -206,6 +217,16 @@ class Service:
         else:
             exchange.respond(200, JSON, self.ready.metadata)
 
+    def _v1_route(self, exchange: Exchange, path: str) -> None:
+        """Whatever is not `/v1/models/{model}` or its `:predict`, where model is ours."""
+        name, _, verb = path.removeprefix("/v1/models/").partition(":")
+        if name != self._name:
+            self._error(exchange, 404, f"there is no model {name[:200]!r} here, only {self._name!r}")
+        elif verb:
+            self._error(exchange, 404, f"{name} has no :{verb[:40]}, only :predict")
+        else:
+            self._error(exchange, 404, f"there is nothing at {path[:200]}")
+
     def _live(self, exchange: Exchange) -> None:
         exchange.respond(200, JSON, b'{"live":true}')
 
@@ -215,6 +236,13 @@ class Service:
         else:
             why = "this replica is shutting down" if self.is_draining else "the model is still loading"
             exchange.respond(503, JSON, orjson.dumps({"ready": False, "error": why}))
+
+    def _v1_models(self, exchange: Exchange) -> None:
+        exchange.respond(200, JSON, orjson.dumps({"models": [self._name]}))
+
+    def _v1_model(self, exchange: Exchange) -> None:
+        is_ready = self.ready is not None and not self.is_draining
+        exchange.respond(200 if is_ready else 503, JSON, orjson.dumps({"name": self._name, "ready": is_ready}))
 
     def _server_metadata(self, exchange: Exchange) -> None:
         from importlib.metadata import version

@@ -59,6 +59,15 @@ def test_metadata_health_and_versions(perceptron: Replica) -> None:
     assert perceptron.ask("POST", "/v2/models/m/versions/v1/infer", json.dumps(document()).encode()).status == 200
 
 
+def test_kserve_v1_answers_as_the_open_inference_protocol_does(perceptron: Replica) -> None:
+    want = np.frombuffer(perceptron.rows(IMAGE).tensors, np.float32).reshape(len(IMAGE), -1)
+    answer = perceptron.ask("POST", "/v1/models/m:predict", json.dumps({"instances": IMAGE.tolist()}).encode())
+    assert answer.status == 200
+    assert np.allclose(answer.json["predictions"], want, atol=1e-6)
+    assert perceptron.ask("GET", "/v1/models").json == {"models": ["m"]}
+    assert perceptron.ask("GET", "/v1/models/m").json == {"name": "m", "ready": True}
+
+
 BAD_JSON: dict[str, tuple[Any, int, str]] = {
     "wrong row length": (document(shape=[2, 11]), 400, "shape"),
     "wrong rank": (document(shape=[24]), 400, "shape"),
@@ -150,6 +159,9 @@ def test_header_length_that_cannot_be(perceptron: Replica, length: str, word: st
         ("GET", "/v2/models/m/versions/v0/ready", {}, 404),
         ("GET", "/v2/models/m/nothing", {}, 404),
         ("GET", "/nothing", {}, 404),
+        ("GET", "/v1/models/other", {}, 404),
+        ("POST", "/v1/models/m:explain", {}, 404),
+        ("GET", "/v1/models/m:predict", {}, 405),
         ("GET", "/v2/models/m/infer", {}, 405),
         ("PUT", "/v2/models/m/infer", {}, 405),
         ("POST", "/v2/health/live", {}, 405),

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evenkeel_runtime.contract import Tensor
-from evenkeel_runtime.serve.oip import BadRequest, Reader
+from evenkeel_runtime.serve.body import BadRequest
+from evenkeel_runtime.serve.oip import Reader
 
 
 def reader(word: str = "FP32", shape: tuple[int, ...] = (-1, 3)) -> Reader:

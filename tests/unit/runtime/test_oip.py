@@ -11,7 +11,8 @@ import pytest
 from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.models.datatypes import ANY, DATATYPES
 from evenkeel_runtime.serve.answer import Writer
-from evenkeel_runtime.serve.oip import BadRequest, Reader
+from evenkeel_runtime.serve.body import BadRequest
+from evenkeel_runtime.serve.oip import Reader
 
 
 def reader(word: str = "FP32", inputs: tuple[Tensor, ...] | None = None) -> Reader:

@@ -1,0 +1,111 @@
+"""How is KServe's V1 protocol spoken? `{"instances": [...]}` comes in, `{"predictions": [...]}` goes out.
+
+An instance is one row: the value of the only input, or an object with a value per input. Nothing states an element
+type, so the model's own is taken (FP32 where its file does not say). A prediction is one row: the value of the only
+output, or an object with a value per output. Source: KServe, "V1 Inference Protocol"; it follows TensorFlow Serving's
+row format.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from evenkeel_runtime.contract import Tensor
+from evenkeel_runtime.models.datatypes import ANY, BY_WORD
+from evenkeel_runtime.serve.body import BadRequest, document_of, field, from_bf16, values_of
+from evenkeel_runtime.serve.oip import RANK, Asked, Part, Plan, output_datatype
+
+if TYPE_CHECKING:
+    from evenkeel_runtime.serve.oip import Array
+
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+
+
+class Predictions:
+    """Reads and answers `:predict` requests for one model."""
+
+    def __init__(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], has_batch: bool, max_rows: int) -> None:
+        self._inputs = tuple(inputs)
+        self._outputs = tuple(outputs)
+        self._has_batch = has_batch
+        self._max_rows = max_rows
+
+    def read(self, body: bytes) -> Asked:
+        """Return what is asked; raises BadRequest."""
+        instances = field(document_of(body), "instances", list)
+        rows = len(instances)
+        if rows == 0:
+            raise BadRequest("instances has no rows")
+        if rows > (self._max_rows if self._has_batch else 1):
+            limit = f"the {self._max_rows} that one request may have" if self._has_batch else "the one this model takes"
+            raise BadRequest(f"instances: {rows} rows are more than {limit}")
+        columns = self._columns(instances)
+        parts, arrays = [], []
+        for tensor, (name, values) in zip(self._inputs, columns, strict=True):
+            datatype = BY_WORD["FP32" if tensor.datatype == ANY else tensor.datatype]
+            given = values if self._has_batch else values[0]
+            shape = _shape(given, name, tensor)
+            part = Part(np.dtype(datatype.numpy), shape, math.prod(shape), None)
+            arrays.append(values_of(given if isinstance(given, list) else [given], part, datatype, name))
+            parts.append(part)
+        kind = tuple((part.dtype.char, part.shape[1:]) for part in parts)
+        outputs = tuple((index, False) for index in range(len(self._outputs)))
+        return Asked(Plan(None, tuple(parts), rows, kind, 0, outputs), arrays)
+
+    def write(self, plan: Plan, arrays: list[Array]) -> tuple[bytes, bytes]:
+        """Return the HTTP head, complete but for the connection line, and the body."""
+        columns = [
+            from_bf16(array) if output_datatype(tensor.datatype, array) == "BF16" else np.ascontiguousarray(array)
+            for tensor, array in zip(self._outputs, arrays, strict=True)
+        ]
+        found: Any
+        if len(columns) == 1:
+            found = columns[0] if self._has_batch else [columns[0]]
+        elif self._has_batch:
+            names = [tensor.name for tensor in self._outputs]
+            found = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        else:
+            found = [{tensor.name: column for tensor, column in zip(self._outputs, columns, strict=True)}]
+        body = b'{"predictions":%s}' % orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
+        return _HEAD % len(body), body
+
+    def _columns(self, instances: list[Any]) -> list[tuple[str, list[Any]]]:
+        """Return per input, in the model's order, how its values are called and what they are."""
+        names = [tensor.name for tensor in self._inputs]
+        if not any(isinstance(instance, dict) for instance in instances):
+            if len(names) > 1:
+                raise BadRequest(f"instances has to hold objects with a value for each of {', '.join(names)}")
+            return [("instances", instances)]
+        for row, instance in enumerate(instances):
+            if not isinstance(instance, dict):
+                raise BadRequest(f"instances[{row}] is not an object, others are")
+            for name in names:
+                if name not in instance:
+                    raise BadRequest(f"instances[{row}] has no {name!r}; the model takes {', '.join(names)}")
+            for name in instance:
+                if name not in names:
+                    raise BadRequest(
+                        f"instances[{row}]: the model has no input {name[:200]!r}; it has {', '.join(names)}"
+                    )
+        return [(f"instances[].{name}", [instance[name] for instance in instances]) for name in names]
+
+
+def _shape(values: Any, name: str, tensor: Tensor) -> tuple[int, ...]:
+    """Return the sizes of nested lists, by their first elements, if the model takes them."""
+    shape: list[int] = []
+    while isinstance(values, list):
+        shape.append(len(values))
+        if not values or len(shape) > RANK:
+            break
+        values = values[0]
+    if tensor.datatype != ANY and (
+        len(shape) != len(tensor.shape)
+        or any(size not in (-1, got) for size, got in zip(tensor.shape, shape, strict=True))
+    ):
+        raise BadRequest(f"{name} has the shape {shape[: RANK + 1]}, the model takes {list(tensor.shape)}")
+    return tuple(shape)

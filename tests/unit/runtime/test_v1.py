@@ -1,0 +1,84 @@
+"""Are KServe V1 requests read and answered row by row?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from evenkeel_runtime.contract import Tensor
+from evenkeel_runtime.models.datatypes import ANY
+from evenkeel_runtime.serve.body import BadRequest
+from evenkeel_runtime.serve.v1 import Predictions
+
+ONE = (Tensor("x", "FP32", (-1, 2)),)
+TWO = (Tensor("a", "FP32", (-1, 2)), Tensor("b", "INT64", (-1,)))
+
+
+def predictions(inputs: tuple[Tensor, ...], *, has_batch: bool = True) -> Predictions:
+    outputs = tuple(Tensor(f"to_{tensor.name}", tensor.datatype, tensor.shape) for tensor in inputs)
+    return Predictions(inputs, outputs, has_batch, 3)
+
+
+def there_and_back(model: Predictions, instances: Any) -> Any:
+    """Return what a model that answers its inputs predicts."""
+    asked = model.read(orjson.dumps({"instances": instances}))
+    _, body = model.write(asked.plan, asked.arrays)
+    return orjson.loads(body)["predictions"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "instances", "want"),
+    [
+        pytest.param(ONE, [[1.5, 2.0], [3.0, 4.0]], [[1.5, 2.0], [3.0, 4.0]], id="a row is the only input's value"),
+        pytest.param(ONE, [{"x": [1.0, 2.0]}], [[1.0, 2.0]], id="the only input by its name"),
+        pytest.param(
+            TWO,
+            [{"a": [1.0, 2.0], "b": 7}, {"b": 8, "a": [3.0, 4.0]}],
+            [{"to_a": [1.0, 2.0], "to_b": 7}, {"to_a": [3.0, 4.0], "to_b": 8}],
+            id="several inputs, in any order",
+        ),
+        pytest.param((Tensor("n", "INT64", (-1,)),), [1, 2, 3], [1, 2, 3], id="numbers"),
+        pytest.param((Tensor("x", "BF16", (-1, 1)),), [[0.5]], [[0.5]], id="bfloat16"),
+    ],
+)
+def test_rows_come_back_as_rows(inputs: tuple[Tensor, ...], instances: Any, want: Any) -> None:
+    assert there_and_back(predictions(inputs), instances) == want
+
+
+def test_a_model_without_a_batch_dimension_takes_one_instance() -> None:
+    model = predictions((Tensor("x", "FP32", (2, 2)),), has_batch=False)
+    assert there_and_back(model, [[[1.0, 2.0], [3.0, 4.0]]]) == [[[1.0, 2.0], [3.0, 4.0]]]
+    with pytest.raises(BadRequest, match="2 rows are more than the one"):
+        model.read(orjson.dumps({"instances": [[[1.0]], [[2.0]]]}))
+
+
+def test_a_model_that_does_not_say_its_types_gets_floats() -> None:
+    model = Predictions((Tensor("input_0", ANY, (-1,)),), (Tensor("output_0", ANY, (-1,)),), False, 3)
+    asked = model.read(orjson.dumps({"instances": [[[1, 2], [3, 4]]]}))
+    assert asked.arrays[0].dtype == np.float32
+    assert asked.arrays[0].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "document", "want"),
+    [
+        (ONE, {}, "instances is missing"),
+        (ONE, {"instances": 7}, "instances has to be a list"),
+        (ONE, {"instances": []}, "no rows"),
+        (ONE, {"instances": [[1.0, 2.0]] * 4}, "4 rows are more than the 3"),
+        (ONE, {"instances": [[1.0]]}, r"instances has the shape \[1, 1\], the model takes \[-1, 2\]"),
+        (ONE, {"instances": [[1.0, 2.0], [1.0]]}, "instances is uneven"),
+        (ONE, {"instances": [["1", "2"]]}, "instances holds values that are not FP32"),
+        (ONE, {"instances": [{"y": [1.0, 2.0]}]}, r"instances\[0\] has no 'x'"),
+        (ONE, {"instances": [{"x": [1.0, 2.0], "y": 1}]}, "no input 'y'"),
+        (ONE, {"instances": [{"x": [1.0, 2.0]}, [1.0, 2.0]]}, r"instances\[1\] is not an object"),
+        (TWO, {"instances": [[1.0, 2.0]]}, "a value for each of a, b"),
+        (TWO, {"instances": [{"a": [1.0, 2.0], "b": 0.5}]}, r"instances\[\].b holds values that are not INT64"),
+    ],
+)
+def test_a_wrong_request_is_told_where_it_is_wrong(inputs: tuple[Tensor, ...], document: Any, want: str) -> None:
+    with pytest.raises(BadRequest, match=want):
+        predictions(inputs).read(orjson.dumps(document))
