@@ -41,8 +41,8 @@ class Program:
         return content_key(self.package, self.linking, SOURCES / self.module if self.module else "")
 
 
-# All that talks to Kubernetes is built from one module, so that its libraries are compiled once: that is most of the
-# work. The longest first; what shares most with it comes late, when that has been compiled.
+# What fits this version of Kubernetes is built from one module, so that its libraries are compiled once: that is most
+# of the work. The longest first; what shares most with it comes late, when that has been compiled.
 PROGRAMS = {
     program.name: program
     for program in (
@@ -54,7 +54,7 @@ PROGRAMS = {
         Program("etcd", "./etcd", "node"),
         Program("coredns", "./coredns", "node"),
         Program("helm", "helm.sh/helm/v3/cmd/helm", "node"),
-        Program("kwok", "sigs.k8s.io/kwok/cmd/kwok", "node"),
+        Program("kwok", f"sigs.k8s.io/kwok/cmd/kwok@{versions.KWOK}"),
         Program("versitygw", f"github.com/versity/versitygw/cmd/versitygw@{versions.VERSITYGW}"),
     )
 }

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 KUBERNETES = "v1.34.4"
 KIND = "v0.33.0"
-KWOK = "v0.7.0"
+KWOK = "v0.8.0"
 VERSITYGW = "v1.8.0"
 
 DEBIAN = "bookworm"
 PYTHON = "3.11"
 
-# The tags that kubeadm of this Kubernetes version asks for; go/node/go.mod says the same, and which Helm and KWOK were
-# built on the same libraries.
+# The tags that kubeadm of this Kubernetes version asks for; go/node/go.mod says the same, and which Helm
+# was made with the same libraries.
 ETCD_TAG = "3.6.5-0"
 COREDNS_TAG = "v1.12.1"
 PAUSE_TAGS = ("3.10", "3.10.1")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import os
 import resource
+import signal
+import socket
 import subprocess
 import sys
 import zipfile
@@ -14,6 +17,8 @@ import pytest
 
 from evenkeel_runtime import contract
 from evenkeel_runtime.contract import Failed, Prepared, Reason
+from tests.cluster.kubectl import wait_until
+from tests.system.runtime.replica import PATIENCE_S
 from tests.unit.runtime.hostile import HOSTILE
 
 MODEL = {"EVENKEEL_MODEL_URI": "pvc://c/m.pt2"}
@@ -133,3 +138,32 @@ def test_unknown_command(tmp_path: Path) -> None:
     status, found, log = run("launch", tmp_path, {})
     assert (status, found) == (2, None)
     assert "usage" in log
+
+
+def test_a_person_serves_a_file_without_a_cluster(model_dir: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    words = ["serve", str(model_dir / "perceptron.pt2"), "--port", str(port)]
+    process = subprocess.Popen([sys.executable, "-m", "evenkeel_runtime.commands", *words], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().decode() == f"http://127.0.0.1:{port}/v2/models/perceptron\n"
+        wait_until("it is ready", lambda: _status(port, "/v2/health/ready") == 200, timeout_s=PATIENCE_S)
+        assert _status(port, "/v2/models/perceptron") == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def _status(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()

@@ -1,0 +1,108 @@
+"""What can a person ask of a model file on their own machine? `evenkeel check`, `evenkeel serve`: no cluster needed.
+
+Both do what the pods do with the file, by the same code, so that a file that passes here passes there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from evenkeel_runtime import config, report
+from evenkeel_runtime.contract import HTTP_PORT, Reason, Tensor
+from evenkeel_runtime.failure import ModelError
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check(argv: Sequence[str]) -> int:
+    """Say what the runtime would do with a file: its format, inputs and outputs, or why it is refused."""
+    parser = _parser("check", "Say what the runtime would do with a model file. Nothing in the file is executed.")
+    return _told(parser, argv, _check)
+
+
+def serve(argv: Sequence[str]) -> int:
+    """Serve a file until Ctrl-C."""
+    parser = _parser("serve", "Serve a model file as a replica does, until Ctrl-C.")
+    parser.add_argument("--name", help="the model's name in addresses (default: the file's name without its ending)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=HTTP_PORT, help="port to listen on (default: %(default)s)")
+    return _told(parser, argv, _serve)
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"evenkeel {command}", description=description)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="the file")
+    parser.add_argument("--format", default=config.AUTO, help="as spec.model.format (default: %(default)s)")
+    parser.add_argument("--sha256", default="", help="as spec.model.sha256: 64 hex digits")
+    parser.add_argument("--allow-native-code", action="store_true", help="as spec.model.allowNativeCode")
+    return parser
+
+
+def _told(parser: argparse.ArgumentParser, argv: Sequence[str], act: Callable[[argparse.Namespace], int]) -> int:
+    told = parser.parse_args(argv)
+    if told.sha256 and not _SHA256.fullmatch(told.sha256.lower()):
+        parser.error(f"--sha256 has to be 64 hex digits, not {told.sha256[:80]!r}")
+    if not told.model.is_file():
+        parser.error(f"there is no file {told.model}")
+    try:
+        return act(told)
+    except (ModelError, OSError) as error:
+        failed = report.failed(error)
+        print(f"{told.model}: {failed.reason}: {failed.message}", file=sys.stderr)
+        return 1
+
+
+def _check(told: argparse.Namespace) -> int:
+    from evenkeel_runtime.models.inspect import inspect
+
+    with told.model.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        if told.sha256 and told.sha256.lower() != sha256:
+            raise ModelError(Reason.CHECKSUM_MISMATCH, f"its sha256 is {sha256}, not {told.sha256}")
+        size = told.model.stat().st_size
+        format_, signature = inspect(stream, size, _model(told))
+    print(f"format   {format_.name}\nsize     {size} bytes\nsha256   {sha256}")
+    for word, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+        for tensor in tensors:
+            print(f"{word:8} {_described(tensor)}")
+    shared = "may share a call with others" if signature.batch is not None else "is a call of its own"
+    print(f"batches  a request {shared}")
+    return 0
+
+
+def _serve(told: argparse.Namespace) -> int:
+    from evenkeel_runtime.serve.server import serve
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    os.environ.setdefault(report.TERMINATION_LOG_ENV, os.devnull)  # there is no kubelet to read it
+    name = told.name or told.model.stem
+    print(f"http://{told.host}:{told.port}/v2/models/{name}", flush=True)
+    return serve(
+        config.Serve(
+            name=name,
+            version="1",
+            path=told.model,
+            model=_model(told),
+            host=told.host,
+            port=told.port,
+            drain_delay_s=0.0,
+            grace_period_s=30.0,
+            limits=config.Limits(),
+        )
+    )
+
+
+def _model(told: argparse.Namespace) -> config.Model:
+    return config.Model(told.format, told.sha256.lower(), told.allow_native_code)
+
+
+def _described(tensor: Tensor) -> str:
+    sizes = ", ".join("any" if size < 0 else str(size) for size in tensor.shape)
+    return f"{tensor.name}  {tensor.datatype} [{sizes}]"

@@ -1,0 +1,62 @@
+"""Does `evenkeel check` say what the runtime would do with a file?"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from evenkeel_runtime import cli
+from tests.unit.runtime import models
+from tests.unit.runtime.hostile import HOSTILE
+
+
+@pytest.fixture
+def perceptron(tmp_path: Path) -> Path:
+    path = tmp_path / "perceptron.pt2"
+    path.write_bytes(models.perceptron())
+    return path
+
+
+def test_a_good_file_is_described(perceptron: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sha256 = hashlib.sha256(perceptron.read_bytes()).hexdigest()
+    assert cli.check([str(perceptron), "--sha256", sha256.upper()]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "format   TorchExport"
+    assert lines[2] == f"sha256   {sha256}"
+    assert lines[3:5] == ["input    image  FP32 [any, 12]", "output   linear_1  FP32 [any, 3]"]
+    assert lines[5] == "batches  a request may share a call with others"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "want"),
+    [
+        (["--sha256", "0" * 64], "ChecksumMismatch"),
+        (["--format", "TorchScript"], "FormatRefused: the file is TorchExport, spec.model.format says TorchScript"),
+    ],
+)
+def test_what_the_spec_would_not_allow_is_refused(
+    perceptron: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], want: str
+) -> None:
+    assert cli.check([str(perceptron), *arguments]) == 1
+    assert want in capsys.readouterr().err
+
+
+def test_a_hostile_file_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "model.pkl"
+    path.write_bytes(HOSTILE["a raw pickle"].build(models.perceptron(), canary))
+    assert cli.check([str(path)]) == 1
+    assert "FormatRefused: the file is a pickle" in capsys.readouterr().err
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "want"),
+    [(["absent.pt2"], "there is no file absent.pt2"), ([__file__, "--sha256", "abc"], "--sha256 has to be 64 hex")],
+)
+def test_words_that_make_no_sense(capsys: pytest.CaptureFixture[str], arguments: list[str], want: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.check(arguments)
+    assert ended.value.code == 2
+    assert want in capsys.readouterr().err
