@@ -329,13 +329,13 @@ def _equip(shop: Workshop, wish: Wish, cluster: Cluster, images: NodeImages | No
     references = {"addons": shop.images.addons()}
     if wish.services:
         references["services"] = shop.images.services()
-    cluster = shop.loader.put(cluster, references, images.stores if images else None)
+    cluster = shop.loader.put(cluster, references, images.stores if images else None, cluster.nodes)
     with shop.steps.step("add-ons"):
         addons.install(kubectl, cluster, references["addons"])
         if stages:
             addons.install_services(kubectl, references["services"], stages, wish.kwok_stages)
     with shop.steps.step("wait for nodes and add-ons"):
-        nodes = {cluster.control_plane, *cluster.workers}
+        nodes = set(cluster.nodes)
         wait_until("all nodes are Ready", lambda: nodes <= _ready_nodes(kubectl), 90)
         addons.wait(kubectl, cluster, services=wish.services)
     cluster = cluster.with_(tools={**cluster.tools, **_tools(shop.cache, wish)})

@@ -78,6 +78,10 @@ class Cluster:
     docker_host: str = ""
 
     @property
+    def nodes(self) -> tuple[str, ...]:
+        return (self.control_plane, *self.workers)
+
+    @property
     def schedulable(self) -> tuple[str, ...]:
         """The nodes that ordinary pods run on."""
         return self.workers or (self.control_plane,)

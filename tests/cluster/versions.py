@@ -13,7 +13,7 @@ VERSITYGW = "v1.8.0"
 DEBIAN = "bookworm"
 PYTHON = "3.11"
 
-# The tags that kubeadm of this Kubernetes version asks for; go/node/go.mod says the same, and which Helm
+# The tags that kubeadm of this Kubernetes version asks for; go/node/go.mod says what is really inside, and which Helm
 # was made with the same libraries.
 ETCD_TAG = "3.6.5-0"
 COREDNS_TAG = "v1.12.1"

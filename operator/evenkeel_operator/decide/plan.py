@@ -27,6 +27,8 @@ HISTORY_LIMIT = 10
 """Revisions without replicas that are kept to go back to: Deployment's own default."""
 
 BLOCKED_LOOK_AGAIN_S = 10.0
+REJECTED_LOOK_AGAIN_S = 15.0
+"""No event tells that a quota was raised or an admission webhook has changed its mind; asking costs one write."""
 
 REPORT_ARRIVES = timedelta(seconds=5)
 """Jobs and pods are watched apart: an ended Job may be seen this long before the pod that holds its report."""
@@ -87,7 +89,7 @@ def rejected(snapshot: Snapshot, reason: str, message: str, now: datetime) -> Pl
     progress = Progress(names.revision_name(snapshot.name, snapshot.spec), failure=Failure(reason, message))
     answer = status(snapshot, progress, state(snapshot, progress), now)
     told = conditions.events(answer["conditions"], snapshot.status.conditions or ())
-    return Plan(apply=(), delete=(), status=answer, events=told, look_again_after_s=60.0)
+    return Plan(apply=(), delete=(), status=answer, events=told, look_again_after_s=REJECTED_LOOK_AGAIN_S)
 
 
 def invalid(deployment: Object, message: str, now: datetime) -> Plan:
