@@ -153,7 +153,9 @@ class Cluster:
                 timeout_s=self._timeout_s,
             )
         except ApiError as e:
-            raise _translated(e, f"{verb} {path}", f"{kind.kind} {name or body['metadata']['name']}") from e
+            metadata = body.get("metadata", {})
+            written = name or metadata.get("name") or metadata["generateName"]
+            raise _translated(e, f"{verb} {path}", f"{kind.kind} {written}") from e
 
 
 def _translated(error: ApiError, request: str, what: str) -> Exception:

@@ -145,17 +145,17 @@ def test_a_person_serves_a_file_without_a_cluster(model_dir: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     words = ["serve", str(model_dir / "perceptron.pt2"), "--port", str(port)]
-    process = subprocess.Popen([sys.executable, "-m", "evenkeel_runtime.commands", *words], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline().decode() == f"http://127.0.0.1:{port}/v2/models/perceptron\n"
-        wait_until("it is ready", lambda: _status(port, "/v2/health/ready") == 200, timeout_s=PATIENCE_S)
-        assert _status(port, "/v2/models/perceptron") == 200
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
-    finally:
-        process.kill()
-        process.wait(10)
+    command = [sys.executable, "-m", "evenkeel_runtime.commands", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().decode() == f"http://127.0.0.1:{port}/v2/models/perceptron\n"
+            wait_until("it is ready", lambda: _status(port, "/v2/health/ready") == 200, timeout_s=PATIENCE_S)
+            assert _status(port, "/v2/models/perceptron") == 200
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
 
 
 def _status(port: int, path: str) -> int:
