@@ -109,8 +109,8 @@ class OwnEngine:
         neighbours.allow(self.footprint.bridge)
 
     def _launch(self) -> None:
-        """First goes what a killed engine left: its pid files make dockerd wait 45 s and fail."""
-        self._remove_leftovers()
+        """First goes what a killed engine left: its pid files make dockerd wait 45 s, its settings are not "before"."""
+        self._take_back()
         write_atomically(self._before, json.dumps(snapshot.taken()))
         settings.record(self._settings)
         settings.raise_limits()
@@ -138,7 +138,10 @@ class OwnEngine:
             deadline = time.monotonic() + 20
             while pid_file.exists() and time.monotonic() < deadline:
                 time.sleep(0.1)
-        self._remove_leftovers()
+        self._take_back()
+
+    def _take_back(self) -> None:
+        leftovers.remove(self.footprint)
         if self._before.exists():
             leftovers.remove_run_folders(json.loads(self._before.read_text())["run folder"])
         neighbours.withdraw(self.footprint.bridge)
@@ -204,9 +207,6 @@ class OwnEngine:
         for container, cluster in (line.split() for line in listed.splitlines()):
             if cluster not in known(self.cache):
                 self.client.run("rm", "--force", "--volumes", container, log=log)
-
-    def _remove_leftovers(self) -> None:
-        leftovers.remove(self.footprint)
 
 
 def _has_ports(bridge: str) -> bool:

@@ -45,7 +45,7 @@ def taken(neighbours: Collection[str] = ()) -> Snapshot:
         "processes": sorted(f"{p.name} {p.identity}" for p in pids if p.is_container or p.name in _ENGINE),
         "network namespaces": sorted({p.namespace("net") for p in pids} - {own, ""}),
         "mounts": sorted(line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()),
-        "cgroups": sorted(_cgroups(neighbours)),
+        "cgroups": sorted(_cgroups()),
         "interfaces": sorted(os.listdir("/sys/class/net")),
         "firewall": sorted(_firewall()),
         "settings": sorted(_settings()),
@@ -93,10 +93,11 @@ class _Process:
             return ""
 
 
-def _cgroups(neighbours: Collection[str]) -> Iterator[str]:
-    for found, folders, _ in os.walk(_CGROUPS):
-        folders[:] = [name for name in folders if not any(n in name for n in neighbours)]
-        yield str(Path(found).relative_to(_CGROUPS))
+def _cgroups() -> Iterator[str]:
+    """The uppermost groups of each hierarchy, as the engine's is; what is below a group its owner makes and removes."""
+    unified = (_CGROUPS / "cgroup.procs").exists()
+    for root in [_CGROUPS] if unified else filter(Path.is_dir, _CGROUPS.iterdir()):
+        yield from (str(group.relative_to(_CGROUPS)) for group in root.iterdir() if group.is_dir())
 
 
 def _firewall() -> Iterator[str]:
