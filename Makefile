@@ -62,6 +62,10 @@ soak: venv  ## the full counts of the cluster tests: 20 kills, 100 rolling updat
 	$(CLUSTER) up
 	EVENKEEL_SOAK=1 $(PYTEST) tests/cluster -m "soak"
 
+.PHONY: fuzz
+fuzz: venv  ## a million mutated requests and ten thousand mutated model files
+	EVENKEEL_FUZZ=full $(PYTEST) -s tests/system/runtime/test_fuzz.py
+
 .PHONY: bench-runtime bench-operator
 bench-runtime: venv  ## CPU per request of the runtime against raw torch; last line JSON
 	$(BIN)/python -m tests.bench.runtime

@@ -65,6 +65,7 @@ class Limits:
     header_bytes: int = 64 << 10
     connections: int = 4096
     rows: int = 4096
+    batch_rows: int = 256
     queued_rows: int = 16384
     client_timeout_s: float = 30.0
     keep_alive_s: float = 75.0
@@ -116,6 +117,7 @@ def serve(environ: Mapping[str, str] = os.environ) -> Serve:
             body_bytes=int(_number(environ, "EVENKEEL_MAX_BODY_BYTES", limits.body_bytes)),
             connections=int(_number(environ, "EVENKEEL_MAX_CONNECTIONS", limits.connections)),
             rows=int(_number(environ, "EVENKEEL_MAX_ROWS", limits.rows)),
+            batch_rows=max(1, int(_number(environ, Env.MAX_BATCH_SIZE, limits.batch_rows))),
             queued_rows=int(_number(environ, "EVENKEEL_MAX_QUEUED_ROWS", limits.queued_rows)),
             client_timeout_s=_number(environ, "EVENKEEL_CLIENT_TIMEOUT_S", limits.client_timeout_s),
         ),

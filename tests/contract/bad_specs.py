@@ -128,6 +128,10 @@ BAD = (
     BadSpec("replicas as text", {"replicas": "3"}, "spec.replicas", "integer"),
     BadSpec("a strategy of later days", {"rollout": {"strategy": "Canary"}}, "spec.rollout.strategy", '"Direct"'),
     # The server.
+    BadSpec("a batch of no rows", {"runtime": {"batching": {"maxSize": 0}}}, "spec.runtime.batching.maxSize", "1"),
+    BadSpec(
+        "a batch without end", {"runtime": {"batching": {"maxSize": 1025}}}, "spec.runtime.batching.maxSize", "1024"
+    ),
     BadSpec("an image with a space", {"runtime": {"image": "my image"}}, "spec.runtime.image", "registry/name:tag"),
     BadSpec(
         "a GPU among the limits",

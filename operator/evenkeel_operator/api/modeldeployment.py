@@ -104,12 +104,22 @@ class Resources(Model):
     """Most resources, by name."""
 
 
+class Batching(Model):
+    """How requests share calls of the model."""
+
+    max_size: int | None = Field(default=None, ge=1, le=1024)
+    """Most rows per call. Absent: as many as were measured to pay when the model was loaded. 1: every row has
+    a call of its own."""
+
+
 class Runtime(Model):
     """The server inside the pods."""
 
     image: str | None = Field(default=None, min_length=1, max_length=512, json_schema_extra=rules.IMAGE)
     """Image of another server that speaks the Open Inference Protocol on port 8080. It finds the verified
     model under EVENKEEL_MODEL_PATH. Absent: Evenkeel's bundled PyTorch runtime."""
+    batching: Batching = Batching()
+    """How requests share calls of the model."""
     resources: Resources = Resources()
     """Resources of the serving container."""
     env: tuple[EnvVar, ...] = Field(default=(), max_length=128, json_schema_extra=map_by("name"))

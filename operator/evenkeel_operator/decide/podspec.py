@@ -132,6 +132,7 @@ def _server(
         Env.ALLOW_NATIVE_CODE: _word(spec.model.allow_native_code),
         Env.GRACE_PERIOD_S: str(spec.pod.termination_grace_period_seconds),
         Env.DRAIN_DELAY_S: str(defaults.drain_delay_s),
+        **({} if (most := spec.runtime.batching.max_size) is None else {Env.MAX_BATCH_SIZE: str(most)}),
     }
     if spec.gpu is None:
         # Where NVIDIA's runtime is the node's default, an image that names no devices sees all of them.

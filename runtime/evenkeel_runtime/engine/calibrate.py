@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("evenkeel")
 
-_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _TRIED = (1, 3, 7)
 """Batch sizes at which two call paths must agree."""
 _LONG_S = 0.05
@@ -45,8 +45,11 @@ class Calibrated:
     rows_per_second: float
 
 
-def calibrate(loaded: Loaded, cpus: int) -> Calibrated:
-    """Try the model out and return how to run it. Raises what the model raises on a plausible input."""
+def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
+    """Try the model out and return how to run it, with at most `most_rows` rows per call.
+
+    Raises what the model raises on a plausible input.
+    """
     import torch
 
     signature = loaded.signature
@@ -60,13 +63,17 @@ def calibrate(loaded: Loaded, cpus: int) -> Calibrated:
         tried = [size for size in _TRIED if limit == 0 or size <= (limit or 1)]
         call, path = (loaded.call, "eager") if is_long else _fastest(loaded, tried)
         shares = limit is not None and _rows_are_independent(call, loaded, min(limit or 4, 2 if is_long else 4))
-        sizes = [size for size in _SIZES if not limit or size <= limit] if shares else [1]
+        sizes = _sizes_up_to(min(limit or most_rows, most_rows)) if shares else [1]
         threads, best, forward_s, speed = _fastest_threads(call, loaded, sizes, cpus)
         torch.set_num_threads(threads)
         for _ in range(3):  # TorchScript specialises in its first calls of a shape
             call(*_rows(loaded, best))
             call(*_rows(loaded, 1))
     return Calibrated(call, path, threads, best if shares else 0, forward_s, speed)
+
+
+def _sizes_up_to(most: int) -> list[int]:
+    return sorted({size for size in _SIZES if size <= most} | {min(most, _SIZES[-1])})
 
 
 def _disable_fusers() -> None:

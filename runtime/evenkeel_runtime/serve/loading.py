@@ -35,8 +35,8 @@ class Running:
     torch_version: str
 
 
-def load(path: Path, model: Model) -> Running:
-    """Return the model; raises ModelError, MemoryError."""
+def load(path: Path, model: Model, most_rows: int) -> Running:
+    """Return the model, to be called with at most `most_rows` rows; raises ModelError, MemoryError."""
     reading = _Reading(path)
     reading.start()
     import torch
@@ -51,12 +51,19 @@ def load(path: Path, model: Model) -> Running:
     torch.set_num_interop_threads(1)
     torch.set_grad_enabled(False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    view = memoryview(reading.memory.buffer)
+    loaded, calibrated = tried_out(memoryview(reading.memory.buffer), model, device, most_rows)
+    return Running(loaded, calibrated, arrived.sha256, str(torch.__version__))
+
+
+def tried_out(view: memoryview, model: Model, device: str, most_rows: int) -> tuple[Loaded, Calibrated]:
+    """Return the model in these bytes and how to call it; raises ModelError, or what `is_out_of_memory` knows."""
+    import torch
+
     format_, archive = recognise(cast(IO[bytes], _Window(view)), len(view))
     require_wanted(format_, model)
     try:
         loaded = format_.load(archive, view, device)
-        calibrated = calibrate(loaded, usable_cpus())
+        return loaded, calibrate(loaded, usable_cpus(), most_rows)
     except (ModelError, MemoryError):
         raise
     except Exception as error:
@@ -66,7 +73,6 @@ def load(path: Path, model: Model) -> Running:
             Reason.LOAD_FAILED,
             f"the model was read, but does not run: {last_line(error)}; try it with this torch ({torch.__version__})",
         ) from error
-    return Running(loaded, calibrated, arrived.sha256, str(torch.__version__))
 
 
 class _Reading(threading.Thread):

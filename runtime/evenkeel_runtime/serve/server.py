@@ -115,7 +115,7 @@ class _Replica:
     def _load(self, loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
         """Load in a thread of its own. A failure ends the server; whether it still listens then does not matter."""
         try:
-            running = load(self._config.path, self._config.model)
+            running = load(self._config.path, self._config.model, self._config.limits.batch_rows)
             loop.call_soon_threadsafe(self._become_ready, running)
         except Exception as error:  # noqa: BLE001 - whatever the file or the model raises goes to the termination message
             self._fail(loop, changed, error)

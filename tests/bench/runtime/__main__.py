@@ -1,4 +1,4 @@
-"""How much CPU does a request cost, and how much of the bare model is left? A table, and one JSON object as last line.
+"""What does the runtime cost, and how much of the bare model is left? A table, and one JSON object as last line.
 
 The server has one core and the load another; the bare forward runs on the server's core, in the same run. Three rounds
 are interleaved and the medians taken: on a shared machine only ratios of one run mean something.
@@ -9,188 +9,162 @@ that is the same as rows per second; where neighbours take part of the core, the
 
 from __future__ import annotations
 
+import http.client
 import json
+import math
 import os
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+from tests.bench.runtime import payloads
+from tests.bench.runtime.export import WIDTH
+from tests.bench.runtime.servers import PACKAGE, Cores, Server, empty_handler, pinned, replica, run
+
 CONNECTIONS = 32
 ROUNDS = 3
 SECONDS = 4.0
-_TICKS = os.sysconf("SC_CLK_TCK")
+WARM_UP_S = 0.7
+PAIRS = 12
+PAIR_S = 1.0
+_T90 = 1.363  # one-sided 90 % quantile of Student's t with PAIRS - 1 = 11 degrees of freedom
+
+Round = dict[str, dict[str, float]]
 
 
 def main() -> None:
-    cores = sorted(os.sched_getaffinity(0))
-    server_core, client_core = cores[0], cores[-1]
-    if server_core == client_core:
+    available = sorted(os.sched_getaffinity(0))
+    cores = Cores(available[0], available[-1])
+    if cores.server == cores.client:
         print("note: one core only, server and load share it", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "mlp.pt2"
-        _python("export", str(model), core=client_core)
-        requests = _requests(Path(folder))
-        rounds: list[dict[str, Any]] = []
-        for _ in range(ROUNDS):
-            found: dict[str, Any] = {"raw": json.loads(_python("raw", str(model), core=server_core))}
-            with _server([str(HERE / "floor.py"), "empty"], server_core, {}) as (process, port):
-                found["empty"] = _load(process, port, requests["binary"], client_core)
-            with _server(["-m", "evenkeel_runtime"], server_core, _environment(model, folder)) as (process, port):
-                for kind, path in requests.items():
-                    found[kind] = _load(process, port, path, client_core)
-            rounds.append(found)
-    _print(rounds)
-
-
-def _print(rounds: list[dict[str, Any]]) -> None:
-    raw_b1 = statistics.median(found["raw"]["b1"] for found in rounds)
-    raw_b32 = statistics.median(found["raw"]["b32"] for found in rounds)
-    forward_us = 1e6 / raw_b32
-    print(f"bare forward ({rounds[0]['raw']['path']}) batch 1 {raw_b1:,.0f} rows/s, batch 32 {raw_b32:,.0f} rows/s")
+    os.sched_setaffinity(0, {cores.client})
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run("export", str(folder), core=cores.server)
+        rounds = [_round(folder, cores) for _ in range(ROUNDS)]
+        summary = _table(rounds)
+        summary["batching_c1_ratio"] = round(_batching_c1(folder, cores), 3)
+        summary["health_p99_ms"] = round(_health_p99_ms(folder, cores), 1)
     print(
-        f"{'':8} {'req/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'CPU us/req':>11} {'- forward':>10} "
-        f"{'x raw b1':>9} {'x raw b32':>9}"
+        f"batching on against off, CPU per request at c=1, 90 % upper bound of {PAIRS} pairs: "
+        f"{summary['batching_c1_ratio']}"
     )
-    medians: dict[str, dict[str, float]] = {}
-    for kind in ("empty", "binary", "json"):
-        row = {
-            key: statistics.median(found[kind][key] for found in rounds)
-            for key in ("rate", "p50_ms", "p99_ms", "cpu_us")
-        }
-        row["own_us"] = row["cpu_us"] - (0 if kind == "empty" else forward_us)
-        row["vs_b1"] = statistics.median(1e6 / found[kind]["cpu_us"] / found["raw"]["b1"] for found in rounds)
-        row["vs_b32"] = statistics.median(1e6 / found[kind]["cpu_us"] / found["raw"]["b32"] for found in rounds)
-        medians[kind] = row
-        print(
-            f"{kind:8} {row['rate']:>9,.0f} {row['p50_ms']:>8.2f} {row['p99_ms']:>8.2f} {row['cpu_us']:>11.1f} "
-            f"{row['own_us']:>10.1f} {row['vs_b1']:>9.2f} {row['vs_b32']:>9.3f}"
-        )
-    print(
-        json.dumps(
-            {
-                "cpu_us_binary": round(medians["binary"]["own_us"], 1),
-                "cpu_us_json": round(medians["json"]["own_us"], 1),
-                "mlp_binary_vs_raw_b1": round(medians["binary"]["vs_b1"], 3),
-            }
-        )
-    )
+    print(f"health answers beside a forward of half a second: p99 {summary['health_p99_ms']} ms")
+    print(json.dumps(summary))
 
 
-def _load(process: subprocess.Popen[bytes], port: int, request: Path, core: int) -> dict[str, float]:
-    """Load the server, after a short warm-up, and return rate, latencies and CPU per request."""
-    client = [str(HERE / "client.py"), "127.0.0.1", str(port), str(request), str(CONNECTIONS)]
-    _run([*client, "0.7"], core)
-    before = _cpu_s(process.pid)
-    found: dict[str, float] = json.loads(_run([*client, str(SECONDS)], core))
-    found["cpu_us"] = (_cpu_s(process.pid) - before) / found["requests"] * 1e6
-    found["rate"] = found["requests"] / found["seconds"]
+def _round(folder: Path, cores: Cores) -> Round:
+    mlp, cnn = folder / "mlp.pt2", folder / "cnn.pt2"
+    requests = {
+        "binary": payloads.binary(folder, "image", 1, 784),
+        "json": payloads.text(folder, "image", 1, 784),
+        "cnn": payloads.binary(folder, "image", 1, 1, 28, 28),
+        "cnn 32 rows": payloads.binary(folder, "image", 32, 1, 28, 28),
+    }
+    found: Round = {
+        "torch": json.loads(run("floor", "torch", core=cores.server)),
+        "raw mlp": json.loads(run("floor", "raw", str(mlp), core=cores.server)),
+        "raw cnn": json.loads(run("floor", "raw", str(cnn), core=cores.server)),
+    }
+    with empty_handler(cores.server) as server:
+        found["empty"] = _loaded(server, requests["binary"], cores, CONNECTIONS)
+        found["empty c=1"] = _loaded(server, requests["binary"], cores, 1)
+    with replica(mlp, cores.server) as server:
+        found["start"] = {"ready_s": server.ready_s, "resident_bytes": server.resident_bytes()}
+        found["binary"] = _loaded(server, requests["binary"], cores, CONNECTIONS)
+        found["json"] = _loaded(server, requests["json"], cores, CONNECTIONS)
+        found["binary c=1"] = _loaded(server, requests["binary"], cores, 1)
+    with replica(cnn, cores.server) as server:
+        found["cnn"] = _loaded(server, requests["cnn"], cores, CONNECTIONS)
+        found["cnn 32 rows"] = _loaded(server, requests["cnn 32 rows"], cores, 2)
     return found
 
 
-def _cpu_s(pid: int) -> float:
-    """Return user and system time of a process and all below it."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    total = (int(fields[11]) + int(fields[12])) / _TICKS
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        children = (task / "children").read_text().split()
-        total += sum(_cpu_s(int(child)) for child in children)
-    return total
+def _loaded(server: Server, request: Path, cores: Cores, connections: int) -> dict[str, float]:
+    server.load(request, cores.client, connections, WARM_UP_S)
+    return server.load(request, cores.client, connections, SECONDS)
 
 
-def _requests(folder: Path) -> dict[str, Path]:
-    import numpy as np
+def _table(rounds: list[Round]) -> dict[str, float]:
+    def median(figure: Callable[[Round], float]) -> float:
+        return statistics.median(figure(found) for found in rounds)
 
-    row = np.random.default_rng(0).random((1, 784), dtype=np.float32)
-    entry: dict[str, Any] = {"name": "image", "datatype": "FP32", "shape": [1, 784]}
-    binary = json.dumps(
-        {
-            "inputs": [{**entry, "parameters": {"binary_data_size": row.nbytes}}],
-            "parameters": {"binary_data_output": True},
-        }
-    ).encode()
-    text = json.dumps({"inputs": [{**entry, "data": [round(float(value), 7) for value in row[0]]}]}).encode()
-    head = b"POST /v2/models/mlp/infer HTTP/1.1\r\nHost: bench\r\nContent-Type: %s\r\n%sContent-Length: %d\r\n\r\n"
-    length = b"Inference-Header-Content-Length: %d\r\n" % len(binary)
-    bodies = {
-        "binary": head % (b"application/octet-stream", length, len(binary) + row.nbytes) + binary + row.tobytes(),
-        "json": head % (b"application/json", b"", len(text)) + text,
+    def figure(cell: str, key: str) -> float:
+        return median(lambda found: found[cell][key])
+
+    forward_us = 1e6 / figure("raw mlp", "b32")
+    for model in ("raw mlp", "raw cnn"):
+        speeds = "  ".join(f"batch {rows} {figure(model, f'b{rows}'):,.0f}" for rows in (1, 8, 32))
+        print(f"{model} ({rounds[0][model]['path']}), rows/s: {speeds}")
+    print(f"{'':12} {'req/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'CPU us/req':>11}")
+    for cell in ("empty", "binary", "json", "empty c=1", "binary c=1", "cnn", "cnn 32 rows"):
+        rate, p50, p99, cpu = (figure(cell, key) for key in ("rate", "p50_ms", "p99_ms", "cpu_us"))
+        print(f"{cell:12} {rate:>9,.0f} {p50:>8.2f} {p99:>8.2f} {cpu:>11.1f}")
+    summary = {
+        "cpu_us_empty": figure("empty", "cpu_us"),
+        "cpu_us_binary": figure("binary", "cpu_us") - forward_us,
+        "cpu_us_json": figure("json", "cpu_us") - forward_us,
+        "c1_added_p50_us": median(lambda found: found["binary c=1"]["p50_ms"] * 1e3 - 1e6 / found["raw mlp"]["b1"]),
+        "c1_empty_p50_us": figure("empty c=1", "p50_ms") * 1e3,
+        "mlp_binary_vs_raw_b1": median(lambda found: _per_cpu_s(found["binary"]) / found["raw mlp"]["b1"]),
+        "mlp_binary_vs_raw_b32": median(lambda found: _per_cpu_s(found["binary"]) / found["raw mlp"]["b32"]),
+        "mlp_json_vs_raw_b1": median(lambda found: _per_cpu_s(found["json"]) / found["raw mlp"]["b1"]),
+        "cnn_vs_raw": median(lambda found: _per_cpu_s(found["cnn"]) / _best(found["raw cnn"])),
+        "rows32_vs_raw": median(lambda found: 32 * _per_cpu_s(found["cnn 32 rows"]) / _best(found["raw cnn"])),
+        "ready_over_import_s": median(lambda found: found["start"]["ready_s"] - found["torch"]["import_s"]),
+        "rss_over_torch_mb": median(
+            lambda found: (found["start"]["resident_bytes"] - found["torch"]["resident_bytes"]) / 1e6
+        ),
     }
-    paths = {}
-    for kind, body in bodies.items():
-        paths[kind] = folder / kind
-        paths[kind].write_bytes(body)
-    return paths
+    return {name: float(f"{value:.4g}") for name, value in summary.items()}
 
 
-def _environment(model: Path, folder: str) -> dict[str, str]:
-    return {
-        "EVENKEEL_MODEL_NAME": "mlp",
-        "EVENKEEL_MODEL_PATH": str(model),
-        "EVENKEEL_HTTP_HOST": "127.0.0.1",
-        "EVENKEEL_TERMINATION_LOG": str(Path(folder) / "termination"),
-        "EVENKEEL_DRAIN_DELAY_S": "0",
-    }
+def _per_cpu_s(found: dict[str, float]) -> float:
+    return 1e6 / found["cpu_us"]
 
 
-@contextmanager
-def _server(
-    arguments: list[str], core: int, environment: dict[str, str]
-) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    if arguments[-1] == "empty":
-        arguments = [*arguments, str(port)]
-    environment = {**os.environ, **environment, "EVENKEEL_HTTP_PORT": str(port)}
-    process = subprocess.Popen(
-        _pinned([sys.executable, *arguments], core), env=environment, stderr=subprocess.DEVNULL if environment else None
-    )
-    try:
-        _await_ready(process, port)
-        yield process, port
-    finally:
-        process.terminate()
-        process.wait(30)
+def _best(raw: dict[str, Any]) -> float:
+    return float(max(raw[key] for key in ("b1", "b8", "b32")))
 
 
-def _await_ready(process: subprocess.Popen[bytes], port: int) -> None:
-    until = time.monotonic() + 180
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
-    raise SystemExit("the server did not become ready")
+def _batching_c1(folder: Path, cores: Cores) -> float:
+    """Return the upper bound of what a lone client pays for batching: pairs are taken in turns on one core."""
+    request = payloads.binary(folder, "image", 1, 784)
+    with (
+        replica(folder / "mlp.pt2", cores.server) as batching,
+        replica(folder / "mlp.pt2", cores.server, EVENKEEL_MAX_BATCH_SIZE="1") as single,
+    ):
+        logs: list[float] = []
+        for number in range(PAIRS + 1):
+            costs = {}
+            for server in (batching, single) if number % 2 else (single, batching):
+                costs[server.port] = server.load(request, cores.client, 1, PAIR_S)["cpu_us"]
+            if number:  # the first pair is the warm-up
+                logs.append(math.log(costs[batching.port] / costs[single.port]))
+    return math.exp(statistics.mean(logs) + _T90 * statistics.stdev(logs) / math.sqrt(PAIRS))
 
 
-def _python(what: str, path: str, core: int) -> str:
-    return _run(
-        [str(HERE / ("export.py" if what == "export" else "floor.py")), *([] if what == "export" else [what]), path],
-        core,
-    )
-
-
-def _run(arguments: list[str], core: int) -> str:
-    return subprocess.run(
-        _pinned([sys.executable, *arguments], core), check=True, stdout=subprocess.PIPE, text=True, timeout=300
-    ).stdout
-
-
-def _pinned(arguments: list[str], core: int) -> list[str]:
-    taskset = shutil.which("taskset")
-    return [taskset, "-c", str(core), *arguments] if taskset else arguments
+def _health_p99_ms(folder: Path, cores: Cores) -> float:
+    request = payloads.binary(folder, "image", 1, WIDTH)
+    with replica(folder / "long.pt2", cores.server) as server:
+        words = ["-m", f"{PACKAGE}.client", "127.0.0.1", str(server.port), str(request), "2", "10"]
+        load = subprocess.Popen(pinned([sys.executable, *words], cores.client), stdout=subprocess.DEVNULL)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        time.sleep(1.0)
+        took: list[float] = []
+        while load.poll() is None:
+            began = time.perf_counter()
+            connection.request("GET", "/v2/health/ready")
+            connection.getresponse().read()
+            took.append((time.perf_counter() - began) * 1e3)
+            time.sleep(0.01)
+        connection.close()
+    return sorted(took)[len(took) * 99 // 100]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How is a server kept busy by a closed loop of connections, without the client being the limit?
 
-A program of its own, so that it has a core of its own: `python client.py HOST PORT REQUEST_FILE CONNECTIONS SECONDS`.
+A program of its own, so that it has a core of its own: `client HOST PORT REQUEST_FILE CONNECTIONS SECONDS`.
 Every connection sends the same bytes again as soon as its answer is complete. Of an answer only the status and the
 length are looked at.
 """

@@ -1,10 +1,22 @@
-"""Which model is measured? A 784-128-10 perceptron with a free batch dimension: so small that the server shows."""
+"""Which models are measured? `python -m tests.bench.runtime.export FOLDER` writes them.
+
+mlp   784-128-10: so small that the server shows
+cnn   the network of examples/digits, untrained: as large as people's first models are
+long  half a second per forward on this core: what health answers have to get past
+"""
 
 from __future__ import annotations
 
 import sys
+import time
+from pathlib import Path
 
 import torch
+
+from examples.digits.model import Net
+
+LONG_S = 0.5
+WIDTH = 2048
 
 
 class Perceptron(torch.nn.Module):
@@ -18,11 +30,43 @@ class Perceptron(torch.nn.Module):
         return found
 
 
+class Long(torch.nn.Module):
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(WIDTH, WIDTH)
+        self.times = times
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = image
+        for _ in range(self.times):
+            x = torch.tanh(self.layer(x))
+        return x
+
+
+def long() -> Long:
+    """Return a model whose forward of one row takes `LONG_S` on this core."""
+    row, trial = torch.zeros(1, WIDTH), 20
+    model = Long(trial).eval()
+    with torch.inference_mode():
+        model(row)
+        begun = time.perf_counter()
+        model(row)
+        took = time.perf_counter() - begun
+    return Long(max(1, round(trial * LONG_S / took))).eval()
+
+
 def main() -> None:
     torch.manual_seed(0)
+    torch.set_num_threads(1)
     batch = torch.export.Dim("batch")
-    program = torch.export.export(Perceptron().eval(), (torch.zeros(2, 784),), dynamic_shapes={"image": {0: batch}})
-    torch.export.save(program, sys.argv[1])
+    folder = Path(sys.argv[1])
+    for name, model, shape in (
+        ("mlp", Perceptron(), (784,)),
+        ("cnn", Net(), (1, 28, 28)),
+        ("long", long(), (WIDTH,)),
+    ):
+        program = torch.export.export(model.eval(), (torch.zeros(2, *shape),), dynamic_shapes={"image": {0: batch}})
+        torch.export.save(program, folder / f"{name}.pt2")
 
 
 if __name__ == "__main__":

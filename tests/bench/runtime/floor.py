@@ -1,44 +1,58 @@
-"""What can no server do better? The bare forward on the same core, and a handler that does nothing.
+"""What can no server do better? Each prints one line of JSON.
 
-`python floor.py raw MODEL` prints rows/s; `python floor.py empty PORT` serves empty answers with our protocol class.
+floor raw MODEL   rows per second of CPU of the bare forward, called as the server calls it
+floor torch       the seconds of `import torch`, and how much a process that does only that keeps resident
+floor empty       serve empty answers on EVENKEEL_HTTP_PORT with the runtime's protocol class
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
+from pathlib import Path
+
+from tests.bench.runtime.servers import resident_bytes
+
+ROWS = (1, 8, 32)
 
 
 def raw(path: str) -> None:
-    """Print the rows per second of CPU of the exported model, called as the server calls it, at batch 1 and 32."""
-    from pathlib import Path
-
     import torch
 
     from evenkeel_runtime import config
     from evenkeel_runtime.serve.loading import load
 
-    found = load(Path(path), config.Model("Auto", "", False)).calibrated
+    running = load(Path(path), config.Model("Auto", "", False), 256)
+    call = running.calibrated.call
+    (tensor,) = running.loaded.signature.inputs
     speeds = {}
     with torch.inference_mode():
-        for rows in (1, 32):
-            data = torch.rand(rows, 784)
-            for _ in range(200):
-                found.call(data)
+        for rows in ROWS:
+            data = torch.rand(rows, *tensor.shape[1:])
+            for _ in range(3):
+                call(data)
             calls = 0
             start = time.process_time()
             while (now := time.process_time()) < start + 1.0:
-                for _ in range(50):
-                    found.call(data)
-                calls += 50
-            speeds[rows] = rows * calls / (now - start)
-    print(json.dumps({"b1": speeds[1], "b32": speeds[32], "path": found.path}))
+                for _ in range(10):
+                    call(data)
+                calls += 10
+            speeds[f"b{rows}"] = rows * calls / (now - start)
+    print(json.dumps({**speeds, "path": running.calibrated.path}))
 
 
-def empty(port: int) -> None:
-    """Serve an empty answer to whatever comes."""
+def torch_alone() -> None:
+    began = time.perf_counter()
+    import torch  # noqa: F401 - being there is what is measured
+
+    took = time.perf_counter() - began
+    print(json.dumps({"import_s": took, "resident_bytes": resident_bytes(os.getpid())}))
+
+
+def empty() -> None:
     import uvloop
 
     from evenkeel_runtime.config import Limits
@@ -49,6 +63,7 @@ def empty(port: int) -> None:
 
     async def run() -> None:
         server = Server(handle, Limits())
+        port = int(os.environ["EVENKEEL_HTTP_PORT"])
         await asyncio.get_running_loop().create_server(server.connection, "127.0.0.1", port)
         await asyncio.Event().wait()
 
@@ -56,4 +71,12 @@ def empty(port: int) -> None:
 
 
 if __name__ == "__main__":
-    raw(sys.argv[2]) if sys.argv[1] == "raw" else empty(int(sys.argv[2]))
+    match sys.argv[1:]:
+        case ["raw", model]:
+            raw(model)
+        case ["torch"]:
+            torch_alone()
+        case ["empty"]:
+            empty()
+        case _:
+            sys.exit(__doc__)

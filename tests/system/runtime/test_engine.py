@@ -49,6 +49,21 @@ def test_rows_are_never_mixed_up(perceptron: Replica, model_dir: Path) -> None:
             future.result()
 
 
+def test_without_batching_every_row_has_a_call_of_its_own(start: Callable[..., Replica], model_dir: Path) -> None:
+    import torch
+
+    from tests.unit.runtime.test_export import loaded
+
+    replica = start("perceptron.pt2", EVENKEEL_MAX_BATCH_SIZE="1")
+    replica.await_ready()
+    assert replica.ask("GET", "/v2/models/m").json["parameters"]["max_batch_size"] == 1
+    image = np.random.default_rng(0).random((5, 12), dtype=np.float32)
+    with torch.inference_mode():
+        want = loaded((model_dir / "perceptron.pt2").read_bytes()).call(torch.from_numpy(image))[0].numpy()
+    got = np.frombuffer(replica.rows(image).tensors, np.float32).reshape(-1, 3)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
 def test_health_answers_while_a_long_forward_runs(start: Callable[..., Replica]) -> None:
     replica = start("long.pt2")
     replica.await_ready()

@@ -28,7 +28,7 @@ def test_same_answers_as_torch(name: str) -> None:
         warnings.simplefilter("ignore")
         theirs = torch.export.load(io.BytesIO(data)).module()
     ours = loaded(data)
-    fastest = calibrate(ours, 1).call
+    fastest = calibrate(ours, 1, 256).call
     for rows in case.rows:
         inputs = case.inputs(rows)
         with torch.inference_mode():
@@ -91,7 +91,12 @@ def test_signature(name: str, inputs: list[Tensor], outputs: list[Tensor], batch
     ],
 )
 def test_only_independent_rows_share_a_call(name: str, shares: bool) -> None:
-    assert (calibrate(loaded(exported(CASES[name])), 1).max_rows > 0) is shares
+    assert (calibrate(loaded(exported(CASES[name])), 1, 256).max_rows > 0) is shares
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_no_call_has_more_rows_than_allowed(most: int) -> None:
+    assert 1 <= calibrate(loaded(exported(CASES["perceptron"])), 1, most).max_rows <= most
 
 
 def test_weights_are_views_of_the_file() -> None:

@@ -107,6 +107,19 @@ def test_a_limit_is_not_undercut_by_a_default_request() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("runtime", "want"),
+    [
+        pytest.param({}, None, id="nothing said: the server measures"),
+        pytest.param({"batching": {"maxSize": 8}}, "8", id="a bound is handed on"),
+    ],
+)
+def test_the_largest_batch(runtime: Object, want: str | None) -> None:
+    server = template(spec(runtime=runtime))["spec"]["containers"][0]
+    got = {variable["name"]: variable["value"] for variable in server["env"]}
+    assert got.get("EVENKEEL_MAX_BATCH_SIZE") == want
+
+
 def test_the_users_environment_cannot_replace_ours() -> None:
     given = spec(runtime={"env": [{"name": "LOG", "value": "1"}]})
     names = [row["name"] for row in template(given)["spec"]["containers"][0]["env"]]
