@@ -114,8 +114,8 @@ def _ask_all(replica: Replica, count: int, chance: random.Random) -> tuple[Count
             wrong.append((why, one.request))
 
     with ExitStack() as left:
-        left.callback(lambda: [one.stream.close() for one in open_.values()])
         left.callback(poll.close)
+        left.callback(_close_all, open_)
         while asked < count or open_:
             while asked < count and len(open_) < CONNECTIONS:
                 request = mutated(found, chance)
@@ -151,6 +151,11 @@ def _ask_all(replica: Replica, count: int, chance: random.Random) -> tuple[Count
                     end(number, 0, f"no answer in time but {open_[number].answer!r}")
                 assert replica.process.poll() is None, f"the server ended with {replica.process.returncode}"
     return statuses, wrong
+
+
+def _close_all(open_: dict[int, Asked]) -> None:
+    for one in open_.values():
+        one.stream.close()
 
 
 def _status(one: Asked) -> int | None:
