@@ -51,6 +51,8 @@ BAD = (
     _uri("a bucket without a key", "s3://bucket", "s3://BUCKET/KEY"),
     _uri("a bucket with no name", "s3:///digits.pt2", "AWS_ENDPOINT_URL"),
     _uri("a key that climbs", "s3://bucket/a/../b", ".."),
+    _uri("a Google bucket without a key", "gs://bucket", "gs://BUCKET/KEY"),
+    _uri("a Google bucket in capitals", "gs://Bucket/digits.pt2", "Google Cloud Storage"),
     _uri("a web server without a path", "https://models.example", "https://HOST/PATH"),
     _uri("a web address with spaces", "https://models.example/my digits.pt2", "percent-encode"),
     _uri("a user name in a web address", "https://me@models.example/digits.pt2", "secretName"),
@@ -87,7 +89,7 @@ BAD = (
     BadSpec("a digest in capitals", model(sha256=SHA256.upper()), "spec.model.sha256", "lowercase"),
     BadSpec("a digest that is too short", model(sha256=SHA256[:63]), "spec.model.sha256", "64 lowercase"),
     BadSpec("a digest with its prefix", model(sha256=f"sha256:{SHA256}"), "spec.model.sha256", "without a prefix"),
-    BadSpec("a Secret for a claim", model(secretName="key"), "spec.model.secretName", "s3:// and https://"),
+    BadSpec("a Secret for a claim", model(secretName="key"), "spec.model.secretName", "not for pvc://"),
     BadSpec(
         "a Secret that no Secret can be named",
         {"model": {"uri": "s3://bucket/key", "secretName": "My Key"}},

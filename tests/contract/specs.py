@@ -88,6 +88,8 @@ GOOD = (
     GoodSpec("native code, allowed and pinned", model(format="TorchScript", sha256=SHA256, allowNativeCode=True)),
     GoodSpec("a pinned file of a format that runs no code", model(format="TorchExport", sha256=SHA256)),
     GoodSpec("a bucket with credentials", model(uri="s3://my.bucket-1/digits/v3.pt2", secretName="bucket-key")),
+    GoodSpec("a Google bucket with an account", model(uri="gs://my_models.v1/digits/v3.pt2", secretName="account")),
+    GoodSpec("a Google bucket read as the pod's own account", model(uri="gs://models/digits.pt2")),
     GoodSpec("a web server with a port", model(uri="https://models.example:8443/a%20b.pt2?version=3")),
     GoodSpec("a web server by its address", model(uri="https://[2001:db8::1]/digits.pt2")),
     GoodSpec("an @ in a path is not a user name", model(uri="https://models.example/@team/digits.pt2")),

@@ -38,10 +38,12 @@ _NATIVE = "self.format in [" + ", ".join(f"'{name}'" for name in sorted(NATIVE_F
 _LABEL_VALUE = "self.matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$')"
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?)(:[0-9]{1,5})?"
 
+_SCHEMES = ("pvc://", "s3://", "gs://", "https://")
+
 URI = rules(
     must(
-        "self.startsWith('pvc://') || self.startsWith('s3://') || self.startsWith('https://')",
-        "must start with pvc://, s3:// or https://, for example pvc://models/digits.pt2",
+        " || ".join(f"self.startsWith('{scheme}')" for scheme in _SCHEMES),
+        f"must start with {', '.join(_SCHEMES[:-1])} or {_SCHEMES[-1]}, for example pvc://models/digits.pt2",
     ),
     must(
         "!self.startsWith('pvc://') || self.matches(r'^pvc://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[^/]')",
@@ -50,6 +52,10 @@ URI = rules(
     must(
         "!self.startsWith('s3://') || self.matches(r'^s3://[A-Za-z0-9][-A-Za-z0-9._]{1,61}[A-Za-z0-9]/[^/]')",
         "must be s3://BUCKET/KEY; name another endpoint with AWS_ENDPOINT_URL in the Secret of secretName",
+    ),
+    must(
+        "!self.startsWith('gs://') || self.matches(r'^gs://[a-z0-9][-a-z0-9._]{1,220}[a-z0-9]/[^/]')",
+        "must be gs://BUCKET/KEY: a bucket of Google Cloud Storage and an object in it",
     ),
     must(
         f"!self.startsWith('https://') || self.matches(r'^https://([^/]*@)?{_HOST}/[^ ]+$')",
@@ -94,8 +100,8 @@ MODEL = rules(
         "FieldValueRequired",
     ),
     must(
-        "!has(self.secretName) || self.uri.startsWith('s3://') || self.uri.startsWith('https://')",
-        "is for s3:// and https:// addresses: leave it out, or move the model to one",
+        "!has(self.secretName) || !self.uri.startsWith('pvc://')",
+        "is not for pvc:// addresses, which need no credentials: leave it out",
         ".secretName",
         "FieldValueForbidden",
     ),

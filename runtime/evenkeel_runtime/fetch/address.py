@@ -31,6 +31,13 @@ def source(uri: str, claim_dir: Path, environ: Mapping[str, str] = os.environ) -
             if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
                 raise _invalid(uri, f"{bucket!r} is not a bucket's name")
             return bucket_object(uri, bucket, _inside(uri, key), environ)
+        case "gs":
+            from evenkeel_runtime.fetch.gcs import gcs_object
+
+            bucket, _, key = rest.partition("/")
+            if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
+                raise _invalid(uri, f"{bucket!r} is not a bucket's name")
+            return gcs_object(uri, bucket, _inside(uri, key), environ)
         case "https":
             from evenkeel_runtime.fetch.https import WebFile, authorization
 
@@ -38,7 +45,10 @@ def source(uri: str, claim_dir: Path, environ: Mapping[str, str] = os.environ) -
                 raise _invalid(uri, "it needs a host, and credentials belong in the Secret of spec.model.secretName")
             return WebFile(uri, authorization(environ))
         case _:
-            raise _invalid(uri, "this runtime reads pvc://CLAIM/PATH, s3://BUCKET/KEY and https://HOST/PATH")
+            raise _invalid(
+                uri,
+                "this runtime reads pvc://CLAIM/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY and https://HOST/PATH",
+            )
 
 
 def _inside(uri: str, path: str) -> str:

@@ -51,8 +51,7 @@ def not_found(uri: str, detail: str) -> ModelError:
     return ModelError(Reason.MODEL_NOT_FOUND, f"there is no model at {uri}: {detail}; correct spec.model.uri")
 
 
-def access_denied(uri: str, detail: str) -> ModelError:
-    return ModelError(
-        Reason.ACCESS_DENIED,
-        f"reading {uri} is not allowed: {detail}; check the Secret named by spec.model.secretName",
-    )
+def access_denied(
+    uri: str, detail: str, way_out: str = "check the Secret named by spec.model.secretName"
+) -> ModelError:
+    return ModelError(Reason.ACCESS_DENIED, f"reading {uri} is not allowed: {detail}; {way_out}")

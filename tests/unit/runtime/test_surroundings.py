@@ -69,6 +69,9 @@ def test_mode(forward_s: float | None, device: str, want: str) -> None:
             "s3://bucket/",
             "s3://B_U/x",
             "s3:///x",
+            "gs://bucket",
+            "gs://Bucket/x",
+            "gs://bucket/a/../x",
             "http://host/x.pt2",
             "ftp://host/x",
             "file:///etc/passwd",
@@ -87,6 +90,7 @@ def test_address_that_cannot_be_read(uri: str, tmp_path: Path) -> None:
     [
         ("pvc://claim/v1/digits.pt2", "digits.pt2"),
         ("s3://bucket/v1/digits.pt2", "digits.pt2"),
+        ("gs://bucket/v1/digits.pt2", "digits.pt2"),
         ("https://host/v1/digits.pt2?X-Signature=a/b", "digits.pt2"),
         ("https://host/my%20model.pt2", "my model.pt2"),
         ("https://host/", "model"),
