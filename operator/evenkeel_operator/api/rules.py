@@ -38,7 +38,8 @@ _NATIVE = "self.format in [" + ", ".join(f"'{name}'" for name in sorted(NATIVE_F
 _LABEL_VALUE = "self.matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$')"
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?)(:[0-9]{1,5})?"
 
-_SCHEMES = ("pvc://", "s3://", "gs://", "https://")
+_REPOSITORY = "[A-Za-z0-9][-A-Za-z0-9._]{0,95}"
+_SCHEMES = ("pvc://", "s3://", "gs://", "hf://", "https://")
 
 URI = rules(
     must(
@@ -56,6 +57,10 @@ URI = rules(
     must(
         "!self.startsWith('gs://') || self.matches(r'^gs://[a-z0-9][-a-z0-9._]{1,220}[a-z0-9]/[^/]')",
         "must be gs://BUCKET/KEY: a bucket of Google Cloud Storage and an object in it",
+    ),
+    must(
+        f"!self.startsWith('hf://') || self.matches(r'^hf://{_REPOSITORY}/{_REPOSITORY}(@[^/@]{{1,255}})?/[^/]')",
+        "must be hf://ORG/REPO/PATH or hf://ORG/REPO@REVISION/PATH, with a / in the revision written as %2F",
     ),
     must(
         f"!self.startsWith('https://') || self.matches(r'^https://([^/]*@)?{_HOST}/[^ ]+$')",

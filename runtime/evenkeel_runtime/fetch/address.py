@@ -38,6 +38,13 @@ def source(uri: str, claim_dir: Path, environ: Mapping[str, str] = os.environ) -
             if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
                 raise _invalid(uri, f"{bucket!r} is not a bucket's name")
             return gcs_object(uri, bucket, _inside(uri, key), environ)
+        case "hf":
+            from evenkeel_runtime.fetch.hub import hub_file
+
+            if (in_repository := hub_file(uri, rest, environ)) is None:
+                raise _invalid(uri, "it is not of the form hf://ORG/REPO[@REVISION]/PATH")
+            _inside(uri, in_repository.path)
+            return in_repository
         case "https":
             from evenkeel_runtime.fetch.https import WebFile, authorization
 
@@ -47,7 +54,8 @@ def source(uri: str, claim_dir: Path, environ: Mapping[str, str] = os.environ) -
         case _:
             raise _invalid(
                 uri,
-                "this runtime reads pvc://CLAIM/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY and https://HOST/PATH",
+                "this runtime reads pvc://CLAIM/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY, hf://ORG/REPO/PATH "
+                "and https://HOST/PATH",
             )
 
 
