@@ -39,7 +39,9 @@ _LABEL_VALUE = "self.matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$')"
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?)(:[0-9]{1,5})?"
 
 _REPOSITORY = "[A-Za-z0-9][-A-Za-z0-9._]{0,95}"
-_SCHEMES = ("pvc://", "s3://", "gs://", "hf://", "https://")
+_PART = "[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*"
+_IMAGE = f"{_PART}(/{_PART})*"
+_SCHEMES = ("pvc://", "s3://", "gs://", "hf://", "oci://", "https://")
 
 URI = rules(
     must(
@@ -61,6 +63,12 @@ URI = rules(
     must(
         f"!self.startsWith('hf://') || self.matches(r'^hf://{_REPOSITORY}/{_REPOSITORY}(@[^/@]{{1,255}})?/[^/]')",
         "must be hf://ORG/REPO/PATH or hf://ORG/REPO@REVISION/PATH, with a / in the revision written as %2F",
+    ),
+    must(
+        "!self.startsWith('oci://') || "
+        f"self.matches(r'^oci://{_HOST}/{_IMAGE}(:[A-Za-z0-9_][-A-Za-z0-9_.]{{0,127}})?(@sha256:[0-9a-f]{{64}})?(#[^/].*)?$')",
+        "must be oci://REGISTRY/REPOSITORY with :TAG or @sha256:DIGEST, in lowercase as images are named, and with "
+        "#FILE where the artifact holds several files",
     ),
     must(
         f"!self.startsWith('https://') || self.matches(r'^https://([^/]*@)?{_HOST}/[^ ]+$')",

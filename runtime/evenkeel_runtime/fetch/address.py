@@ -45,6 +45,13 @@ def source(uri: str, claim_dir: Path, environ: Mapping[str, str] = os.environ) -
                 raise _invalid(uri, "it is not of the form hf://ORG/REPO[@REVISION]/PATH")
             _inside(uri, in_repository.path)
             return in_repository
+        case "oci":
+            from evenkeel_runtime.fetch.oci import artifact
+
+            if (in_registry := artifact(uri, rest, environ)) is None:
+                raise _invalid(uri, "it is not of the form oci://REGISTRY/REPOSITORY[:TAG|@sha256:DIGEST][#FILE]")
+            _inside(uri, in_registry.title or in_registry.repository)
+            return in_registry
         case "https":
             from evenkeel_runtime.fetch.https import WebFile, authorization
 
@@ -54,8 +61,8 @@ def source(uri: str, claim_dir: Path, environ: Mapping[str, str] = os.environ) -
         case _:
             raise _invalid(
                 uri,
-                "this runtime reads pvc://CLAIM/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY, hf://ORG/REPO/PATH "
-                "and https://HOST/PATH",
+                "this runtime reads pvc://CLAIM/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY, hf://ORG/REPO/PATH, "
+                "oci://REGISTRY/REPOSITORY:TAG and https://HOST/PATH",
             )
 
 

@@ -10,6 +10,7 @@ import pytest
 from evenkeel_runtime import config
 from evenkeel_runtime.fetch import transfer
 from tests.system.runtime.replica import Replica
+from tests.system.runtime.webserver import make_certificates
 from tests.unit.runtime import models
 
 
@@ -29,6 +30,12 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(model_dir: Path) -> bytes:
     return (model_dir / "perceptron.pt2").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An authority's certificate, and one for loopback that it signed, with its key."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

@@ -16,12 +16,7 @@ from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch import transfer
 from evenkeel_runtime.fetch.fetch import fetch
 from evenkeel_runtime.prepare import prepare
-from tests.system.runtime.webserver import Site, make_certificates, web_server
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
+from tests.system.runtime.webserver import Site, web_server
 
 
 @pytest.fixture

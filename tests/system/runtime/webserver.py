@@ -30,8 +30,8 @@ class Site:
     """Serves `files` by path, with `headers` beside them, where `answer` has no reply of its own to a path and the
     headers of the request. `heard` holds (path, Range, Authorization).
 
-    `faults` are used up one per request: a status, "cut" (half of the rest, then the end), "reset" (the same, but what
-    is under way may be lost), or "swap" (cut, and another version from then on).
+    `faults` are used up one per request: "" for none, a status, "cut" (half of the rest, then the end), "reset" (the
+    same, but what is under way may be lost), or "swap" (cut, and another version from then on).
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -122,11 +122,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def web_server(certificate: Path | None) -> Iterator[Site]:
-    """Run a server on loopback; without a certificate it does not encrypt."""
+def web_server(certificate: Path | None, address: str = "127.0.0.1") -> Iterator[Site]:
+    """Run a server on a loopback address; without a certificate it does not encrypt."""
     site = Site(scheme="https" if certificate else "http")
     handler = type("Handler", (_Handler,), {"site": site})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer((address, 0), handler)
     server.handle_error = lambda request, client_address: None  # type: ignore[method-assign]  # cut on purpose
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -153,7 +153,7 @@ def make_certificates(folder: Path) -> tuple[Path, Path]:
     openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority",
             "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
     openssl("req", "-x509", *key, "-keyout", "site.key", "-out", "site.pem", "-days", "2", "-subj", "/CN=localhost",
-            "-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:127.0.0.2",
             "-addext", "basicConstraints=critical,CA:FALSE")  # fmt: skip
     both = folder / "both.pem"
     both.write_bytes((folder / "site.key").read_bytes() + (folder / "site.pem").read_bytes())

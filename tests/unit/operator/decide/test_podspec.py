@@ -121,6 +121,7 @@ def test_the_users_environment_cannot_replace_ours() -> None:
         ("s3://bucket/a/b.pt2", Address("bucket/a/b.pt2", None)),
         ("gs://bucket/a/b.pt2", Address("bucket/a/b.pt2", None)),
         ("hf://ann/digits@v1/b.pt2", Address("ann/digits@v1/b.pt2", None)),
+        ("oci://ghcr.io/ann/digits:v1#b.pt2", Address("ghcr.io/ann/digits:v1#b.pt2", None)),
         ("https://example.com/b.pt2", Address("example.com/b.pt2", None)),
     ],
 )
