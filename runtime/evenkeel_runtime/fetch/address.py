@@ -13,8 +13,12 @@ from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch.source import Source
 
 
-def source(uri: str, claim_dir: Path, environ: Mapping[str, str] = os.environ) -> Source:
-    """Return the source behind `uri`; a client is imported only for the scheme that needs it."""
+def source(uri: str, claim_dir: Path, environ: Mapping[str, str] = os.environ, pinned: str = "") -> Source:
+    """Return the source behind `uri`; a client is imported only for the scheme that needs it.
+
+    Where the sha256 of the bytes is known (`pinned`), a place that keeps bytes by their hash is asked for exactly
+    these, whatever the address names by now.
+    """
     scheme, separator, rest = uri.partition("://")
     if not separator or not rest:
         raise _invalid(uri, "it is not of the form scheme://…")
@@ -48,7 +52,7 @@ def source(uri: str, claim_dir: Path, environ: Mapping[str, str] = os.environ) -
         case "oci":
             from evenkeel_runtime.fetch.oci import artifact
 
-            if (in_registry := artifact(uri, rest, environ)) is None:
+            if (in_registry := artifact(uri, rest, environ, pinned)) is None:
                 raise _invalid(uri, "it is not of the form oci://REGISTRY/REPOSITORY[:TAG|@sha256:DIGEST][#FILE]")
             _inside(uri, in_registry.title or in_registry.repository)
             return in_registry

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import urllib.error
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote, unquote
 
 from evenkeel_runtime.contract import Reason
@@ -33,7 +33,7 @@ class HubFile:
     repository: str
     revision: str
     path: str
-    token: str
+    token: str = field(repr=False)
 
     @property
     def file(self) -> str:

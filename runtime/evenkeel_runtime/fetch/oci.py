@@ -39,13 +39,14 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One file of an artifact: the only one, or the one of the name `title`."""
+    """One file of an artifact: the only one, or the one of the name `title`, or the one of the digest `pinned`."""
 
     uri: str
     registry: Registry
     repository: str
     reference: str
     title: str
+    pinned: str
 
     @property
     def file(self) -> str:
@@ -53,7 +54,7 @@ class Artifact:
         return (self.title or self.repository).rpartition("/")[2]
 
     def open(self, start: int, stop: int | None, version: str | None) -> Opened:
-        digest = version if version is not None else self._layer()
+        digest = version or self.pinned or self._layer()
         response = self.registry.ask(f"blobs/{digest}", start, stop)
         return replace(web.opened(response, start, stop, digest), sha256=digest.removeprefix("sha256:"))
 
@@ -110,8 +111,11 @@ class Artifact:
         return ModelError(Reason.INVALID, f"{self.uri} is not one model file: {why}")
 
 
-def artifact(uri: str, rest: str, environ: Mapping[str, str]) -> Artifact | None:
-    """Return the file at `REGISTRY/REPOSITORY[:TAG][@DIGEST][#FILE]`, or None where this is none."""
+def artifact(uri: str, rest: str, environ: Mapping[str, str], pinned: str = "") -> Artifact | None:
+    """Return the file at `REGISTRY/REPOSITORY[:TAG][@DIGEST][#FILE]`, or None where this is none.
+
+    A layer's digest is the sha256 of its bytes: where that is pinned, no tag is asked.
+    """
     found = _ADDRESS.fullmatch(rest)
     if found is None:
         return None
@@ -122,6 +126,7 @@ def artifact(uri: str, rest: str, environ: Mapping[str, str]) -> Artifact | None
         repository,
         found["digest"] or found["tag"] or TAG,
         found["title"] or "",
+        f"sha256:{pinned}" if pinned else "",
     )
 
 

@@ -18,6 +18,7 @@ from evenkeel_runtime import config
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch.address import source
+from evenkeel_runtime.fetch.fetch import fetch
 from evenkeel_runtime.fetch.web import basic
 from evenkeel_runtime.prepare import prepare
 from tests.system.runtime.dockerregistry import Registry, docker_registry
@@ -130,6 +131,16 @@ def test_tag_that_moves_while_it_is_read(registry: Registry, tmp_path: Path, mod
     resumed = place.open(1000, None, begun.version)
     assert first + b"".join(resumed.chunks) == model
     resumed.close()
+
+
+def test_replica_gets_the_bytes_of_its_revision_after_the_tag_has_moved(
+    registry: Registry, told: config.Prepare, model: bytes
+) -> None:
+    registry.push(REPOSITORY, "stable", registry.layer(REPOSITORY, model, "digits.pt2"))
+    pinned = prepare(at(told, uri(registry, ":stable"))).digest.removeprefix("sha256:")
+    registry.push(REPOSITORY, "stable", registry.layer(REPOSITORY, b"the next version", "digits.pt2"))
+    wanted = config.Fetch(uri(registry, ":stable"), config.Model("TorchExport", pinned, False), told.places)
+    assert fetch(wanted).read_bytes() == model
 
 
 def test_blob_that_is_damaged_in_the_registry(registry: Registry, told: config.Prepare, model: bytes) -> None:
