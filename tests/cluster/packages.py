@@ -1,12 +1,15 @@
-"""Which of the distribution's packages are needed, and which are missing?"""
+"""Which of the distribution's packages are needed, and which are missing? Which programs of others do tests run?"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
-from tests.cluster.processes import run
+from tests.cluster.processes import CommandFailed, run
+from tests.cluster.state import Cache
+from tests.cluster.steps import Steps
 
 # program that tells whether it is there -> package
 NEEDED = {
@@ -19,6 +22,11 @@ NEEDED = {
     "jq": "jq",
 }
 
+# program that a test runs by itself -> package. Never installed: its service would start with it.
+UNPACKED = {"docker-registry": "docker-registry"}
+
+_QUIET = {"DEBIAN_FRONTEND": "noninteractive"}
+
 
 def missing() -> tuple[str, ...]:
     path = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/sbin"
@@ -27,6 +35,35 @@ def missing() -> tuple[str, ...]:
 
 def install(packages: tuple[str, ...], log: Path) -> None:
     """Without recommendations: some of them would start services."""
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    run(["apt-get", "update"], log=log, env=quiet)
-    run(["apt-get", "install", "-y", "--no-install-recommends", *packages], log=log, env=quiet)
+    run(["apt-get", "update"], log=log, env=_QUIET)
+    run(["apt-get", "install", "-y", "--no-install-recommends", *packages], log=log, env=_QUIET)
+
+
+def program(name: str) -> str:
+    """A program of a package, for tests without a cluster: of the PATH, or unpacked into the cache.
+
+    Unpacked, it starts no service and leaves the machine as it was.
+    """
+    if found := shutil.which(name):
+        return found
+    cache = Cache.of_environment()
+    package = UNPACKED[name]
+    final = cache.root / "packages" / package
+    if not final.exists():
+        with cache.locked(), Steps(cache.folder("logs"), quiet=True).step(f"unpack {package}") as log:
+            if not final.exists():  # nobody else was faster
+                _unpack(package, cache.folder("packages"), log)
+    return str(final / "usr" / "bin" / name)
+
+
+def _unpack(package: str, folder: Path, log: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix=f".{package}-", dir=folder) as beside:
+        download = ["apt-get", "download", package]
+        try:
+            run(download, log=log, env=_QUIET, cwd=Path(beside))
+        except CommandFailed:  # the lists are older than what the mirror holds, or there are none
+            run(["apt-get", "update"], log=log, env=_QUIET)
+            run(download, log=log, env=_QUIET, cwd=Path(beside))
+        (archive,) = Path(beside).glob("*.deb")
+        run(["dpkg-deb", "--extract", archive, Path(beside) / "unpacked"], log=log)
+        (Path(beside) / "unpacked").replace(folder / package)

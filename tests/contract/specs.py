@@ -88,6 +88,16 @@ GOOD = (
     GoodSpec("native code, allowed and pinned", model(format="TorchScript", sha256=SHA256, allowNativeCode=True)),
     GoodSpec("a pinned file of a format that runs no code", model(format="TorchExport", sha256=SHA256)),
     GoodSpec("a bucket with credentials", model(uri="s3://my.bucket-1/digits/v3.pt2", secretName="bucket-key")),
+    GoodSpec("a Google bucket with an account", model(uri="gs://my_models.v1/digits/v3.pt2", secretName="account")),
+    GoodSpec("a Google bucket read as the pod's own account", model(uri="gs://models/digits.pt2")),
+    GoodSpec("a file of the hub", model(uri="hf://ann/digits-v1.0/v1/digits.pt2", secretName="hub")),
+    GoodSpec("a file of a tag", model(uri="hf://ann/digits@v1.0/digits.pt2")),
+    GoodSpec("a file of a branch with slashes", model(uri="hf://ann/digits@refs%2Fpr%2F7/my digits.pt2")),
+    GoodSpec(
+        "an artifact of a registry", model(uri="oci://ghcr.io/ann/digits_v1.0/a--b:v1.0_rc", secretName="registry")
+    ),
+    GoodSpec("an artifact by its digest", model(uri=f"oci://localhost:5000/digits:v1@sha256:{SHA256}")),
+    GoodSpec("a file of an artifact", model(uri="oci://[2001:db8::1]:5000/digits:v1#v1/my digits.pt2")),
     GoodSpec("a web server with a port", model(uri="https://models.example:8443/a%20b.pt2?version=3")),
     GoodSpec("a web server by its address", model(uri="https://[2001:db8::1]/digits.pt2")),
     GoodSpec("an @ in a path is not a user name", model(uri="https://models.example/@team/digits.pt2")),

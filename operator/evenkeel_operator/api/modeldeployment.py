@@ -53,7 +53,8 @@ class ModelSource(Model):
     model_config = ConfigDict(json_schema_extra=rules.MODEL)
 
     uri: str = Field(min_length=7, max_length=2048, json_schema_extra=rules.URI)
-    """Address of the model file: pvc://CLAIM/PATH, s3://BUCKET/KEY or https://HOST/PATH."""
+    """Address of the model file: pvc://CLAIM/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY,
+    hf://ORG/REPO[@REVISION]/PATH, oci://REGISTRY/REPOSITORY[:TAG|@DIGEST][#FILE] or https://HOST/PATH."""
     format: Literal["Auto", "TorchExport", "TorchScript"] = "Auto"
     """Format of the file. Auto recognises it from its content, not from its name."""
     sha256: str | None = Field(default=None, max_length=128, pattern=r"^[0-9a-f]{64}$", json_schema_extra=rules.SHA256)
@@ -63,8 +64,11 @@ class ModelSource(Model):
     """Allow formats that run the author's code (TorchScript). Needs sha256."""
     secret_name: Name | None = None
     """Secret with the credentials of an s3:// address (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
-    optionally AWS_ENDPOINT_URL, AWS_REGION, AWS_SESSION_TOKEN) or an https:// address (HTTP_BEARER_TOKEN, or
-    HTTP_USERNAME and HTTP_PASSWORD)."""
+    optionally AWS_ENDPOINT_URL, AWS_REGION, AWS_SESSION_TOKEN), a gs:// address (service-account.json), an
+    hf:// address (HF_TOKEN), an oci:// address (username and password, or the type
+    kubernetes.io/dockerconfigjson) or an https:// address (HTTP_BEARER_TOKEN, or HTTP_USERNAME and
+    HTTP_PASSWORD). Without it, s3:// and gs:// are read as the pod's own identity where it has one, else
+    anonymously."""
 
 
 class Gpu(Model):

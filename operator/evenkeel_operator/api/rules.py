@@ -38,10 +38,15 @@ _NATIVE = "self.format in [" + ", ".join(f"'{name}'" for name in sorted(NATIVE_F
 _LABEL_VALUE = "self.matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$')"
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?)(:[0-9]{1,5})?"
 
+_REPOSITORY = "[A-Za-z0-9][-A-Za-z0-9._]{0,95}"
+_PART = "[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*"
+_IMAGE = f"{_PART}(/{_PART})*"
+_SCHEMES = ("pvc://", "s3://", "gs://", "hf://", "oci://", "https://")
+
 URI = rules(
     must(
-        "self.startsWith('pvc://') || self.startsWith('s3://') || self.startsWith('https://')",
-        "must start with pvc://, s3:// or https://, for example pvc://models/digits.pt2",
+        " || ".join(f"self.startsWith('{scheme}')" for scheme in _SCHEMES),
+        f"must start with {', '.join(_SCHEMES[:-1])} or {_SCHEMES[-1]}, for example pvc://models/digits.pt2",
     ),
     must(
         "!self.startsWith('pvc://') || self.matches(r'^pvc://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[^/]')",
@@ -50,6 +55,20 @@ URI = rules(
     must(
         "!self.startsWith('s3://') || self.matches(r'^s3://[A-Za-z0-9][-A-Za-z0-9._]{1,61}[A-Za-z0-9]/[^/]')",
         "must be s3://BUCKET/KEY; name another endpoint with AWS_ENDPOINT_URL in the Secret of secretName",
+    ),
+    must(
+        "!self.startsWith('gs://') || self.matches(r'^gs://[a-z0-9][-a-z0-9._]{1,220}[a-z0-9]/[^/]')",
+        "must be gs://BUCKET/KEY: a bucket of Google Cloud Storage and an object in it",
+    ),
+    must(
+        f"!self.startsWith('hf://') || self.matches(r'^hf://{_REPOSITORY}/{_REPOSITORY}(@[^/@]{{1,255}})?/[^/]')",
+        "must be hf://ORG/REPO/PATH or hf://ORG/REPO@REVISION/PATH, with a / in the revision written as %2F",
+    ),
+    must(
+        "!self.startsWith('oci://') || "
+        f"self.matches(r'^oci://{_HOST}/{_IMAGE}(:[A-Za-z0-9_][-A-Za-z0-9_.]{{0,127}})?(@sha256:[0-9a-f]{{64}})?(#[^/].*)?$')",
+        "must be oci://REGISTRY/REPOSITORY with :TAG or @sha256:DIGEST, in lowercase as images are named, and with "
+        "#FILE where the artifact holds several files",
     ),
     must(
         f"!self.startsWith('https://') || self.matches(r'^https://([^/]*@)?{_HOST}/[^ ]+$')",
@@ -94,8 +113,8 @@ MODEL = rules(
         "FieldValueRequired",
     ),
     must(
-        "!has(self.secretName) || self.uri.startsWith('s3://') || self.uri.startsWith('https://')",
-        "is for s3:// and https:// addresses: leave it out, or move the model to one",
+        "!has(self.secretName) || !self.uri.startsWith('pvc://')",
+        "is not for pvc:// addresses, which need no credentials: leave it out",
         ".secretName",
         "FieldValueForbidden",
     ),

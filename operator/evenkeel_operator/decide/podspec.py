@@ -38,8 +38,11 @@ class Address:
     def parse(uri: str) -> Address:
         """Return the parts of a `spec.model.uri`. Raises ValueError for a scheme that has no meaning here."""
         scheme, separator, rest = uri.partition("://")
-        if not separator or scheme not in ("pvc", "s3", "https"):
-            raise ValueError(f"spec.model.uri: {uri!r} is not pvc://CLAIM/PATH, s3://BUCKET/KEY or https://HOST/PATH")
+        if not separator or scheme not in ("pvc", "s3", "gs", "hf", "oci", "https"):
+            raise ValueError(
+                f"spec.model.uri: {uri!r} is not pvc://CLAIM/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY, "
+                "hf://ORG/REPO/PATH, oci://REGISTRY/REPOSITORY or https://HOST/PATH"
+            )
         if scheme == "pvc":
             claim, _, path = rest.partition("/")
             return Address(path=path, claim=claim)

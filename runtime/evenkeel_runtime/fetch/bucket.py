@@ -1,4 +1,7 @@
-"""How is an object read from an S3 bucket? Through obstore, which signs requests and knows the stores' dialects."""
+"""How is an object read from a bucket? Through obstore, which signs requests and knows the stores' dialects.
+
+What differs between the clouds is where the credentials come from: S3 is here, Google's in `gcs.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,29 @@ from evenkeel_runtime.fetch.source import CHUNK_BYTES, Interrupted, Opened, acce
 
 if TYPE_CHECKING:
     from obstore import GetOptions
-    from obstore.store import S3Config, S3Store
+    from obstore.store import ClientConfig, GCSStore, RetryConfig, S3Config, S3Store
 
 _ROLES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
 """Where credentials come from when there is no key: a service account's role."""
+
+_DENIED = frozenset(
+    {
+        *("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
+        "AuthenticationRequired",  # Google's word for a token that it does not know
+        "XAdminUserNotFound",  # versitygw's word for an unknown key, with the status 404
+    }
+)
+
+NO_RETRIES: RetryConfig = {"max_retries": 0}
+"""The transfer asks again itself, and resumes where it broke off."""
 
 
 @dataclass(frozen=True, slots=True)
 class BucketObject:
     uri: str
     key: str
-    store: S3Store
+    store: S3Store | GCSStore
+    if_denied: str = "check the Secret named by spec.model.secretName"
 
     @property
     def file(self) -> str:
@@ -48,7 +63,28 @@ class BucketObject:
                 raise changed(self.uri)
             return Opened(answer.meta["size"], stamp, _read(answer.stream(min_chunk_size=CHUNK_BYTES)), _nothing)
         except (exceptions.BaseError, OSError) as error:
-            raise _narrowed(self.uri, error) from error
+            raise self._narrowed(error) from error
+
+    def _narrowed(self, error: Exception) -> Exception:
+        """Return what an error means: by the store's own code where it is quoted, otherwise by obstore's class."""
+        from obstore import exceptions
+
+        text = str(error)
+        quoted = re.search(r"<Code>(\w+)</Code>", text)
+        code = quoted[1] if quoted else ""
+        said = _said(error)
+        if code in _DENIED or isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+            return access_denied(self.uri, said, self.if_denied)
+        if code in ("NoSuchKey", "NoSuchBucket") or isinstance(error, FileNotFoundError):
+            return not_found(self.uri, said)
+        if isinstance(error, exceptions.PreconditionError) or code == "InvalidRange":
+            return changed(self.uri)
+        if "403 Forbidden" in text or re.search(r"token request: .* status code: 4(?!29)", text):
+            return access_denied(self.uri, said, self.if_denied)
+        if re.search(r"status code: (3|400)", text):
+            hint = "; if the bucket is in another region, set AWS_REGION" if "status code: 3" in text else ""
+            return ModelError(Reason.SOURCE_UNAVAILABLE, f"{self.uri}: {said}{hint}")
+        return Interrupted(said)
 
 
 def bucket_object(uri: str, bucket: str, key: str, environ: Mapping[str, str]) -> BucketObject:
@@ -72,15 +108,20 @@ def bucket_object(uri: str, bucket: str, key: str, environ: Mapping[str, str]) -
     store = S3Store(
         bucket,
         config=told,
-        client_options={
-            "allow_http": endpoint.startswith("http://"),
-            "timeout": timedelta(hours=1),  # of a whole answer, so of a large model
-            "connect_timeout": timedelta(seconds=10),
-            "user_agent": "evenkeel",
-        },
-        retry_config={"max_retries": 0},  # the transfer asks again itself, and resumes where it broke off
+        client_options=client_options(endpoint),
+        retry_config=NO_RETRIES,
     )
     return BucketObject(uri, key, store)
+
+
+def client_options(endpoint: str) -> ClientConfig:
+    """Return how patient a client is, and that it speaks without encryption only where the endpoint says so."""
+    return {
+        "allow_http": endpoint.startswith("http://"),
+        "timeout": timedelta(hours=1),  # of a whole answer, so of a large model
+        "connect_timeout": timedelta(seconds=10),
+        "user_agent": "evenkeel",
+    }
 
 
 def _nothing() -> None:
@@ -97,41 +138,11 @@ def _read(chunks: Iterator[object]) -> Iterator[bytes]:
         raise Interrupted(_said(error)) from error
 
 
-_DENIED = frozenset(
-    {
-        *("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
-        "XAdminUserNotFound",  # versitygw's word for an unknown key, with the status 404
-    }
-)
-
-
-def _narrowed(uri: str, error: Exception) -> Exception:
-    """Return what an error means: by the store's own code where it is quoted, otherwise by obstore's class."""
-    from obstore import exceptions
-
-    text = str(error)
-    quoted = re.search(r"<Code>(\w+)</Code>", text)
-    code = quoted[1] if quoted else ""
-    said = _said(error)
-    if code in _DENIED or isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
-        return access_denied(uri, said)
-    if code in ("NoSuchKey", "NoSuchBucket") or isinstance(error, FileNotFoundError):
-        return not_found(uri, said)
-    if isinstance(error, exceptions.PreconditionError) or code == "InvalidRange":
-        return changed(uri)
-    if "403 Forbidden" in text:
-        return access_denied(uri, said)
-    if re.search(r"status code: (3|400)", text):
-        hint = "; if the bucket is in another region, set AWS_REGION" if "status code: 3" in text else ""
-        return ModelError(Reason.SOURCE_UNAVAILABLE, f"{uri}: {said}{hint}")
-    return Interrupted(said)
-
-
 def _said(error: BaseException) -> str:
     """Return the store's own words, or the first line of obstore's, which goes on with a dump of its insides."""
     text = str(error)
     code = re.search(r"<Code>(\w+)</Code>", text)
-    message = re.search(r"<Message>([^<]*)</Message>", text)
+    words = re.findall(r"<(?:Message|Details)>([^<]*)</", text)
     if code:
-        return f"{code[1]}: {message[1]}" if message else code[1]
+        return ": ".join(dict.fromkeys((code[1], *words)))
     return text.partition("\n")[0][:500]

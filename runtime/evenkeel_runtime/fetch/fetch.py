@@ -18,7 +18,7 @@ def fetch(config: Fetch) -> Path:
 
     An init container may be restarted at any moment: the file appears by a rename, after its hash was compared.
     """
-    place = source(config.uri, config.places.claim_dir)
+    place = source(config.uri, config.places.claim_dir, pinned=config.model.sha256)
     config.places.model_dir.mkdir(parents=True, exist_ok=True)
     target = config.places.model_dir / place.file
     partial = config.places.model_dir / f".{place.file}.partial"

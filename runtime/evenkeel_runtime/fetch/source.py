@@ -18,12 +18,13 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A reading that has begun: the whole file's size and version where the place states them. To be closed."""
+    """A reading that has begun: the whole file's size, version and sha256 where the place states them. To be closed."""
 
     size_bytes: int | None
     version: str | None
     chunks: Iterator[bytes]
     close: Callable[[], object]
+    sha256: str | None = None
 
 
 class Source(Protocol):
@@ -51,8 +52,14 @@ def not_found(uri: str, detail: str) -> ModelError:
     return ModelError(Reason.MODEL_NOT_FOUND, f"there is no model at {uri}: {detail}; correct spec.model.uri")
 
 
-def access_denied(uri: str, detail: str) -> ModelError:
+def access_denied(
+    uri: str, detail: str, way_out: str = "check the Secret named by spec.model.secretName"
+) -> ModelError:
+    return ModelError(Reason.ACCESS_DENIED, f"reading {uri} is not allowed: {detail}; {way_out}")
+
+
+def damaged(uri: str, promised: str, found: str) -> ModelError:
     return ModelError(
-        Reason.ACCESS_DENIED,
-        f"reading {uri} is not allowed: {detail}; check the Secret named by spec.model.secretName",
+        Reason.CHECKSUM_MISMATCH,
+        f"{uri} is stored as {promised}, but what arrived is {found}: damaged there, or on the way; upload it again",
     )

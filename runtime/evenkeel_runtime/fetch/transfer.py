@@ -13,7 +13,7 @@ from typing import IO, Protocol
 
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
-from evenkeel_runtime.fetch.source import Interrupted, Opened, Source, changed
+from evenkeel_runtime.fetch.source import Interrupted, Opened, Source, changed, damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,10 @@ class _Reading:
             raise changed(source.uri)
         if size is not None and self.received < size:
             raise Interrupted(f"{size - self.received} of {size} bytes are missing")
-        return Arrived(self._digest.hexdigest(), self.received, first.version)
+        sha256 = self._digest.hexdigest()
+        if first.sha256 not in (None, sha256):
+            raise damaged(source.uri, f"sha256:{first.sha256}", f"sha256:{sha256}")
+        return Arrived(sha256, self.received, first.version)
 
 
 def _wait_or_give_up(source: Source, error: Interrupted, failures: int, patience: Patience) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from evenkeel_runtime import config
+from evenkeel_runtime.fetch import transfer
 from tests.system.runtime.replica import Replica
+from tests.system.runtime.webserver import make_certificates
 from tests.unit.runtime import models
 
 
@@ -22,6 +25,25 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "unrunnable.pt2").write_bytes(models.unrunnable())
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(model_dir: Path) -> bytes:
+    return (model_dir / "perceptron.pt2").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An authority's certificate, and one for loopback that it signed, with its key."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> config.Prepare:
+    """What a prepare Job is told, but for the address; nothing waits before it asks again."""
+    monkeypatch.setattr(transfer.Patience, "delay_s", lambda self, failures: 0.0)
+    places = config.Places(tmp_path / "model", tmp_path / "claim", tmp_path)
+    return config.Prepare("", config.Model("Auto", "", False), places, inspect=True, whole_bytes=1 << 30)
 
 
 @pytest.fixture

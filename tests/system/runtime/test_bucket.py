@@ -10,24 +10,17 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from evenkeel_runtime import config
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
-from evenkeel_runtime.fetch import transfer
 from evenkeel_runtime.prepare import prepare
 from tests.cluster import binaries
 from tests.system.runtime.test_sources import check
 
 KEY, SECRET = "testkey", "testsecret"
-
-
-@pytest.fixture(scope="module")
-def model(model_dir: Path) -> bytes:
-    return (model_dir / "perceptron.pt2").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +68,12 @@ def _upload(port: int, model: bytes) -> None:
 
 
 @pytest.fixture
-def told(tmp_path: Path, endpoint: int, monkeypatch: pytest.MonkeyPatch) -> config.Prepare:
+def told(told: config.Prepare, endpoint: int, monkeypatch: pytest.MonkeyPatch) -> config.Prepare:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{endpoint}")
     monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
-    monkeypatch.setattr(transfer.Patience, "delay_s", lambda self, failures: 0.0)
-    places = config.Places(tmp_path / "model", tmp_path / "claim", tmp_path)
-    return config.Prepare("s3://models/v1/digits.pt2", config.Model("Auto", "", False), places, True, 1 << 30)
+    return dataclasses.replace(told, uri="s3://models/v1/digits.pt2")
 
 
 def reason_of(told: config.Prepare) -> Reason:

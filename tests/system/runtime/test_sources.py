@@ -16,12 +16,7 @@ from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch import transfer
 from evenkeel_runtime.fetch.fetch import fetch
 from evenkeel_runtime.prepare import prepare
-from tests.system.runtime.webserver import Site, make_certificates, web_server
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
+from tests.system.runtime.webserver import Site, web_server
 
 
 @pytest.fixture
@@ -30,21 +25,9 @@ def site(certificates: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, model
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     for name in ("HTTP_BEARER_TOKEN", "HTTP_USERNAME", "HTTP_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(transfer.Patience, "delay_s", lambda self, failures: 0.0)
     with web_server(certificate) as found:
         found.files["/models/digits.pt2"] = model
         yield found
-
-
-@pytest.fixture(scope="module")
-def model(model_dir: Path) -> bytes:
-    return (model_dir / "perceptron.pt2").read_bytes()
-
-
-@pytest.fixture
-def told(tmp_path: Path) -> config.Prepare:
-    places = config.Places(tmp_path / "model", tmp_path / "claim", tmp_path)
-    return config.Prepare("", config.Model("Auto", "", False), places, inspect=True, whole_bytes=1 << 30)
 
 
 def at(told: config.Prepare, uri: str, sha256: str = "", whole_bytes: int = 1 << 30) -> config.Prepare:
@@ -177,6 +160,22 @@ def test_credentials_do_not_follow_a_redirect(
     site.redirects["/latest.pt2"] = site.url("/models/digits.pt2", host="127.0.0.1")
     prepare(at(told, site.url("/latest.pt2")))
     assert [heard[2] for heard in site.heard] == ["Bearer t0ken", None]
+
+
+def test_credentials_follow_a_redirect_on_the_same_server(
+    site: Site, told: config.Prepare, model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_BEARER_TOKEN", "t0ken")
+    site.authorization = "Bearer t0ken"
+    site.redirects["/latest.pt2"] = "/models/digits.pt2"
+    prepare(at(told, site.url("/latest.pt2")))
+    assert [heard[2] for heard in site.heard] == ["Bearer t0ken"] * 2
+
+
+def test_redirect_out_of_encryption_is_not_followed(site: Site, told: config.Prepare) -> None:
+    site.redirects["/latest.pt2"] = f"http://localhost:{site.port}/models/digits.pt2"
+    with pytest.raises(ModelError, match=rf"answered 302 Found, to http://localhost:{site.port}"):
+        prepare(at(told, site.url("/latest.pt2")))
 
 
 def test_wrong_checksum_names_both(site: Site, told: config.Prepare, model: bytes) -> None:

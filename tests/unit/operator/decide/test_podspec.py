@@ -132,6 +132,9 @@ def test_the_users_environment_cannot_replace_ours() -> None:
     [
         ("pvc://models/a/b.pt2", Address("a/b.pt2", "models")),
         ("s3://bucket/a/b.pt2", Address("bucket/a/b.pt2", None)),
+        ("gs://bucket/a/b.pt2", Address("bucket/a/b.pt2", None)),
+        ("hf://ann/digits@v1/b.pt2", Address("ann/digits@v1/b.pt2", None)),
+        ("oci://ghcr.io/ann/digits:v1#b.pt2", Address("ghcr.io/ann/digits:v1#b.pt2", None)),
         ("https://example.com/b.pt2", Address("example.com/b.pt2", None)),
     ],
 )
@@ -139,7 +142,7 @@ def test_addresses(uri: str, want: Address) -> None:
     assert Address.parse(uri) == want
 
 
-@pytest.mark.parametrize("uri", ["file:///etc/passwd", "models/digits.pt2", "gs://b/k"])
+@pytest.mark.parametrize("uri", ["file:///etc/passwd", "models/digits.pt2", "ftp://b/k"])
 def test_an_address_that_means_nothing_here_names_those_that_do(uri: str) -> None:
     with pytest.raises(ValueError, match=r"spec\.model\.uri: .* is not pvc://CLAIM/PATH"):
         Address.parse(uri)
