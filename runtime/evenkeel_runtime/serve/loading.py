@@ -53,9 +53,9 @@ def load(path: Path, model: Model) -> Running:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     view = memoryview(reading.memory.buffer)
     format_, archive = recognise(cast(IO[bytes], _Window(view)), len(view))
-    require_wanted(format_, model)
+    require_wanted(format_, archive, model)
     try:
-        loaded = format_.load(archive, view, device)
+        loaded = format_.load(archive, view, device, model.trusted_types)
         calibrated = calibrate(loaded, usable_cpus())
     except (ModelError, MemoryError):
         raise
