@@ -42,6 +42,9 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--format", default=config.AUTO, help="as spec.model.format (default: %(default)s)")
     parser.add_argument("--sha256", default="", help="as spec.model.sha256: 64 hex digits")
     parser.add_argument("--allow-native-code", action="store_true", help="as spec.model.allowNativeCode")
+    parser.add_argument(
+        "--trusted-type", action="append", default=[], metavar="TYPE", help="as one of spec.model.trustedTypes"
+    )
     return parser
 
 
@@ -100,7 +103,7 @@ def _serve(told: argparse.Namespace) -> int:
 
 
 def _model(told: argparse.Namespace) -> config.Model:
-    return config.Model(told.format, told.sha256.lower(), told.allow_native_code)
+    return config.Model(told.format, told.sha256.lower(), told.allow_native_code, frozenset(told.trusted_type))
 
 
 def _described(tensor: Tensor) -> str:

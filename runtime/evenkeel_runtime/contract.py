@@ -37,6 +37,7 @@ class Env:
     MODEL_FORMAT = "EVENKEEL_MODEL_FORMAT"  # prepare: spec.model.format; fetch, serve: the format found
     MODEL_SHA256 = "EVENKEEL_MODEL_SHA256"  # prepare: spec.model.sha256 or empty; fetch, serve: the pinned digest
     ALLOW_NATIVE_CODE = "EVENKEEL_ALLOW_NATIVE_CODE"  # "true" | "false"
+    TRUSTED_TYPES = "EVENKEEL_TRUSTED_TYPES"  # spec.model.trustedTypes, sorted, with commas between them
     MAX_BATCH_SIZE = "EVENKEEL_MAX_BATCH_SIZE"  # most rows per call of the model; absent: as measured at load
     INSPECT = "EVENKEEL_INSPECT"  # "false" when a foreign image will load the file: pin it, judge nothing
     GRACE_PERIOD_S = "EVENKEEL_GRACE_PERIOD_S"  # terminationGracePeriodSeconds

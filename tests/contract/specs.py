@@ -86,6 +86,12 @@ GOOD = (
     GoodSpec("a least memory in bytes", {"gpu": {"minMemory": 42949672960}}),
     GoodSpec("no replicas at all", {"replicas": 0}),
     GoodSpec("native code, allowed and pinned", model(format="TorchScript", sha256=SHA256, allowNativeCode=True)),
+    GoodSpec(
+        "a scikit-learn model with trees, which skops does not trust by itself",
+        model(uri="pvc://models/forest.skops", format="Sklearn", trustedTypes=["sklearn.tree._tree.Tree"]),
+    ),
+    GoodSpec("types that the file may hold, if it is one of skops", model(trustedTypes=["sklearn.tree._tree.Tree"])),
+    GoodSpec("no types for a format that builds none", model(format="TorchExport", trustedTypes=[])),
     GoodSpec("a pinned file of a format that runs no code", model(format="TorchExport", sha256=SHA256)),
     GoodSpec("a bucket with credentials", model(uri="s3://my.bucket-1/digits/v3.pt2", secretName="bucket-key")),
     GoodSpec("a Google bucket with an account", model(uri="gs://my_models.v1/digits/v3.pt2", secretName="account")),

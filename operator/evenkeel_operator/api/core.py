@@ -22,6 +22,9 @@ LabelValue = Annotated[str, Field(max_length=63, json_schema_extra=rules.LABEL_V
 Product = Annotated[str, Field(min_length=1, max_length=63, json_schema_extra=rules.PRODUCT)]
 """What `nvidia.com/gpu.product` may say."""
 
+TypeName = Annotated[str, Field(min_length=3, max_length=256, json_schema_extra=rules.TYPE_NAME)]
+"""The full name of a Python type."""
+
 Quantity = Annotated[
     str | int,
     WithJsonSchema(

@@ -24,6 +24,7 @@ from evenkeel_operator.api.core import (
     Product,
     Quantity,
     Toleration,
+    TypeName,
     map_by,
 )
 from evenkeel_operator.api.core import Object as Object
@@ -55,13 +56,16 @@ class ModelSource(Model):
     uri: str = Field(min_length=7, max_length=2048, json_schema_extra=rules.URI)
     """Address of the model file: pvc://CLAIM/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY,
     hf://ORG/REPO[@REVISION]/PATH, oci://REGISTRY/REPOSITORY[:TAG|@DIGEST][#FILE] or https://HOST/PATH."""
-    format: Literal["Auto", "TorchExport", "TorchScript"] = "Auto"
+    format: Literal["Auto", "TorchExport", "TorchScript", "Sklearn"] = "Auto"
     """Format of the file. Auto recognises it from its content, not from its name."""
     sha256: str | None = Field(default=None, max_length=128, pattern=r"^[0-9a-f]{64}$", json_schema_extra=rules.SHA256)
     """SHA-256 of the file, 64 lowercase hex digits. Verified before any parser sees a byte; required where
     the format runs native code."""
     allow_native_code: bool = False
     """Allow formats that run the author's code (TorchScript). Needs sha256."""
+    trusted_types: tuple[TypeName, ...] = Field(default=(), max_length=64, json_schema_extra=SET)
+    """Types that a skops file (Sklearn) may hold beside those that skops trusts by itself, by their full names.
+    The refusal of a file names those it holds. Nothing of another type is ever built."""
     secret_name: Name | None = None
     """Secret with the credentials of an s3:// address (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
     optionally AWS_ENDPOINT_URL, AWS_REGION, AWS_SESSION_TOKEN), a gs:// address (service-account.json), an

@@ -35,6 +35,7 @@ def must(rule: str, message: str, field: str = "", reason: str = "FieldValueInva
 
 
 _NATIVE = "self.format in [" + ", ".join(f"'{name}'" for name in sorted(NATIVE_FORMATS)) + "]"
+_BUILDS_TYPES = "self.format in ['Auto', 'Sklearn']"
 _LABEL_VALUE = "self.matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$')"
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?)(:[0-9]{1,5})?"
 
@@ -118,6 +119,19 @@ MODEL = rules(
         ".secretName",
         "FieldValueForbidden",
     ),
+    must(
+        f"!has(self.trustedTypes) || self.trustedTypes.size() == 0 || {_BUILDS_TYPES}",
+        "is for skops files, other formats build no types: leave it out, or set format to Sklearn",
+        ".trustedTypes",
+        "FieldValueForbidden",
+    ),
+)
+
+TYPE_NAME = rules(
+    must(
+        r"self.matches(r'^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)+$')",
+        "must be one type's full name as the refusal of the file prints it, such as sklearn.tree._tree.Tree",
+    )
 )
 
 RESOURCE_NAME = rules(

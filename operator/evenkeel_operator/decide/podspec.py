@@ -7,6 +7,7 @@ init container of its own; the server never sees them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +99,7 @@ def prepare_pod_spec(deployment: str, revision: str, spec: Spec, defaults: Defau
                 Env.MODEL_FORMAT: spec.model.format,
                 Env.MODEL_SHA256: spec.model.sha256 or "",
                 Env.ALLOW_NATIVE_CODE: _word(spec.model.allow_native_code),
+                Env.TRUSTED_TYPES: _list(spec.model.trusted_types),
                 Env.INSPECT: _word(spec.runtime.image is None),
             }
         ),
@@ -133,6 +135,7 @@ def _server(
         Env.MODEL_FORMAT: prepared.format,
         Env.MODEL_SHA256: prepared.digest.removeprefix("sha256:"),
         Env.ALLOW_NATIVE_CODE: _word(spec.model.allow_native_code),
+        Env.TRUSTED_TYPES: _list(spec.model.trusted_types),
         Env.GRACE_PERIOD_S: str(spec.pod.termination_grace_period_seconds),
         Env.DRAIN_DELAY_S: str(defaults.drain_delay_s),
         **({} if (most := spec.runtime.batching.max_size) is None else {Env.MAX_BATCH_SIZE: str(most)}),
@@ -168,6 +171,7 @@ def _fetch(deployment: str, revision: str, spec: Spec, prepared: contract.Prepar
                 Env.MODEL_FORMAT: prepared.format,
                 Env.MODEL_SHA256: prepared.digest.removeprefix("sha256:"),
                 Env.ALLOW_NATIVE_CODE: _word(spec.model.allow_native_code),
+                Env.TRUSTED_TYPES: _list(spec.model.trusted_types),
             }
         ),
     }
@@ -244,6 +248,10 @@ def _environment(values: dict[str, str]) -> list[Object]:
 
 def _word(value: bool) -> str:
     return "true" if value else "false"
+
+
+def _list(values: Iterable[str]) -> str:
+    return ",".join(sorted(values))
 
 
 def _probe(path: str, *, period_s: int, failures: int) -> Object:

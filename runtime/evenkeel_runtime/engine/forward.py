@@ -40,20 +40,39 @@ class Forward:
         self.max_rows = max_rows
         self._staging: dict[object, tuple[list[Array], list[torch.Tensor]]] = {}
 
-    def run(self, batch: Batch) -> dict[int, list[Array]]:
-        """Return each request's outputs, by its position in the batch. The arrays are valid until the next run."""
-        if len(batch.works) == 1 and (not self.max_rows or batch.rows > self.max_rows):
-            return {0: self._alone(batch.works[0])}
+    def run(self, batch: Batch) -> dict[int, list[Array] | Exception]:
+        """Return each request's outputs, by its position in the batch. The arrays are valid until the next run.
+
+        A model may raise because of one row (an index beyond its table, a number that is none). Requests that shared
+        the call with it are run again, each alone, so that nobody is answered with another one's error.
+        """
+        if len(batch.works) == 1:
+            return {0: self._alone(batch.works[0])} if self._is_beyond(batch) else self._together(batch)
+        try:
+            return self._together(batch)
+        except Exception:  # noqa: BLE001 - the model is the user's program and may raise anything
+            return {index: self._alone_or_why_not(work) for index, work in enumerate(batch.works)}
+
+    def _is_beyond(self, batch: Batch) -> bool:
+        return not self.max_rows or batch.rows > self.max_rows
+
+    def _together(self, batch: Batch) -> dict[int, list[Array] | Exception]:
         tensors = self._gather(batch)
         with self._torch.inference_mode():
             outputs = [self._array(output) for output in self._call(*tensors)]
         for output in outputs:
             if output.ndim == 0 or output.shape[0] != batch.rows:
                 raise BadAnswer(f"the model answered a batch of {batch.rows} rows with shape {list(output.shape)}")
-        answers: dict[int, list[Array]] = {}
+        answers: dict[int, list[Array] | Exception] = {}
         for index, (_, start, stop) in enumerate(batch.slices()):
             answers[index] = [output[start:stop] for output in outputs]
         return answers
+
+    def _alone_or_why_not(self, work: Work) -> list[Array] | Exception:
+        try:
+            return self._alone(work)
+        except Exception as error:  # noqa: BLE001 - as above
+            return error
 
     def _alone(self, work: Work) -> list[Array]:
         """Run a request that shares its call with nobody, in pieces where it has more rows than the largest batch."""

@@ -31,8 +31,10 @@ SWITCH_INTERVAL_S = 0.0002
 
 log = logging.getLogger("evenkeel")
 
-Answered = Callable[[Batch, "dict[int, list[Array]] | Exception", float, float], None]
-"""Given a batch, its answers or why there are none, when the forward began and how long it took."""
+Answers = dict[int, "list[Array] | Exception"]
+"""By a request's position in its batch, its outputs or why there are none."""
+Answered = Callable[[Batch, "Answers | Exception", float, float], None]
+"""Given a batch, its answers or why there are none at all, when the forward began and how long it took."""
 Expired = Callable[[Work], None]
 
 
@@ -134,7 +136,7 @@ class Threaded:
     def _finish(
         self,
         batch: Batch,
-        answers: dict[int, list[Array]] | Exception,
+        answers: Answers | Exception,
         began: float,
         took: float,
         done: threading.Event,
@@ -147,7 +149,7 @@ class Threaded:
             self._dispatch()
 
 
-def _run(forward: Forward, batch: Batch) -> dict[int, list[Array]] | Exception:
+def _run(forward: Forward, batch: Batch) -> Answers | Exception:
     """Return the answers, or the model's error: one failed batch must not end the server."""
     try:
         return forward.run(batch)

@@ -1,9 +1,9 @@
 """Is this zip archive what it claims to be, and where are its members?
 
-torch stores tensors plainly, so a weight is a slice of the file and needs no inflating; TorchScript compresses its
-source text, which is the only reason why small compressed members are read at all. Whatever deviates is refused before
-a member is read. Only this reader looks at the archive of an exported program: two readers that disagree about a
-crafted zip are how a checked file becomes another one when it is loaded.
+torch stores tensors plainly, so a weight is a slice of the file and needs no inflating. TorchScript compresses its
+source text, and skops whatever its user tells it to, which is why small compressed members are read at all. Whatever
+deviates is refused before a member is read. Only this reader looks at the archive of an exported program or of skops:
+two readers that disagree about a crafted zip are how a checked file becomes another one when it is loaded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """`members` are named below the archive's one root folder, which torch names after the file it wrote."""
+    """`members` are named below the archive's one root folder, which torch names after the file it wrote. Where there
+    is no such folder, `root` is empty."""
 
     root: str
     members: Mapping[str, Member]
@@ -48,9 +49,7 @@ class Archive:
 
     def read(self, name: str, at_most: int) -> bytes:
         """Return a member's bytes, with its checksum verified."""
-        member = self.members.get(name)
-        if member is None:
-            raise refused(f"the archive has no member {name!r}; it is damaged or was written by another tool")
+        member = self._member(name)
         if member.size > at_most:
             raise refused(f"the archive's member {name!r} has {member.size} bytes, more than the {at_most} allowed")
         self.stream.seek(member.offset)
@@ -61,12 +60,29 @@ class Archive:
             raise refused(f"the archive's member {name!r} is damaged (its checksum differs); upload the file again")
         return data
 
+    def head(self, name: str, at_most: int) -> bytes:
+        """Return a member's first bytes. Their checksum is that of the whole, so they are not verified by it."""
+        member = self._member(name)
+        self.stream.seek(member.offset)
+        data = self.stream.read(min(member.stored_size, at_most))
+        return data if member.is_plain else _beginning(name, data, at_most)
 
-def _inflated(name: str, data: bytes, size: int) -> bytes:
+    def _member(self, name: str) -> Member:
+        member = self.members.get(name)
+        if member is None:
+            raise refused(f"the archive has no member {name!r}; it is damaged or was written by another tool")
+        return member
+
+
+def _beginning(name: str, data: bytes, at_most: int) -> bytes:
     try:
-        found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, at_most)
     except zlib.error as error:
         raise refused(f"the archive's member {name!r} is damaged ({error}); upload the file again") from error
+
+
+def _inflated(name: str, data: bytes, size: int) -> bytes:
+    found = _beginning(name, data, size + 1)
     if len(found) > size:
         raise refused(f"the archive's member {name!r} is compressed and larger than the {size} bytes it claims")
     return found
@@ -82,22 +98,23 @@ def open_archive(stream: IO[bytes], size: int) -> Archive:
         raise refused(f"the file is a damaged or truncated zip archive ({error}); upload it again") from error
     if len(infos) > MEMBERS:
         raise refused(f"the archive has {len(infos)} members, more than {MEMBERS}")
-    roots: set[str] = set()
     members: dict[str, Member] = {}
     for info in infos:
         _check_name(info)
-        root, _, name = info.filename.partition("/")
-        roots.add(root)
         if info.is_dir():
             continue
-        if name in members:
+        if info.filename in members:
             raise refused(f"the archive has two members called {info.filename!r}")
         _check_kind(info)
-        members[name] = Member(_data_offset(stream, info), info.file_size, info.CRC, info.compress_size)
-    if len(roots) != 1 or not members:
-        raise refused("the archive is not one of torch's: its members are not below one folder")
+        members[info.filename] = Member(_data_offset(stream, info), info.file_size, info.CRC, info.compress_size)
+    if not members:
+        raise refused("the file is an archive without members; upload it again")
     _check_ranges(members, min(start_of_directory, size))
-    return Archive(roots.pop(), members, stream)
+    roots = {name.partition("/")[0] if "/" in name else "" for name in members}
+    if len(roots) > 1 or roots == {""}:
+        return Archive("", members, stream)
+    (root,) = roots
+    return Archive(root, {name.removeprefix(f"{root}/"): member for name, member in members.items()}, stream)
 
 
 def _check_name(info: zipfile.ZipInfo) -> None:
@@ -125,7 +142,7 @@ def _check_kind(info: zipfile.ZipInfo) -> None:
     if not is_plain and not is_text:
         raise refused(
             f"the archive's member {info.filename!r} is compressed ({info.compress_size} bytes that claim to be "
-            f"{info.file_size}); torch stores tensors plainly: save the model again with torch"
+            f"{info.file_size}); save the model again without compression"
         )
 
 

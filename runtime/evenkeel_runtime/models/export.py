@@ -16,7 +16,7 @@ from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.failure import refused
 from evenkeel_runtime.models.archive import Archive
 from evenkeel_runtime.models.datatypes import BY_CODE, DATATYPES
-from evenkeel_runtime.models.format import Format
+from evenkeel_runtime.models.format import Format, no_types
 from evenkeel_runtime.models.loaded import Loaded, Signature
 from evenkeel_runtime.models.program import (
     PROGRAM_BYTES,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
 NAME = "TorchExport"
+PLATFORM = "pytorch_torchexport"
 _MODEL = "models/model.json"
 _STRIDED = 7
 _EXAMPLE_SIZE = 8
@@ -42,14 +43,18 @@ _EXAMPLE_SIZE = 8
 
 
 def recognises(archive: Archive) -> bool:
-    return "archive_format" in archive.members and any(name.startswith("models/") for name in archive.members)
+    return (
+        archive.root != ""
+        and "archive_format" in archive.members
+        and any(name.startswith("models/") for name in archive.members)
+    )
 
 
 def signature(archive: Archive) -> Signature:
     return _signature(_program(archive))
 
 
-def load(archive: Archive, buffer: memoryview, device: str) -> Loaded:
+def load(archive: Archive, buffer: memoryview, device: str, trusted: frozenset[str]) -> Loaded:
     """Return the model as a module of torch.fx, in inference mode, on `device`."""
     import torch
 
@@ -62,10 +67,12 @@ def load(archive: Archive, buffer: memoryview, device: str) -> Loaded:
         root.register_buffer(weights[name], _weight(archive, buffer, storages, stored).to(device))
     graph = _Builder(device).build(program, weights)
     module = torch.fx.GraphModule(root, graph, "Exported")
-    return Loaded(NAME, _signature(program), module.eval(), device, traceable=not program.graph.computes_sizes)
+    return Loaded(
+        NAME, PLATFORM, _signature(program), module.eval(), device, traceable=not program.graph.computes_sizes
+    )
 
 
-FORMAT = Format(NAME, False, recognises, signature, load)
+FORMAT = Format(NAME, False, recognises, no_types, signature, load)
 
 
 def _program(archive: Archive) -> Program:

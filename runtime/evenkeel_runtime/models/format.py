@@ -13,11 +13,18 @@ from evenkeel_runtime.models.loaded import Loaded, Signature
 class Format:
     """`signature` reads what callers see and executes nothing; `load` is given the archive and the file in memory.
 
-    A format that `is_native_code` runs what the file's author wrote, by its nature.
+    A format that `is_native_code` runs what the file's author wrote, by its nature. `untrusted` names the types in the
+    file that are built only where the spec trusts them; `load` is told which it trusts and builds no other.
     """
 
     name: str
     is_native_code: bool
     recognises: Callable[[Archive], bool]
+    untrusted: Callable[[Archive], frozenset[str]]
     signature: Callable[[Archive], Signature]
-    load: Callable[[Archive, memoryview, str], Loaded]
+    load: Callable[[Archive, memoryview, str, frozenset[str]], Loaded]
+
+
+def no_types(archive: Archive) -> frozenset[str]:
+    """Return the types that a format needs trust for which builds none by name."""
+    return frozenset()

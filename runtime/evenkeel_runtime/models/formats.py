@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from evenkeel_runtime.models import export, torchscript
+from evenkeel_runtime.models import export, sklearn, torchscript
 from evenkeel_runtime.models.format import Format
 
-FORMATS: dict[str, Format] = {found.name: found for found in (export.FORMAT, torchscript.FORMAT)}
+FORMATS: dict[str, Format] = {found.name: found for found in (export.FORMAT, torchscript.FORMAT, sklearn.FORMAT)}
 
 __all__ = ["FORMATS", "Format"]

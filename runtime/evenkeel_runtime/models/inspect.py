@@ -33,6 +33,8 @@ _HEADS: tuple[tuple[bytes, str], ...] = (
     ),
     (b"<", "a web page or XML, probably a log-in or error page instead of the model; check the address"),
 )
+_NAMED = 12
+"""How many types a refusal names: a termination message has room for 4 kB."""
 _PICKLE_TEXT = re.compile(rb"\(?(dp|lp|i|c)[\w.]*\n|[(\]})][lptdq.]*[0-9\n(]")
 
 
@@ -52,11 +54,11 @@ def recognise(stream: IO[bytes], size: int) -> tuple[Format, Archive]:
 def inspect(stream: IO[bytes], size: int, model: Model) -> tuple[Format, Signature]:
     """Return the file's format and what callers see of it; nothing in the file is executed."""
     format_, archive = recognise(stream, size)
-    require_wanted(format_, model)
+    require_wanted(format_, archive, model)
     return format_, format_.signature(archive)
 
 
-def require_wanted(format_: Format, model: Model) -> None:
+def require_wanted(format_: Format, archive: Archive, model: Model) -> None:
     """Raise where the file is fine, but not what the spec allows."""
     if model.format not in (AUTO, format_.name):
         raise refused(
@@ -71,6 +73,12 @@ def require_wanted(format_: Format, model: Model) -> None:
         raise refused(
             f"{format_.name} runs code of the file's author and needs spec.model.sha256, so that it cannot change"
         )
+    if untrusted := sorted(format_.untrusted(archive) - model.trusted_types):
+        more = f" and {len(untrusted) - _NAMED} more" if len(untrusted) > _NAMED else ""
+        raise refused(
+            f"the file holds types that are not trusted by themselves: {', '.join(untrusted[:_NAMED])}{more}; if you "
+            "trust them and whoever wrote the file, name them in spec.model.trustedTypes; else retrain without them"
+        )
 
 
 def _called(head: bytes, size: int) -> str:
@@ -80,7 +88,7 @@ def _called(head: bytes, size: int) -> str:
         if head.startswith(magic):
             return name
     if head[:1] == b"\x80" and head[1:2] in b"\x01\x02\x03\x04\x05":
-        return f"a pickle (a whole module, joblib or scikit-learn); {_PICKLE}"
+        return f"a pickle (a whole module, joblib or scikit-learn); {_PICKLE}, or with skops.io.dump for scikit-learn"
     if head[257:262] == b"ustar":
         return f"a tar archive (legacy torch.save, NeMo or a bundle); {_PICKLE}"
     if head[:1] == b"\x78" and head[1:2] in b"\x01\x5e\x9c\xda":
@@ -104,4 +112,6 @@ def _called_archive(archive: Archive) -> str:
         return f"a .pt2 of torch 2.7 or older, which keeps its weights as pickles; {_WAY_OUT} with torch 2.13"
     if any(name.startswith("data/aotinductor/") for name in names):
         return f"an AOTInductor package (native code), which this runtime does not load yet; {_WAY_OUT}"
+    if not archive.root:
+        return f"a zip archive, but no model: neither below one folder, as torch writes, nor of skops; {_WAY_OUT}"
     return f"a zip archive, but no exported model; {_WAY_OUT}"

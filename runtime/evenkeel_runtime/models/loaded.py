@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from evenkeel_runtime.contract import Tensor
@@ -36,10 +36,14 @@ class Loaded:
     `traceable` says that `call` is a module whose trace holds for every batch size. A trace of a graph that computes
     with sizes freezes them, and trying whether it answers the same is too late: an LSTM given a state of another batch
     size writes beyond its memory (torch 2.13, CPU).
+
+    `platform` and `parameters` are what the model's metadata say beside the signature.
     """
 
     format: str
+    platform: str
     signature: Signature
     call: Call
     device: str
     traceable: bool
+    parameters: Mapping[str, object] = field(default_factory=dict)

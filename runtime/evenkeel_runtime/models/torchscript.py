@@ -15,7 +15,7 @@ from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.failure import refused
 from evenkeel_runtime.models.archive import Archive
 from evenkeel_runtime.models.datatypes import ANY
-from evenkeel_runtime.models.format import Format
+from evenkeel_runtime.models.format import Format, no_types
 from evenkeel_runtime.models.loaded import Loaded, Signature
 
 if TYPE_CHECKING:
@@ -24,13 +24,19 @@ if TYPE_CHECKING:
     import torch
 
 NAME = "TorchScript"
+PLATFORM = "pytorch_torchscript"
 _SOURCE_BYTES = 64 << 20
 _FORWARD = re.compile(r"\n  def forward\(\s*self[^,)]*,?\s*(?P<arguments>[^)]*)\)\s*->\s*(?P<answer>[^\n]+):\n")
 
 
 def recognises(archive: Archive) -> bool:
     names = archive.members
-    return "data.pkl" in names and "constants.pkl" in names and any(name.startswith("code/") for name in names)
+    return (
+        archive.root != ""
+        and "data.pkl" in names
+        and "constants.pkl" in names
+        and any(name.startswith("code/") for name in names)
+    )
 
 
 def signature(archive: Archive) -> Signature:
@@ -56,7 +62,7 @@ def signature(archive: Archive) -> Signature:
     )
 
 
-def load(archive: Archive, buffer: memoryview, device: str) -> Loaded:
+def load(archive: Archive, buffer: memoryview, device: str, trusted: frozenset[str]) -> Loaded:
     import torch
 
     seen = signature(archive)
@@ -67,10 +73,10 @@ def load(archive: Archive, buffer: memoryview, device: str) -> Loaded:
         answer = module(*inputs)
         return answer if many else (answer,)
 
-    return Loaded(NAME, seen, call, device, traceable=False)
+    return Loaded(NAME, PLATFORM, seen, call, device, traceable=False)
 
 
-FORMAT = Format(NAME, True, recognises, signature, load)
+FORMAT = Format(NAME, True, recognises, no_types, signature, load)
 
 
 def _class_name(archive: Archive) -> str:

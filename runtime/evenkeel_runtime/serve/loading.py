@@ -60,9 +60,9 @@ def tried_out(view: memoryview, model: Model, device: str, most_rows: int) -> tu
     import torch
 
     format_, archive = recognise(cast(IO[bytes], _Window(view)), len(view))
-    require_wanted(format_, model)
+    require_wanted(format_, archive, model)
     try:
-        loaded = format_.load(archive, view, device)
+        loaded = format_.load(archive, view, device, model.trusted_types)
         return loaded, calibrate(loaded, usable_cpus(), most_rows)
     except (ModelError, MemoryError):
         raise

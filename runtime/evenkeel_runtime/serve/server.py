@@ -142,6 +142,7 @@ class _Replica:
             "threads": found.threads,
             "device": running.loaded.device,
             "sha256": running.sha256,
+            **running.loaded.parameters,
         }
         service.ready = Ready(
             mode=mode,
@@ -154,7 +155,7 @@ class _Replica:
             metadata=metadata(
                 config.name,
                 config.version,
-                f"pytorch_{running.loaded.format.lower()}",
+                running.loaded.platform,
                 signature.inputs,
                 signature.outputs,
                 parameters,

@@ -23,7 +23,7 @@ from evenkeel_runtime.serve.protocol import Exchange, error_body
 from evenkeel_runtime.serve.v1 import Predictions
 
 if TYPE_CHECKING:
-    from evenkeel_runtime.engine.modes import Mode
+    from evenkeel_runtime.engine.modes import Answers, Mode
     from evenkeel_runtime.serve.oip import Array, Asked
 
 JSON = b"application/json"
@@ -143,13 +143,11 @@ class Service:
         exchange.abandoned = lambda: self._abandoned(work)
         ready.mode.wake()
 
-    def answered(self, batch: Batch, answers: dict[int, list[Array]] | Exception, began: float, took: float) -> None:
+    def answered(self, batch: Batch, answers: Answers | Exception, began: float, took: float) -> None:
         """Write each request its own rows."""
         metrics = self.metrics
         metrics.batch_rows.observe(batch.rows)
         metrics.compute.observe(took, len(batch.works))
-        if isinstance(answers, Exception):
-            log.error("forward failed rows=%d error=%s", batch.rows, last_line(answers))
         finished = began + took
         for index, work in enumerate(batch.works):
             pending: Pending = work.payload
@@ -159,11 +157,13 @@ class Service:
             metrics.in_flight -= 1
             metrics.queue.observe(began - work.admitted)
             metrics.predict.observe(finished - pending.read)
-            if isinstance(answers, Exception):
-                self._error(exchange, 500, f"the model failed: {last_line(answers)}", code_since=pending.begun)
+            answer = answers if isinstance(answers, Exception) else answers[index]
+            if isinstance(answer, Exception):
+                log.error("forward failed rows=%d error=%s", work.rows, last_line(answer))
+                self._error(exchange, 500, f"the model failed: {last_line(answer)}", code_since=pending.begun)
                 continue
             start = time.perf_counter()
-            head, body = pending.writer.write(pending.asked.plan, answers[index])
+            head, body = pending.writer.write(pending.asked.plan, answer)
             exchange.respond_head(head, body)
             now = time.perf_counter()
             metrics.postprocess.observe(now - start)

@@ -6,9 +6,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from sklearn.ensemble import RandomForestRegressor
 
 from evenkeel_runtime import cli
-from tests.unit.runtime import models
+from tests.unit.runtime import models, skops_files
 from tests.unit.runtime.hostile import HOSTILE
 
 
@@ -41,6 +42,19 @@ def test_what_the_spec_would_not_allow_is_refused(
 ) -> None:
     assert cli.check([str(perceptron), *arguments]) == 1
     assert want in capsys.readouterr().err
+
+
+def test_a_skops_file_is_described_once_its_types_are_trusted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "forest.skops"
+    path.write_bytes(skops_files.dumped(RandomForestRegressor(2).fit(skops_files.ROWS, skops_files.TARGET)))
+    assert cli.check([str(path)]) == 1
+    assert "not trusted by themselves: sklearn.tree._tree.Tree" in capsys.readouterr().err
+    assert cli.check([str(path), "--trusted-type", "sklearn.tree._tree.Tree"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "format   Sklearn"
+    assert lines[3:5] == ["input    input  FP64 [any, 6]", "output   prediction  FP64 [any]"]
 
 
 def test_a_hostile_file_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from tests.unit.runtime.models import CASES, exported
 
 def loaded(data: bytes) -> Loaded:
     found, archive = recognise(io.BytesIO(data), len(data))
-    return found.load(archive, memoryview(bytearray(data)), "cpu")
+    return found.load(archive, memoryview(bytearray(data)), "cpu", frozenset())
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -103,7 +103,7 @@ def test_weights_are_views_of_the_file() -> None:
     """No copy: the model's memory is the file's."""
     data = bytearray(exported(CASES["perceptron"]))
     found, archive = recognise(io.BytesIO(data), len(data))
-    model = found.load(archive, memoryview(data), "cpu")
+    model = found.load(archive, memoryview(data), "cpu", frozenset())
     before = model.call(torch.ones(1, 12))[0].clone()
     member = archive.members["data/weights/weight_0"]
     data[member.offset : member.offset + member.size] = bytes(member.size)

@@ -21,7 +21,7 @@ def open_as_the_runtime_does(data: bytes) -> None:
     """Inspect as `prepare` does, then load as the server does."""
     found, _ = inspect(io.BytesIO(data), len(data), ANYTHING)
     _, archive = recognise(io.BytesIO(data), len(data))
-    found.load(archive, memoryview(bytearray(data)), "cpu")
+    found.load(archive, memoryview(bytearray(data)), "cpu", frozenset())
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_a_shape_expression_is_data(harmless: bytes, tmp_path: Path) -> None:
     data = rewritten(harmless, edit)
     found, signature = inspect(io.BytesIO(data), len(data), ANYTHING)
     _, archive = recognise(io.BytesIO(data), len(data))
-    found.load(archive, memoryview(bytearray(data)), "cpu")
+    found.load(archive, memoryview(bytearray(data)), "cpu", frozenset())
     assert signature.inputs[0].shape == (-1, 12)
     assert signature.batch is None
     assert not canary.exists()

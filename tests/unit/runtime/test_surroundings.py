@@ -157,6 +157,11 @@ def test_digest_with_and_without_its_algorithm() -> None:
         assert config.serve({Env.MODEL_PATH: "/m", Env.MODEL_SHA256: text}).model.sha256 == "ab" * 32
 
 
+def test_trusted_types_are_separated_by_commas() -> None:
+    for text, want in (("", set()), ("a.B", {"a.B"}), ("a.B,c.D", {"a.B", "c.D"})):
+        assert config.serve({Env.MODEL_PATH: "/m", Env.TRUSTED_TYPES: text}).model.trusted_types == want
+
+
 def _hello(arguments: list[str]) -> int:
     print("hello", *arguments)
     return 3

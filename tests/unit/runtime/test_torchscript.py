@@ -57,7 +57,7 @@ def test_described_and_run(
     _, archive = recognise(io.BytesIO(data), len(data))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loaded = found.load(archive, memoryview(data), "cpu")
+        loaded = found.load(archive, memoryview(data), "cpu", frozenset())
     given = traced_with or (torch.ones(2), torch.ones(2))
     want = module(*given)
     for got, right in zip(loaded.call(*given), want if isinstance(want, tuple) else (want,), strict=True):

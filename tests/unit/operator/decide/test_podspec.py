@@ -120,6 +120,14 @@ def test_the_largest_batch(runtime: Object, want: str | None) -> None:
     assert got.get("EVENKEEL_MAX_BATCH_SIZE") == want
 
 
+def test_every_container_that_reads_the_file_knows_the_same_trusted_types_in_whichever_order_they_are_written() -> None:
+    model = {"uri": "s3://b/forest.skops", "trustedTypes": ["sklearn.tree._tree.Tree", "a.B"]}
+    bodies = (template(spec(model=model))["spec"], prepare_pod_spec("digits", "digits-1", spec(model=model), DEFAULTS))
+    told = [row for body in bodies for container in containers(body) for row in container["env"]]
+    got = [row["value"] for row in told if row["name"] == "EVENKEEL_TRUSTED_TYPES"]
+    assert got == ["a.B,sklearn.tree._tree.Tree"] * 3
+
+
 def test_the_users_environment_cannot_replace_ours() -> None:
     given = spec(runtime={"env": [{"name": "LOG", "value": "1"}]})
     names = [row["name"] for row in template(given)["spec"]["containers"][0]["env"]]
