@@ -144,7 +144,7 @@ def _server(
         # Where NVIDIA's runtime is the node's default, an image that names no devices sees all of them.
         environment["NVIDIA_VISIBLE_DEVICES"] = "void"
     container = _container("serve", image, defaults, spec) | {
-        "env": [*spec.runtime.env, *_environment(environment)],
+        "env": [*map(_as_stored, spec.runtime.env), *_environment(environment)],
         "ports": [{"name": "http", "containerPort": contract.HTTP_PORT, "protocol": "TCP"}],
         "startupProbe": _probe("/v2/health/live", period_s=1, failures=1800),
         "readinessProbe": _probe("/v2/health/ready", period_s=1, failures=3),
@@ -243,7 +243,15 @@ def _claim_mount() -> Object:
 
 
 def _environment(values: dict[str, str]) -> list[Object]:
-    return [{"name": name, "value": value} for name, value in values.items()]
+    return [{"name": name, "value": value} for name, value in values.items() if value]
+
+
+def _as_stored(variable: Object) -> Object:
+    """Return the variable as the API server keeps it: without an empty value.
+
+    A template that a ControllerRevision keeps and a ReplicaSet runs has to be the same on both ways through it.
+    """
+    return {key: value for key, value in variable.items() if key != "value" or value}
 
 
 def _word(value: bool) -> str:

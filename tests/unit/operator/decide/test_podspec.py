@@ -128,6 +128,14 @@ def test_every_container_that_reads_the_file_knows_the_same_trusted_types_in_whi
     assert got == ["a.B,sklearn.tree._tree.Tree"] * 3
 
 
+def test_no_variable_has_an_empty_value_which_the_api_server_would_drop() -> None:
+    given = spec(runtime={"env": [{"name": "EMPTY", "value": ""}]})
+    bodies = (template(given)["spec"], prepare_pod_spec("digits", "digits-1", given, DEFAULTS))
+    told = [row for body in bodies for container in containers(body) for row in container["env"]]
+    assert [row for row in told if row.get("value") == ""] == []
+    assert {"name": "EMPTY"} in told
+
+
 def test_the_users_environment_cannot_replace_ours() -> None:
     given = spec(runtime={"env": [{"name": "LOG", "value": "1"}]})
     names = [row["name"] for row in template(given)["spec"]["containers"][0]["env"]]
