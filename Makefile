@@ -39,7 +39,7 @@ lint: venv  ## format, lint, types
 	$(BIN)/mypy
 
 unit: venv  ## tests without a cluster, a network or a server: seconds
-	$(PYTEST) tests/unit
+	$(PYTEST) -n 2 tests/unit
 
 system: venv  ## the operator against an API server that misbehaves, the runtime over real sockets
 	$(PYTEST) tests/system
