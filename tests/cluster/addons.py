@@ -1,6 +1,6 @@
 """What is installed into the cluster, a given one included?
 
-The add-ons always; KWOK and the S3 server are services that only tests need, and long to compile.
+The add-ons always; KWOK, the S3 server and the metrics server are services that only tests need, and long to compile.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tests.cluster.kubectl import Kubectl, manifest, wait_until
 from tests.cluster.state import Cache, Cluster
 
 NAMESPACE = "evenkeel-test"
+METRICS_API = "v1beta1.metrics.k8s.io"
 
 
 def install(kubectl: Kubectl, cluster: Cluster, image: str) -> None:
@@ -28,11 +29,21 @@ def install(kubectl: Kubectl, cluster: Cluster, image: str) -> None:
 def install_services(kubectl: Kubectl, image: str, stages: Path, more_stages: Sequence[Path] = ()) -> None:
     s3.install(kubectl, image)
     kwok.install(kubectl, image, stages, more_stages)
+    if not _has_metrics(kubectl):
+        kubectl.apply(manifest("metrics.yaml", {"IMAGE": image}))
+
+
+def _has_metrics(kubectl: Kubectl) -> bool:
+    """Whether somebody else's metrics server answers already: a given cluster may have one of its own."""
+    served = {row["metadata"]["name"]: row["spec"].get("service") for row in kubectl.get("apiservices")["items"]}
+    service = served.get(METRICS_API)
+    return service is not None and service["namespace"] != NAMESPACE
 
 
 def wait(kubectl: Kubectl, cluster: Cluster, *, services: bool) -> None:
     deployments = ["deployment/volume-provisioner"] * bool(cluster.shared_folder)
     deployments += ["deployment/s3", "deployment/kwok"] * services
+    deployments += ["deployment/metrics-server"] * (services and not _has_metrics(kubectl))
     for resource in ["daemonset/gpu-device-plugin", *deployments]:
         kubectl.wait_for_rollout(resource, NAMESPACE)
     kubectl.wait_for_rollout("daemonset/kube-proxy", "kube-system")

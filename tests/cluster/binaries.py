@@ -56,10 +56,11 @@ PROGRAMS = {
         Program("helm", "helm.sh/helm/v3/cmd/helm", "node"),
         Program("kwok", f"sigs.k8s.io/kwok/cmd/kwok@{versions.KWOK}"),
         Program("versitygw", f"github.com/versity/versitygw/cmd/versitygw@{versions.VERSITYGW}"),
+        Program("metrics-server", f"sigs.k8s.io/metrics-server/cmd/metrics-server@{versions.METRICS_SERVER}"),
     )
 }
 ADDONS = ("pause", "deviceplugin", "provisioner")
-SERVICES = ("kwok", "versitygw")
+SERVICES = ("kwok", "versitygw", "metrics-server")
 NODE = ("kubernetes", "etcd", "coredns")
 
 

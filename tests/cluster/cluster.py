@@ -32,7 +32,7 @@ class Wish:
     name: str
     workers: int = 2
     runtime: bool = True
-    services: bool = True  # KWOK and the S3 server
+    services: bool = True  # KWOK, the S3 server, the metrics server
     load: bool = True
     kwok_stages: tuple[Path, ...] = ()
     build: bool = False  # even where the published images could be had

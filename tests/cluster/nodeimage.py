@@ -116,7 +116,7 @@ class Images:
         tag = services_image()
         if not self.engine.has_image(tag):
             files = {name: self.binaries.path(name) for name in binaries.SERVICES}
-            self._build("image of the S3 server and KWOK", tag, dockerfile, {}, files)
+            self._build("image of KWOK, the S3 server and the metrics server", tag, dockerfile, {}, files)
         return tag
 
     def _node_base(self) -> str:

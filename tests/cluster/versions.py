@@ -9,6 +9,7 @@ KUBERNETES = "v1.34.4"
 KIND = "v0.33.0"
 KWOK = "v0.8.0"
 VERSITYGW = "v1.8.0"
+METRICS_SERVER = "v0.9.0"
 
 DEBIAN = "bookworm"
 PYTHON = "3.11"
