@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from evenkeel_runtime.failure import refused
 
@@ -252,7 +252,7 @@ def _dtype(layer: Node) -> str:
     return str(name or "float32").removeprefix("mixed_")
 
 
-def _is_shape(value: Any) -> bool:
+def _is_shape(value: Any) -> TypeGuard[list[int | None]]:
     return isinstance(value, list) and all(
         size is None or (isinstance(size, int) and 0 <= size < 1 << 40) for size in value
     )

@@ -218,8 +218,8 @@ def _fill(model: Any, arrays: Mapping[str, Stored], weights: bytes) -> None:
     except _MALFORMED as error:
         raise refused(f"the weights do not fit the model ({_first_line(error)}); save the model again") from error
     if failed:
-        layer, error = next(iter(failures.values()))
-        raise refused(f"the weights of {layer.name!r} do not fit it ({_first_line(error)}); save the model again")
+        layer, reason = next(iter(failures.values()))
+        raise refused(f"the weights of {layer.name!r} do not fit it ({_first_line(reason)}); save the model again")
 
 
 def _store(arrays: Mapping[str, Stored], weights: bytes) -> Any:
