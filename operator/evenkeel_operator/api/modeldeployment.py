@@ -56,7 +56,7 @@ class ModelSource(Model):
     uri: str = Field(min_length=7, max_length=2048, json_schema_extra=rules.URI)
     """Address of the model file: pvc://CLAIM/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY,
     hf://ORG/REPO[@REVISION]/PATH, oci://REGISTRY/REPOSITORY[:TAG|@DIGEST][#FILE] or https://HOST/PATH."""
-    format: Literal["Auto", "TorchExport", "TorchScript", "Sklearn"] = "Auto"
+    format: Literal["Auto", "TorchExport", "TorchScript", "Keras", "Sklearn"] = "Auto"
     """Format of the file. Auto recognises it from its content, not from its name."""
     sha256: str | None = Field(default=None, max_length=128, pattern=r"^[0-9a-f]{64}$", json_schema_extra=rules.SHA256)
     """SHA-256 of the file, 64 lowercase hex digits. Verified before any parser sees a byte; required where

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from evenkeel_runtime.models import export, sklearn, torchscript
+from evenkeel_runtime.models import export, keras, sklearn, torchscript
 from evenkeel_runtime.models.format import Format
 
-FORMATS: dict[str, Format] = {found.name: found for found in (export.FORMAT, torchscript.FORMAT, sklearn.FORMAT)}
+FORMATS: dict[str, Format] = {
+    found.name: found for found in (export.FORMAT, torchscript.FORMAT, sklearn.FORMAT, keras.FORMAT)
+}
 
 __all__ = ["FORMATS", "Format"]

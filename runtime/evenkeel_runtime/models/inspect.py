@@ -18,7 +18,10 @@ _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _HEADS: tuple[tuple[bytes, str], ...] = (
     (_LEGACY_TORCH, f"a pickle written by torch.save (the format before 1.6); {_PICKLE}"),
     (b"\x7fELF", "a native library, not a model; export the model with torch.export.save"),
-    (b"\x89HDF\r\n\x1a\n", f"an HDF5 file (Keras), which this runtime does not read yet; {_WAY_OUT}"),
+    (
+        b"\x89HDF\r\n\x1a\n",
+        "an HDF5 file (Keras 2, or weights alone); save the model with model.save('model.keras') and Keras 3",
+    ),
     (b"GGUF", f"a GGUF file, which this runtime does not read; {_WAY_OUT}"),
     (b"\x1f\x8b", f"compressed with gzip (joblib, tar.gz or a compressed pickle); {_PICKLE}"),
     (b"BZh", f"compressed with bzip2 (joblib or a compressed pickle); {_PICKLE}"),

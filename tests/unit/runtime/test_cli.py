@@ -9,7 +9,7 @@ import pytest
 from sklearn.ensemble import RandomForestRegressor
 
 from evenkeel_runtime import cli
-from tests.unit.runtime import models, skops_files
+from tests.unit.runtime import keras_files, models, skops_files
 from tests.unit.runtime.hostile import HOSTILE
 
 
@@ -55,6 +55,21 @@ def test_a_skops_file_is_described_once_its_types_are_trusted(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "format   Sklearn"
     assert lines[3:5] == ["input    input  FP64 [any, 6]", "output   prediction  FP64 [any]"]
+
+
+def test_a_keras_file_is_described_and_one_with_a_lambda_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "m.keras"
+    path.write_bytes(keras_files.good())
+    assert cli.check([str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "format   Keras"
+    assert lines[3:5] == ["input    row  FP32 [any, 6]", "output   answer  FP32 [any, 3]"]
+    path.write_bytes(keras_files.HOSTILE["a Lambda layer"].build(keras_files.good(), canary))
+    assert cli.check([str(path)]) == 1
+    assert "holds a Lambda, which runs code of the file's author" in capsys.readouterr().err
+    assert not canary.exists()
 
 
 def test_a_hostile_file_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
