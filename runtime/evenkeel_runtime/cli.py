@@ -6,7 +6,6 @@ Both do what the pods do with the file, by the same code, so that a file that pa
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 import os
 import re
@@ -15,21 +14,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from evenkeel_runtime import config, report
-from evenkeel_runtime.contract import HTTP_PORT, Reason, Tensor
+from evenkeel_runtime.contract import HTTP_PORT, Tensor
 from evenkeel_runtime.failure import ModelError
 
+_NAMED = 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check(argv: Sequence[str]) -> int:
-    """Say what the runtime would do with a file: its format, inputs and outputs, or why it is refused."""
-    parser = _parser("check", "Say what the runtime would do with a model file. Nothing in the file is executed.")
+    """Say what the runtime would do with a model: its format, inputs and outputs, or why it is refused."""
+    parser = _parser("check", "Say what the runtime would do with a model. Nothing in it is executed.")
     return _told(parser, argv, _check)
 
 
 def serve(argv: Sequence[str]) -> int:
-    """Serve a file until Ctrl-C."""
-    parser = _parser("serve", "Serve a model file as a replica does, until Ctrl-C.")
+    """Serve a model until Ctrl-C."""
+    parser = _parser("serve", "Serve a model as a replica does, until Ctrl-C.")
     parser.add_argument("--name", help="the model's name in addresses (default: the file's name without its ending)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=HTTP_PORT, help="port to listen on (default: %(default)s)")
@@ -38,7 +38,7 @@ def serve(argv: Sequence[str]) -> int:
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"evenkeel {command}", description=description)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="the file")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="the file or the folder")
     parser.add_argument("--format", default=config.AUTO, help="as spec.model.format (default: %(default)s)")
     parser.add_argument("--sha256", default="", help="as spec.model.sha256: 64 hex digits")
     parser.add_argument("--allow-native-code", action="store_true", help="as spec.model.allowNativeCode")
@@ -52,8 +52,8 @@ def _told(parser: argparse.ArgumentParser, argv: Sequence[str], act: Callable[[a
     told = parser.parse_args(argv)
     if told.sha256 and not _SHA256.fullmatch(told.sha256.lower()):
         parser.error(f"--sha256 has to be 64 hex digits, not {told.sha256[:80]!r}")
-    if not told.model.is_file():
-        parser.error(f"there is no file {told.model}")
+    if not told.model.is_file() and not told.model.is_dir():
+        parser.error(f"there is no file and no folder {told.model}")
     try:
         return act(told)
     except (ModelError, OSError) as error:
@@ -63,18 +63,20 @@ def _told(parser: argparse.ArgumentParser, argv: Sequence[str], act: Callable[[a
 
 
 def _check(told: argparse.Namespace) -> int:
-    from evenkeel_runtime.models.inspect import inspect
+    from evenkeel_runtime import prepare
 
-    with told.model.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        if told.sha256 and told.sha256.lower() != sha256:
-            raise ModelError(Reason.CHECKSUM_MISMATCH, f"its sha256 is {sha256}, not {told.sha256}")
-        size = told.model.stat().st_size
-        format_, signature = inspect(stream, size, _model(told))
-    print(f"format   {format_.name}\nsize     {size} bytes\nsha256   {sha256}")
+    path = told.model.absolute()
+    places = config.Places(path, path, path)
+    wanted = config.Prepare(str(told.model), _model(told), places, inspect=True, whole_bytes=0)
+    found, signature = prepare.check(wanted, path)
+    whose = " (of its manifest)" if told.model.is_dir() else ""
+    sha256 = found.digest.removeprefix("sha256:")
+    print(f"format   {found.format}\nsize     {found.size_bytes} bytes\nsha256   {sha256}{whose}")
     for word, tensors in (("input", signature.inputs), ("output", signature.outputs)):
         for tensor in tensors:
             print(f"{word:8} {_described(tensor)}")
+    if signature.classes:
+        print(f"classes  {', '.join(signature.classes[:_NAMED])}{', …' if len(signature.classes) > _NAMED else ''}")
     shared = "may share a call with others" if signature.batch is not None else "is a call of its own"
     print(f"batches  a request {shared}")
     return 0

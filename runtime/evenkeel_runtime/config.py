@@ -23,13 +23,15 @@ WHOLE_BYTES_ENV = "EVENKEEL_PREPARE_WHOLE_BYTES"
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Which file, in which format, which bytes it must have (`sha256`: 64 hex digits, or empty when not pinned), and
-    which types it may hold beside those that its format trusts by itself."""
+    """Which file or folder, in which format, which bytes it must have (`sha256`: 64 hex digits, or empty when not
+    pinned; `marks`: a few bits of each file of a folder), and which types it may hold beside those that its format
+    trusts by itself."""
 
     format: str
     sha256: str
     allow_native_code: bool
     trusted_types: frozenset[str] = frozenset()
+    marks: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ def _model(environ: Mapping[str, str]) -> Model:
         sha256=sha256,
         allow_native_code=environ.get(Env.ALLOW_NATIVE_CODE, "false") == "true",
         trusted_types=frozenset(name for name in environ.get(Env.TRUSTED_TYPES, "").split(",") if name),
+        marks=environ.get(Env.MODEL_MARKS, ""),
     )
 
 

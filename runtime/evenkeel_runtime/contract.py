@@ -33,9 +33,10 @@ class Env:
     MODEL_NAME = "EVENKEEL_MODEL_NAME"  # the ModelDeployment's name; served as /v2/models/<name>
     MODEL_VERSION = "EVENKEEL_MODEL_VERSION"  # the revision's name
     MODEL_URI = "EVENKEEL_MODEL_URI"  # spec.model.uri (prepare, fetch)
-    MODEL_PATH = "EVENKEEL_MODEL_PATH"  # the file to load (serve)
+    MODEL_PATH = "EVENKEEL_MODEL_PATH"  # the file or folder to load (serve)
     MODEL_FORMAT = "EVENKEEL_MODEL_FORMAT"  # prepare: spec.model.format; fetch, serve: the format found
     MODEL_SHA256 = "EVENKEEL_MODEL_SHA256"  # prepare: spec.model.sha256 or empty; fetch, serve: the pinned digest
+    MODEL_MARKS = "EVENKEEL_MODEL_MARKS"  # fetch, serve: Prepared.marks of a folder
     ALLOW_NATIVE_CODE = "EVENKEEL_ALLOW_NATIVE_CODE"  # "true" | "false"
     TRUSTED_TYPES = "EVENKEEL_TRUSTED_TYPES"  # spec.model.trustedTypes, sorted, with commas between them
     MAX_BATCH_SIZE = "EVENKEEL_MAX_BATCH_SIZE"  # most rows per call of the model; absent: as measured at load
@@ -72,7 +73,9 @@ class Tensor:
 class Prepared:
     """What `prepare` found out about a model; pinned in the ControllerRevision.
 
-    `digest` is `sha256:<64 hex>` of the file's bytes, `file` its base name, `size_bytes` its length.
+    `digest` is `sha256:<64 hex>` of the file's bytes, `file` its base name, `size_bytes` its length. Of a folder,
+    `digest` is that of its manifest (`fetch/manifest.py`), `file` ends with /, `size_bytes` is the sum of its files',
+    and `marks` has a few bits of each file, to name the one that changes.
     """
 
     digest: str
@@ -81,6 +84,7 @@ class Prepared:
     size_bytes: int
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
+    marks: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ def encode(report: Prepared | Failed) -> str:
         while len(text := _dump({"reason": report.reason, "message": message})) > TERMINATION_MESSAGE_BYTES:
             message = message[: len(message) * 9 // 10 - 1] + "…"
         return text
-    body = asdict(report)
+    body = {name: value for name, value in asdict(report).items() if name != "marks" or value}
     while len(text := _dump(body)) > TERMINATION_MESSAGE_BYTES:
         longer = "outputs" if len(body["outputs"]) > len(body["inputs"]) else "inputs"
         body[longer] = body[longer][:-1]
@@ -125,6 +129,7 @@ def decode(text: str) -> Prepared | Failed | None:
             size_bytes=int(body["size_bytes"]),
             inputs=_tensors(body["inputs"]),
             outputs=_tensors(body["outputs"]),
+            marks=str(body.get("marks", "")),
         )
     except (ValueError, TypeError, KeyError):
         return None

@@ -51,7 +51,7 @@ URI = rules(
     ),
     must(
         "!self.startsWith('pvc://') || self.matches(r'^pvc://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[^/]')",
-        "must be pvc://CLAIM/PATH: the name of a PersistentVolumeClaim in this namespace and a file on it",
+        "must be pvc://CLAIM/PATH: the name of a PersistentVolumeClaim in this namespace and a file or folder on it",
     ),
     must(
         "!self.startsWith('s3://') || self.matches(r'^s3://[A-Za-z0-9][-A-Za-z0-9._]{1,61}[A-Za-z0-9]/[^/]')",
@@ -62,8 +62,9 @@ URI = rules(
         "must be gs://BUCKET/KEY: a bucket of Google Cloud Storage and an object in it",
     ),
     must(
-        f"!self.startsWith('hf://') || self.matches(r'^hf://{_REPOSITORY}/{_REPOSITORY}(@[^/@]{{1,255}})?/[^/]')",
-        "must be hf://ORG/REPO/PATH or hf://ORG/REPO@REVISION/PATH, with a / in the revision written as %2F",
+        f"!self.startsWith('hf://') || self.matches(r'^hf://{_REPOSITORY}/{_REPOSITORY}(@[^/@]{{1,255}})?(/[^/].*)?$')",
+        "must be hf://ORG/REPO, hf://ORG/REPO/PATH or hf://ORG/REPO@REVISION/PATH, with a / in the revision written as "
+        "%2F",
     ),
     must(
         "!self.startsWith('oci://') || "
@@ -85,7 +86,11 @@ URI = rules(
         "!self.matches(r'/[.][.](/|$)')",
         "must not contain .. as a part of the path: write the path without it",
     ),
-    must("!self.endsWith('/')", "must name a file: leave out the / at the end"),
+    must(
+        "!self.startsWith('https://') || !self.endsWith('/')",
+        "must name a file, for a web server lists none: leave out the / at the end, or put the folder into a bucket, "
+        "onto a claim, into a registry or onto a hub",
+    ),
     must(r"!self.matches(r'[\x00-\x1f\x7f]')", "must not contain control characters or line breaks"),
 )
 

@@ -127,13 +127,14 @@ def _server(
 ) -> Object:
     image = spec.runtime.image or defaults.runtime_image
     folder = contract.MODEL_DIR if address.claim is None else contract.CLAIM_DIR
-    file = prepared.file if address.claim is None else address.path
+    file = (prepared.file if address.claim is None else address.path).rstrip("/")
     environment = {
         Env.MODEL_NAME: deployment,
         Env.MODEL_VERSION: revision,
         Env.MODEL_PATH: f"{folder}/{file}",
         Env.MODEL_FORMAT: prepared.format,
         Env.MODEL_SHA256: prepared.digest.removeprefix("sha256:"),
+        **_marks(prepared),
         Env.ALLOW_NATIVE_CODE: _word(spec.model.allow_native_code),
         Env.TRUSTED_TYPES: _list(spec.model.trusted_types),
         Env.GRACE_PERIOD_S: str(spec.pod.termination_grace_period_seconds),
@@ -170,6 +171,7 @@ def _fetch(deployment: str, revision: str, spec: Spec, prepared: contract.Prepar
                 Env.MODEL_URI: spec.model.uri,
                 Env.MODEL_FORMAT: prepared.format,
                 Env.MODEL_SHA256: prepared.digest.removeprefix("sha256:"),
+                **_marks(prepared),
                 Env.ALLOW_NATIVE_CODE: _word(spec.model.allow_native_code),
                 Env.TRUSTED_TYPES: _list(spec.model.trusted_types),
             }
@@ -179,6 +181,10 @@ def _fetch(deployment: str, revision: str, spec: Spec, prepared: contract.Prepar
     if spec.model.secret_name is not None:
         container["envFrom"] = [{"secretRef": {"name": spec.model.secret_name}}]
     return container
+
+
+def _marks(prepared: contract.Prepared) -> dict[str, str]:
+    return {Env.MODEL_MARKS: prepared.marks} if prepared.marks else {}
 
 
 def _container(name: str, image: str, defaults: Defaults, spec: Spec) -> Object:

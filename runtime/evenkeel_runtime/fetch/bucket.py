@@ -1,4 +1,4 @@
-"""How is an object read from a bucket? Through obstore, which signs requests and knows the stores' dialects.
+"""How are objects read from a bucket? Through obstore, which signs requests and knows the stores' dialects.
 
 What differs between the clouds is where the credentials come from: S3 is here, Google's in `gcs.py`.
 """
@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
-from evenkeel_runtime.fetch.source import CHUNK_BYTES, Interrupted, Opened, access_denied, changed, not_found
+from evenkeel_runtime.fetch.source import (
+    CHUNK_BYTES,
+    Entry,
+    Interrupted,
+    Opened,
+    access_denied,
+    changed,
+    not_found,
+)
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -61,11 +69,12 @@ class BucketObject:
             stamp = answer.meta["e_tag"] or str(answer.meta["last_modified"])
             if version is not None and stamp != version:
                 raise changed(self.uri)
-            return Opened(answer.meta["size"], stamp, _read(answer.stream(min_chunk_size=CHUNK_BYTES)), _nothing)
+            chunks = _read(answer.stream(min_chunk_size=CHUNK_BYTES))
+            return Opened(answer.meta["size"], stamp, chunks, _nothing, takes_ranges=True)
         except (exceptions.BaseError, OSError) as error:
-            raise self._narrowed(error) from error
+            raise self.narrowed(error) from error
 
-    def _narrowed(self, error: Exception) -> Exception:
+    def narrowed(self, error: Exception) -> Exception:
         """Return what an error means: by the store's own code where it is quoted, otherwise by obstore's class."""
         from obstore import exceptions
 
@@ -85,6 +94,43 @@ class BucketObject:
             hint = "; if the bucket is in another region, set AWS_REGION" if "status code: 3" in text else ""
             return ModelError(Reason.SOURCE_UNAVAILABLE, f"{self.uri}: {said}{hint}")
         return Interrupted(said)
+
+
+@dataclass(frozen=True, slots=True)
+class BucketFolder:
+    """The objects whose keys begin with `prefix`, which ends with /. `whole` is an object of the same bucket."""
+
+    uri: str
+    prefix: str
+    whole: BucketObject
+    most: int
+
+    @property
+    def file(self) -> str:
+        return self.prefix.rstrip("/").rpartition("/")[2]
+
+    def entries(self) -> list[Entry]:
+        """Return the objects; once there are more than `most`, the rest is not asked for."""
+        import obstore
+        from obstore import exceptions
+
+        found: list[Entry] = []
+        try:
+            for page in obstore.list(self.whole.store, prefix=self.prefix, chunk_size=self.most + 1):
+                for meta in page:
+                    path = meta["path"].removeprefix(self.prefix)
+                    if path == meta["path"] or path.endswith("/"):
+                        continue  # a sibling whose name begins alike, or the mark of an empty folder
+                    uri = f"{self.uri.rstrip('/')}/{path}"
+                    found.append(Entry(path, BucketObject(uri, meta["path"], self.whole.store, self.whole.if_denied)))
+                if len(found) > self.most:
+                    break
+        except (exceptions.BaseError, OSError) as error:
+            narrowed = self.whole.narrowed(error)
+            if isinstance(narrowed, ModelError) and narrowed.reason == Reason.MODEL_NOT_FOUND:
+                return []
+            raise narrowed from error
+        return found
 
 
 def bucket_object(uri: str, bucket: str, key: str, environ: Mapping[str, str]) -> BucketObject:

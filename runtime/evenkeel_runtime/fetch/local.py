@@ -1,8 +1,10 @@
-"""How is a file read that is already mounted: a PersistentVolumeClaim's, or one on a laptop?"""
+"""How is a file or a folder read that is already mounted: a PersistentVolumeClaim's, or one on a laptop?"""
 
 from __future__ import annotations
 
+import itertools
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
@@ -10,7 +12,18 @@ from pathlib import Path
 
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
-from evenkeel_runtime.fetch.source import CHUNK_BYTES, Interrupted, Opened, access_denied, changed, not_found
+from evenkeel_runtime.fetch.source import (
+    CHUNK_BYTES,
+    Entry,
+    Interrupted,
+    NoFile,
+    Opened,
+    access_denied,
+    changed,
+    not_found,
+)
+
+_DEPTH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +44,9 @@ class LocalFile:
 
     def open(self, start: int, stop: int | None, version: str | None) -> Opened:
         try:
-            found = self.path.resolve(strict=True)
-            if not found.is_relative_to(self.root.resolve()):
-                raise ModelError(Reason.INVALID, f"{self.uri} leads out of its volume, to {found}")
+            found = _within(self.uri, self.root, self.path)
             if found.is_dir():
-                raise ModelError(
-                    Reason.INVALID,
-                    f"{self.uri} is a directory; name the model's file, for example {self.uri}/model.pt2",
-                )
+                raise NoFile(self.uri)
             stream = found.open("rb", buffering=0)
         except PermissionError as error:
             raise access_denied(self.uri, f"{error.strerror} (the runtime runs as user {os.getuid()})") from error
@@ -52,6 +60,63 @@ class LocalFile:
             stream.close()
             raise changed(self.uri)
         return Opened(status.st_size, stamp, _read(stream, start, stop), stream.close)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFolder:
+    """A folder below `root`. A symbolic link may lead to it, none may lie in it: what it means can change alone."""
+
+    uri: str
+    root: Path
+    relative: str
+    most: int
+
+    @property
+    def file(self) -> str:
+        return Path(self.relative).name
+
+    def entries(self) -> list[Entry]:
+        """Return the files; once there are more than `most`, the rest is not looked for."""
+        start = self.root / self.relative
+        try:
+            if not _within(self.uri, self.root, start).is_dir():
+                return []
+            return [
+                Entry(path, LocalFile(f"{self.uri.rstrip('/')}/{path}", self.root, f"{self.relative}/{path}"))
+                for path in itertools.islice(self._below(start, ""), self.most + 1)
+            ]
+        except PermissionError as error:
+            raise access_denied(
+                self.uri, f"{error.filename}: {error.strerror} (the runtime runs as user {os.getuid()})"
+            ) from error
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise Interrupted(str(error)) from error
+
+    def _below(self, folder: Path, prefix: str, depth: int = 0) -> Iterator[str]:
+        if depth > _DEPTH:
+            raise ModelError(Reason.INVALID, f"{self.uri} has folders within each other, more than {_DEPTH} deep")
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            path, mode = f"{prefix}{entry.name}", entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                yield from self._below(folder / entry.name, f"{path}/", depth + 1)
+            elif stat.S_ISREG(mode):
+                yield path
+            else:
+                raise ModelError(
+                    Reason.INVALID,
+                    f"{self.uri.rstrip('/')}/{path} is a symbolic link or a special file; put the files themselves "
+                    "there (cp -rL follows links)",
+                )
+
+
+def _within(uri: str, root: Path, path: Path) -> Path:
+    """Return where a path leads, which has to be below `root`."""
+    found = path.resolve(strict=True)
+    if not found.is_relative_to(root.resolve()):
+        raise ModelError(Reason.INVALID, f"{uri} leads out of its volume, to {found}")
+    return found
 
 
 def _read(stream: FileIO, start: int, stop: int | None) -> Iterator[bytes]:

@@ -1,4 +1,7 @@
-"""Which layer of an OCI artifact is the model, and how is it read? By its digest: a tag that moves changes nothing."""
+"""Which layers of an OCI artifact are the model, and how are they read?
+
+By their digests: a tag that moves changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch import web
 from evenkeel_runtime.fetch.credentials import authorization
 from evenkeel_runtime.fetch.registry import Registry
-from evenkeel_runtime.fetch.source import Opened, damaged, not_found
+from evenkeel_runtime.fetch.source import Entry, NoFile, Opened, damaged, not_found
 
 TITLE = "org.opencontainers.image.title"
 TAG = "latest"
@@ -60,19 +63,33 @@ class Artifact:
 
     def _layer(self) -> str:
         """Return the digest of the layer that is the model."""
-        layers = _listed(self._manifest().get("layers"))
-        titles = [(layer.get("annotations") or {}).get(TITLE, "") for layer in layers]
+        layers = self.layers()
+        titles = [_title(layer) for layer in layers]
         found = [layer for layer, title in zip(layers, titles, strict=True) if self.title in ("", title)]
         named = ", ".join(title or "(without a title)" for title in titles[:20]) or "no files at all"
         if self.title and not found:
             raise not_found(self.uri, f"the artifact holds {named}")
+        if not self.title and len(found) > 1 and all(titles):
+            raise NoFile(self.uri)
         if len(found) != 1:
             base = self.uri.partition("#")[0]
             example = next(filter(None, titles), "FILE")
             raise self._invalid(f"the artifact holds {named}; name one of its files, as in {base}#{example}")
-        if (found[0].get("annotations") or {}).get(_UNPACK) == "true":
-            raise self._invalid(f"{named} is a folder; push the model's file by itself")
-        return self._digest(found[0])
+        return self.digest(found[0])
+
+    def digest(self, layer: Json) -> str:
+        """Return a layer's digest. A folder that was packed into one layer has none that is of use."""
+        if (layer.get("annotations") or {}).get(_UNPACK) == "true":
+            title = _title(layer)
+            raise self._invalid(
+                f"{title} is a folder that was pushed as one archive; push its files by themselves (oras push "
+                f"REPOSITORY {title}/*)"
+            )
+        return self._digest(layer)
+
+    def layers(self) -> list[Json]:
+        """Return the artifact's layers as its manifest lists them."""
+        return _listed(self._manifest().get("layers"))
 
     def _manifest(self) -> Json:
         manifest = self._read_manifest(self.reference)
@@ -111,6 +128,30 @@ class Artifact:
         return ModelError(Reason.INVALID, f"{self.uri} is not one model file: {why}")
 
 
+@dataclass(frozen=True, slots=True)
+class ArtifactFolder:
+    """The files of an artifact whose names begin with `prefix`; `whole` is the artifact."""
+
+    uri: str
+    prefix: str
+    whole: Artifact
+
+    @property
+    def file(self) -> str:
+        return self.prefix.rstrip("/").rpartition("/")[2] or self.whole.repository.rpartition("/")[2]
+
+    def entries(self) -> list[Entry]:
+        base = self.uri.partition("#")[0]
+        return [
+            Entry(
+                title.removeprefix(self.prefix),
+                replace(self.whole, uri=f"{base}#{title}", title=title, pinned=self.whole.digest(layer)),
+            )
+            for layer in self.whole.layers()
+            if (title := _title(layer)).startswith(self.prefix) and title
+        ]
+
+
 def artifact(uri: str, rest: str, environ: Mapping[str, str], pinned: str = "") -> Artifact | None:
     """Return the file at `REGISTRY/REPOSITORY[:TAG][@DIGEST][#FILE]`, or None where this is none.
 
@@ -128,6 +169,11 @@ def artifact(uri: str, rest: str, environ: Mapping[str, str], pinned: str = "") 
         found["title"] or "",
         f"sha256:{pinned}" if pinned else "",
     )
+
+
+def _title(layer: Json) -> str:
+    annotations = layer.get("annotations")
+    return str(annotations.get(TITLE, "")) if isinstance(annotations, dict) else ""
 
 
 def _is_index(manifest: Json) -> bool:

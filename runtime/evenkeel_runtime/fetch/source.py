@@ -1,4 +1,4 @@
-"""What is a place that models come from? One version of one file, readable from any byte on."""
+"""What is a place that models come from? One version of one file, readable from any byte on, or a folder of them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,23 @@ class Interrupted(Exception):
     """A reading broke off in a way that may pass: a reset connection, a 5xx, a 429. The transfer asks again."""
 
 
+class NoFile(Exception):
+    """What the address names holds several files: it is to be read as a folder."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A reading that has begun: the whole file's size, version and sha256 where the place states them. To be closed."""
+    """A reading that has begun: the whole file's size, version and sha256 where the place states them. To be closed.
+
+    `takes_ranges` says that the place hands out a part without sending what lies before it.
+    """
 
     size_bytes: int | None
     version: str | None
     chunks: Iterator[bytes]
     close: Callable[[], object]
     sha256: str | None = None
+    takes_ranges: bool = False
 
 
 class Source(Protocol):
@@ -38,7 +46,33 @@ class Source(Protocol):
     def open(self, start: int, stop: int | None, version: str | None) -> Opened:
         """Read bytes from `start` up to `stop` (None: the end) of `version` (None: whichever is there).
 
-        Raises Interrupted where asking again may help, `changed` where another version has taken the file's place.
+        Raises Interrupted where asking again may help, `changed` where another version has taken the file's place,
+        NoFile where there is a folder.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a folder: its path within, parts separated by /, and where it is read."""
+
+    path: str
+    source: Source
+
+
+class Folder(Protocol):
+    """Files that are a model together."""
+
+    @property
+    def uri(self) -> str: ...
+
+    @property
+    def file(self) -> str:
+        """The folder's base name."""
+
+    def entries(self) -> list[Entry]:
+        """Return the files below the folder, at all depths, as they are now; none where there is no folder.
+
+        Their paths are as the place has them: who writes them checks them. Raises Interrupted as reading does.
         """
 
 

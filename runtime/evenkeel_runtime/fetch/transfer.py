@@ -6,14 +6,18 @@ import hashlib
 import io
 import mmap
 import os
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, TypeVar
 
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch.source import Interrupted, Opened, Source, changed, damaged
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ def transfer(source: Source, sink: Sink, patience: Patience = Patience()) -> Arr
                 return reading.go_on(source)
             except Interrupted as error:
                 failures = 1 if reading.received > before else failures + 1
-                _wait_or_give_up(source, error, failures, patience)
+                wait_or_give_up(source.uri, error, failures, patience)
     finally:
         sink.close()
 
@@ -101,11 +105,20 @@ class _Reading:
         return Arrived(sha256, self.received, first.version)
 
 
-def _wait_or_give_up(source: Source, error: Interrupted, failures: int, patience: Patience) -> None:
+def patiently(uri: str, ask: Callable[[], Answer], patience: Patience = Patience()) -> Answer:
+    """Return the answer, asked for again where it was interrupted."""
+    failures = 0
+    while True:
+        try:
+            return ask()
+        except Interrupted as error:
+            failures += 1
+            wait_or_give_up(uri, error, failures, patience)
+
+
+def wait_or_give_up(uri: str, error: Interrupted, failures: int, patience: Patience) -> None:
     if failures >= patience.attempts:
-        raise ModelError(
-            Reason.SOURCE_UNAVAILABLE, f"{source.uri} does not answer ({failures} attempts): {error}"
-        ) from error
+        raise ModelError(Reason.SOURCE_UNAVAILABLE, f"{uri} does not answer ({failures} attempts): {error}") from error
     time.sleep(patience.delay_s(failures))
 
 
@@ -130,16 +143,33 @@ class File:
             self._stream.close()
 
 
-class FileUpTo:
-    """A file where the size is stated and small enough, otherwise nothing: the bytes are only hashed."""
+class Room:
+    """How many bytes may be stored; shared by the files of a folder."""
 
-    def __init__(self, path: Path, limit: int) -> None:
-        self._file, self._limit = File(path), limit
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._lock = threading.Lock()
+
+    def takes(self, size: int) -> bool:
+        """Return whether there is room for so many bytes and one more; they are then taken."""
+        with self._lock:
+            if size >= self._left:
+                return False
+            self._left -= size
+            return True
+
+
+class FileIfRoom:
+    """A file where the size is stated and there is room for it, otherwise nothing: the bytes are only hashed."""
+
+    def __init__(self, path: Path, room: Room) -> None:
+        self._path, self._file, self._room = path, File(path), room
         self.is_stored = False
 
     def begin(self, size: int | None) -> None:
-        self.is_stored = size is not None and size <= self._limit
+        self.is_stored = size is not None and self._room.takes(size)
         if self.is_stored:
+            self._path.parent.mkdir(exist_ok=True)
             self._file.begin(size)
 
     def write(self, chunk: bytes) -> None:
@@ -171,6 +201,16 @@ class Memory:
 
     def close(self) -> None:
         """Keep the memory: it is what was wanted."""
+
+
+class Nowhere:
+    """Keeps nothing: the bytes are only hashed."""
+
+    def begin(self, size: int | None) -> None: ...
+
+    def write(self, chunk: bytes) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class RemoteFile(io.RawIOBase):
@@ -224,5 +264,5 @@ class RemoteFile(io.RawIOBase):
                     raise Interrupted(f"{stop - start} bytes of a range are missing")
             except Interrupted as error:
                 failures = 1 if start > before else failures + 1
-                _wait_or_give_up(self._source, error, failures, self._patience)
+                wait_or_give_up(self._source.uri, error, failures, self._patience)
         return b"".join(parts)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from evenkeel_runtime.models.archive import Archive
+from evenkeel_runtime.models.bundle import Bundle
 from evenkeel_runtime.models.loaded import Loaded, Signature
 
 
@@ -23,6 +24,16 @@ class Format:
     untrusted: Callable[[Archive], frozenset[str]]
     signature: Callable[[Archive], Signature]
     load: Callable[[Archive, memoryview, str, frozenset[str]], Loaded]
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFormat:
+    """A format of folders, none of which runs code: `load` is given the files in memory, and the device."""
+
+    name: str
+    recognises: Callable[[Bundle], bool]
+    signature: Callable[[Bundle], Signature]
+    load: Callable[[Bundle, str], Loaded]
 
 
 def no_types(archive: Archive) -> frozenset[str]:

@@ -20,13 +20,15 @@ class Signature:
 
     `batch` is the largest number of rows where dimension 0 of every input and output is one and the same free
     dimension (0: it is free without a bound); None where requests cannot share a call. `example` has, per input, the
-    shape of one row to try the model with; None where the file does not say enough.
+    shape of one row to try the model with; None where the file does not say enough. `classes` has the class names in
+    the order of the scores, empty where the file names none.
     """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     batch: int | None
     example: tuple[tuple[int, ...], ...] | None
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

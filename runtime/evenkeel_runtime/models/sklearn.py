@@ -18,6 +18,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from evenkeel_runtime.contract import Tensor
@@ -136,7 +137,8 @@ def _signature(found: Fitted) -> Signature:
     if found.has_probabilities:
         outputs.append(Tensor("probabilities", "FP64", (-1, len(found.classes))))
     inputs = (Tensor(_INPUT, "FP64", (-1, found.features)),)
-    return Signature(inputs, tuple(outputs), batch=0, example=((1, found.features),))
+    classes = tuple(str(name) for name in found.classes)
+    return Signature(inputs, tuple(outputs), batch=0, example=((1, found.features),), classes=classes)
 
 
 def _parameters(found: Fitted) -> dict[str, object]:
@@ -228,7 +230,7 @@ def _tried(call: Callable[..., Sequence[torch.Tensor]], seen: Signature) -> Sign
         raise refused("the estimator is not fitted; fit it before it is saved") from error
     except ValueError as error:
         log.info("not tried error=%s", str(error).splitlines()[0][:200])
-        return Signature(seen.inputs, seen.outputs, seen.batch, None)
+        return replace(seen, example=None)
     outputs = []
     for tensor, answer in zip(seen.outputs, answers, strict=True):
         got = (-1, *answer.shape[1:])
@@ -237,4 +239,4 @@ def _tried(call: Callable[..., Sequence[torch.Tensor]], seen: Signature) -> Sign
                 f"the estimator answers {tensor.name} of shape {list(answer.shape)} to two rows; save another"
             )
         outputs.append(Tensor(tensor.name, tensor.datatype, got))
-    return Signature(seen.inputs, tuple(outputs), seen.batch, seen.example)
+    return replace(seen, outputs=tuple(outputs))

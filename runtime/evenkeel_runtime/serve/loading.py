@@ -1,4 +1,4 @@
-"""How does the pinned file become a model that answers? In a thread, while the event loop already answers `live`.
+"""How does the pinned file or folder become a model that answers? In a thread, while the loop already answers `live`.
 
 The bytes are hashed while they are read into memory, in parallel with the import of torch, and what is parsed is that
 memory: nobody can change it between the two.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -17,11 +18,15 @@ from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.engine.calibrate import Calibrated, calibrate
 from evenkeel_runtime.engine.threads import usable_cpus
 from evenkeel_runtime.failure import ModelError, last_line
+from evenkeel_runtime.fetch import folder
+from evenkeel_runtime.fetch.address import sound_entries
 from evenkeel_runtime.fetch.fetch import require_pinned
-from evenkeel_runtime.fetch.local import LocalFile
-from evenkeel_runtime.fetch.transfer import Arrived, Memory, transfer
-from evenkeel_runtime.models.inspect import recognise, require_wanted
+from evenkeel_runtime.fetch.local import LocalFile, LocalFolder
+from evenkeel_runtime.fetch.manifest import FILES
+from evenkeel_runtime.fetch.transfer import Memory, Nowhere, Sink, transfer
+from evenkeel_runtime.models.bundle import Bundle, Held
 from evenkeel_runtime.models.loaded import Loaded
+from evenkeel_runtime.models.recognised import Recognised, is_read, recognised, recognised_folder
 from evenkeel_runtime.report import is_out_of_memory
 
 
@@ -37,13 +42,12 @@ class Running:
 
 def load(path: Path, model: Model, most_rows: int) -> Running:
     """Return the model, to be called with at most `most_rows` rows; raises ModelError, MemoryError."""
-    reading = _Reading(path)
+    reading = _Reading(path, model)
     reading.start()
     import torch
 
     reading.join()
     arrived = reading.arrived()
-    require_pinned(reading.place, arrived, model.sha256)
 
     from evenkeel_runtime.models import unpickling
 
@@ -51,18 +55,21 @@ def load(path: Path, model: Model, most_rows: int) -> Running:
     torch.set_num_interop_threads(1)
     torch.set_grad_enabled(False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded, calibrated = tried_out(memoryview(reading.memory.buffer), model, device, most_rows)
+    loaded, calibrated = _tried_out(arrived.recognise, device, most_rows)
     return Running(loaded, calibrated, arrived.sha256, str(torch.__version__))
 
 
 def tried_out(view: memoryview, model: Model, device: str, most_rows: int) -> tuple[Loaded, Calibrated]:
     """Return the model in these bytes and how to call it; raises ModelError, or what `is_out_of_memory` knows."""
+    return _tried_out(lambda: _recognised(view, model), device, most_rows)
+
+
+def _tried_out(recognise: Callable[[], Recognised], device: str, most_rows: int) -> tuple[Loaded, Calibrated]:
     import torch
 
-    format_, archive = recognise(cast(IO[bytes], _Window(view)), len(view))
-    require_wanted(format_, archive, model)
+    found = recognise()
     try:
-        loaded = format_.load(archive, view, device, model.trusted_types)
+        loaded = found.load(device)
         return loaded, calibrate(loaded, usable_cpus(), most_rows)
     except (ModelError, MemoryError):
         raise
@@ -75,27 +82,65 @@ def tried_out(view: memoryview, model: Model, device: str, most_rows: int) -> tu
         ) from error
 
 
-class _Reading(threading.Thread):
-    """Reads and hashes the file beside the import of torch: hashing and reading leave the GIL to it."""
+def _recognised(view: memoryview, model: Model) -> Recognised:
+    return recognised(_stream(view), len(view), model, view)
 
-    def __init__(self, path: Path) -> None:
+
+def _stream(view: memoryview) -> IO[bytes]:
+    return cast(IO[bytes], _Window(view))
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """The model's digest, and how its bytes are recognised."""
+
+    sha256: str
+    recognise: Callable[[], Recognised]
+
+
+class _Reading(threading.Thread):
+    """Reads and hashes the model beside the import of torch: hashing and reading leave the GIL to it."""
+
+    def __init__(self, path: Path, model: Model) -> None:
         super().__init__(name="read", daemon=True)
-        self.memory = Memory()
-        absolute = path.absolute()
-        self.place = LocalFile(f"file://{absolute}", absolute.parent, absolute.name)
-        self._outcome: Arrived | Exception | None = None
+        self._path, self._model = path.absolute(), model
+        self._outcome: _Arrived | Exception | None = None
 
     def run(self) -> None:
         try:
-            self._outcome = transfer(self.place, self.memory)
+            self._outcome = self._folder() if self._path.is_dir() else self._file()
         except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
             self._outcome = error
 
-    def arrived(self) -> Arrived:
+    def arrived(self) -> _Arrived:
         if isinstance(self._outcome, Exception):
             raise self._outcome
         assert self._outcome is not None
         return self._outcome
+
+    def _file(self) -> _Arrived:
+        place = LocalFile(f"file://{self._path}", self._path.parent, self._path.name)
+        memory = Memory()
+        arrived = transfer(place, memory)
+        require_pinned(place, arrived, self._model.sha256)
+        view = memoryview(memory.buffer)
+        return _Arrived(arrived.sha256, lambda: _recognised(view, self._model))
+
+    def _folder(self) -> _Arrived:
+        """Read a folder; what no format reads is hashed, and not kept."""
+        place = LocalFolder(f"file://{self._path}", self._path.parent, self._path.name, FILES)
+        entries = sound_entries(place)
+        kept = {entry.path: Memory() for entry in entries if is_read(entry.path)}
+
+        def sink(path: str) -> Sink:
+            return kept[path] if path in kept else Nowhere()
+
+        manifest = folder.manifest_of(folder.transfer_all(place, entries, lambda entry: sink(entry.path)))
+        folder.require_pinned(place.uri, manifest, self._model.sha256, self._model.marks)
+        views = {path: memoryview(memory.buffer) for path, memory in kept.items()}
+        held = {path: Held(len(view), _stream(view), view) for path, view in views.items()}
+        held |= {row.path: Held(row.size, io.BytesIO()) for row in manifest.rows if row.path not in held}
+        return _Arrived(manifest.sha256, lambda: recognised_folder(Bundle(held), self._model))
 
 
 class _Window(io.RawIOBase):

@@ -16,11 +16,14 @@ import pytest
 from evenkeel_runtime import config
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
+from evenkeel_runtime.fetch.fetch import fetch
 from evenkeel_runtime.prepare import prepare
 from tests.cluster import binaries
+from tests.system.runtime.test_folders import digest, fetching, read_back
 from tests.system.runtime.test_sources import check
 
 KEY, SECRET = "testkey", "testsecret"
+FOLDER = {"config.json": b"{}", "parts/one/model.safetensors": b"weights" * 5000, "parts/ä b.txt": b"x"}
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,9 @@ def _upload(port: int, model: bytes) -> None:
         client_options={"allow_http": True},
     )
     obstore.put(store, "v1/digits.pt2", model)
+    for path, data in FOLDER.items():
+        obstore.put(store, f"whole/{path}", data)
+    obstore.put(store, "whole-not/config.json", b"a sibling whose name begins alike")
 
 
 @pytest.fixture
@@ -87,12 +93,21 @@ def test_object(told: config.Prepare, model: bytes, whole_bytes: int) -> None:
     check(prepare(dataclasses.replace(told, whole_bytes=whole_bytes)), model)
 
 
+@pytest.mark.parametrize("uri", ["s3://models/whole", "s3://models/whole/"])
+@pytest.mark.parametrize("whole_bytes", [1 << 30, 0], ids=["stored", "hashed only"])
+def test_folder(told: config.Prepare, uri: str, whole_bytes: int) -> None:
+    found = prepare(dataclasses.replace(told, uri=uri, inspect=False, whole_bytes=whole_bytes))
+    assert (found.digest, found.file) == (digest(FOLDER), "whole/")
+    assert read_back(fetch(fetching(told, uri, found))) == FOLDER
+
+
 @pytest.mark.parametrize(
     ("uri", "reason"),
     [
         ("s3://models/v2/digits.pt2", Reason.MODEL_NOT_FOUND),
+        ("s3://models/v2/", Reason.MODEL_NOT_FOUND),
         ("s3://nobucket/v1/digits.pt2", Reason.MODEL_NOT_FOUND),
-        ("s3://models/v1/", Reason.INVALID),
+        ("s3://models/", Reason.INVALID),
         ("s3://Not_A_Bucket/x", Reason.INVALID),
     ],
 )

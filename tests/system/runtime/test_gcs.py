@@ -15,6 +15,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from email.message import Message
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -22,7 +23,9 @@ from evenkeel_runtime import config
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch import transfer
+from evenkeel_runtime.fetch.fetch import fetch
 from evenkeel_runtime.prepare import prepare
+from tests.system.runtime.test_folders import digest, fetching, read_back
 from tests.system.runtime.test_sources import at, check, reason_of
 from tests.system.runtime.webserver import Reply, Site, web_server
 
@@ -70,6 +73,8 @@ def site(model: bytes, modulus: int, monkeypatch: pytest.MonkeyPatch) -> Iterato
                 return _error(
                     403, "AccessDenied", "Access denied.", f"{ACCOUNT} does not have storage.objects.get access"
                 )
+        if path.partition("?")[0].rstrip("/") in ("/models", "/public"):
+            return _page(found, path)
         if path.replace("%2F", "/").replace("%2E", ".") not in found.files:
             return _error(404, "NoSuchKey", "The specified key does not exist.", "No such object")
         return None
@@ -80,6 +85,23 @@ def site(model: bytes, modulus: int, monkeypatch: pytest.MonkeyPatch) -> Iterato
         found.answer = answer
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"localhost:{found.port}")
         yield found
+
+
+def _page(site: Site, path: str) -> Reply:
+    """One object of a listing, and the mark of the next, as the XML API answers."""
+    parts = urlsplit(path)
+    asked, base = parse_qs(parts.query), parts.path.rstrip("/") + "/"
+    keys = sorted(name.removeprefix(base) for name in site.files if name.startswith(base + asked["prefix"][0]))
+    at = int(asked.get("continuation-token", ["0"])[0])
+    rows = "".join(
+        f"<Contents><Key>{key}</Key><LastModified>2026-11-24T03:27:46.000Z</LastModified>"
+        f'<ETag>"one"</ETag><Size>{len(site.files[base + key])}</Size></Contents>'
+        for key in keys[at : at + 1]
+    )
+    more = f"<NextContinuationToken>{at + 1}</NextContinuationToken>" if at + 1 < len(keys) else ""
+    return Reply(
+        200, {"Content-Type": "application/xml"}, f"<ListBucketResult>{rows}{more}</ListBucketResult>".encode()
+    )
 
 
 def _error(status: int, code: str, message: str, details: str) -> Reply:
@@ -176,12 +198,23 @@ def test_store_that_never_recovers(site: Site, told: config.Prepare) -> None:
     assert len(site.heard) == transfer.Patience().attempts
 
 
+@pytest.mark.parametrize("uri", ["gs://models/whole", "gs://models/whole/"])
+@pytest.mark.usefixtures("with_account")
+def test_folder_whose_listing_has_several_pages(site: Site, told: config.Prepare, uri: str) -> None:
+    files = {"config.json": b"{}", "model.safetensors": b"weights" * 5000, "parts/one.txt": b"x"}
+    site.files |= {f"/models/whole/{path}": data for path, data in files.items()}
+    site.files["/models/whole-not/config.json"] = b"a sibling whose name begins alike"
+    found = prepare(dataclasses.replace(at(told, uri), inspect=False))
+    assert (found.digest, found.file) == (digest(files), "whole/")
+    assert read_back(fetch(fetching(told, uri, found))) == files
+
+
 @pytest.mark.usefixtures("with_account")
 def test_no_such_object(site: Site, told: config.Prepare) -> None:
     with pytest.raises(ModelError, match="No such object") as failure:
         prepare(at(told, "gs://models/v2/digits.pt2"))
     assert failure.value.reason == Reason.MODEL_NOT_FOUND
-    assert len(site.heard) == 1
+    assert len(site.heard) == 2  # as a file, and then as a folder
 
 
 def test_private_bucket_without_an_account(site: Site, told: config.Prepare) -> None:

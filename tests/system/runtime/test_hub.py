@@ -1,4 +1,4 @@
-"""Does `hf://` read one file of one commit, with tokens, redirects to content servers, cuts and errors?
+"""Does `hf://` read files of one commit, with tokens, redirects to content servers, cuts and errors?
 
 The Hugging Face Hub cannot be reached from a test that has to pass anywhere, and offers no server to run, so the two
 here are ours: one answers as the hub does (the commit and the sha256 in the headers of a redirect, the kind of an error
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,7 +23,9 @@ from evenkeel_runtime import config
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch import transfer
+from evenkeel_runtime.fetch.fetch import fetch
 from evenkeel_runtime.prepare import prepare
+from tests.system.runtime.test_folders import digest, fetching
 from tests.system.runtime.test_sources import at, check, reason_of
 from tests.system.runtime.webserver import Reply, Site, web_server
 
@@ -51,6 +54,8 @@ class Hub:
 
     def answer(self, path: str, headers: Message) -> Reply | None:
         asked = re.fullmatch(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", path)
+        listing = re.fullmatch(r"/api/models/(?P<repository>[^/]+/[^/]+)/revision/(?P<revision>[^/]+)", path)
+        asked = asked or listing
         if asked is None:
             return None  # a redirect's target
         token = (headers["Authorization"] or "").removeprefix("Bearer ")
@@ -63,6 +68,9 @@ class Hub:
         commit = self.revisions.get(unquote(asked["revision"]))
         if commit is None:
             return _refused(404, "RevisionNotFound", f"Invalid rev id: {asked['revision']}")
+        if listing is not None:
+            names = [{"rfilename": name} for of, name in self.files if of == commit]
+            return Reply(200, {}, json.dumps({"sha": commit, "siblings": names}).encode())
         data = self.files.get((commit, unquote(asked["path"])))
         if data is None:
             return _refused(404, "EntryNotFound", "Entry not found")
@@ -221,7 +229,7 @@ def test_what_is_not_there(
     with pytest.raises(ModelError, match=words) as failure:
         prepare(at(told, uri))
     assert failure.value.reason == reason
-    assert len(hub.api.heard) == 1
+    assert len(hub.api.heard) == (2 if reason == Reason.MODEL_NOT_FOUND else 1)  # as a file, and then as a folder
 
 
 @pytest.mark.parametrize("token", [pytest.param("", id="401"), pytest.param("hf_of_bob", id="403")])
@@ -254,7 +262,7 @@ def test_final_answers_name_their_server(
     with pytest.raises(ModelError, match=rf":{site.port} answered {fault}") as failure:
         prepare(at(told, URI))
     assert failure.value.reason == reason
-    assert len(site.heard) == 1
+    assert len([heard for heard in site.heard if not heard[0].startswith("/api/")]) == 1
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -269,3 +277,27 @@ def test_endpoint_that_is_no_hub(hub: Hub, told: config.Prepare, model: bytes) -
     with pytest.raises(ModelError, match="correct HF_ENDPOINT") as failure:
         prepare(dataclasses.replace(told, uri=URI))
     assert failure.value.reason == Reason.SOURCE_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("uri", "name", "want"),
+    [
+        pytest.param("hf://ann/digits", "digits/", ["config.json", "v1/digits.pt2"], id="the repository"),
+        pytest.param("hf://ann/digits@main/", "digits/", ["config.json", "v1/digits.pt2"], id="of a branch"),
+        pytest.param("hf://ann/digits/v1", "v1/", ["digits.pt2"], id="a folder in it"),
+        pytest.param("hf://ann/digits/v1/", "v1/", ["digits.pt2"], id="a folder that says so"),
+    ],
+)
+def test_folder_of_one_commit(
+    hub: Hub, told: config.Prepare, model: bytes, uri: str, name: str, want: list[str]
+) -> None:
+    hub.put(ONE, "config.json", b"{}")
+    hub.put(TWO, "v1/digits.pt2", b"retrained")
+    found = prepare(dataclasses.replace(at(told, uri), inspect=False))
+    files = {"config.json": b"{}", "v1/digits.pt2": model, "digits.pt2": model}
+    assert found.digest == digest({path: files[path] for path in want})
+    assert found.file == name
+    hub.revisions["main"] = TWO
+    with pytest.raises(ModelError, match=r"digits\.pt2 changed") as failure:
+        fetch(fetching(told, uri, found))
+    assert failure.value.reason == Reason.MODEL_CHANGED

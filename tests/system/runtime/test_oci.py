@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -23,6 +24,7 @@ from evenkeel_runtime.fetch.web import basic
 from evenkeel_runtime.prepare import prepare
 from tests.system.runtime.dockerregistry import Registry, docker_registry
 from tests.system.runtime.test_bucket import CuttingProxy
+from tests.system.runtime.test_folders import digest, fetching, read_back
 from tests.system.runtime.test_sources import at, check, reason_of
 from tests.system.runtime.webserver import Reply, Site, web_server
 
@@ -94,10 +96,39 @@ def test_docker_image_of_one_layer(registry: Registry, told: config.Prepare, mod
     check(prepare(at(told, uri(registry, ":docker"))), model)
 
 
+@pytest.mark.parametrize("rest", [":several", ":several@DIGEST", ":several#", "/"])
+def test_artifact_of_several_files_is_a_folder(
+    registry: Registry, told: config.Prepare, model: bytes, rest: str
+) -> None:
+    files = {"digits.pt2": model, "docs/README.md": b"# Digits"}
+    layers = [registry.layer(REPOSITORY, data, path) for path, data in files.items()]
+    pushed = registry.push(REPOSITORY, "several", *layers)
+    registry.push(REPOSITORY, "latest", *layers)
+    address = uri(registry, rest.replace("DIGEST", pushed)).removesuffix("#")
+    found = prepare(dataclasses.replace(at(told, address), inspect=False))
+    assert (found.digest, found.file) == (digest(files), "digits.pt2/")
+    assert read_back(fetch(fetching(told, address, found))) == files
+    registry.push(REPOSITORY, "latest", registry.layer(REPOSITORY, model, "digits.pt2"))
+
+
+def test_folder_of_an_artifact(registry: Registry, told: config.Prepare) -> None:
+    address = uri(registry, ":several#docs/")
+    found = prepare(dataclasses.replace(at(told, address), inspect=False))
+    assert (found.digest, found.file) == (digest({"README.md": b"# Digits"}), "docs/")
+
+
+def test_artifact_whose_files_lead_out_of_the_folder(registry: Registry, told: config.Prepare) -> None:
+    layers = [registry.layer(REPOSITORY, title.encode(), title) for title in ("config.json", "../../etc/cron.d/x")]
+    registry.push(REPOSITORY, "climbing", *layers)
+    failure = failure_of(at(told, uri(registry, ":climbing")))
+    assert failure.reason == Reason.INVALID
+    assert "leads elsewhere" in failure.message
+
+
 @pytest.mark.parametrize(
     ("rest", "reason", "words"),
     [
-        pytest.param(":several", Reason.INVALID, "digits.pt2, docs/README.md.*as in .*#digits.pt2", id="several files"),
+        pytest.param(":several", Reason.FORMAT_REFUSED, "digits.pt2, docs/README.md; .* name it", id="several files"),
         pytest.param(":several#x", Reason.MODEL_NOT_FOUND, "digits.pt2, docs/README.md", id="another file"),
         pytest.param(":untitled", Reason.INVALID, "without a title", id="several files without names"),
         pytest.param(":folder", Reason.INVALID, "models is a folder", id="a folder"),

@@ -82,7 +82,10 @@ def test_a_hostile_file_is_refused_by_name(tmp_path: Path, capsys: pytest.Captur
 
 @pytest.mark.parametrize(
     ("arguments", "want"),
-    [(["absent.pt2"], "there is no file absent.pt2"), ([__file__, "--sha256", "abc"], "--sha256 has to be 64 hex")],
+    [
+        (["absent.pt2"], "there is no file and no folder absent.pt2"),
+        ([__file__, "--sha256", "abc"], "--sha256 has to be 64 hex"),
+    ],
 )
 def test_words_that_make_no_sense(capsys: pytest.CaptureFixture[str], arguments: list[str], want: str) -> None:
     with pytest.raises(SystemExit) as ended:

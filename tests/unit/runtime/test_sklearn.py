@@ -94,6 +94,7 @@ def test_classifier_answers_as_scikit_learn_does(name: str, classes: Any, first:
     assert signature.inputs == (Tensor("input", "FP64", (-1, FEATURES)),)
     assert signature.outputs == loaded.signature.outputs == (first, PROBABILITIES)[: 1 + has_probabilities]
     assert loaded.parameters["classes"] == classes.tolist()
+    assert signature.classes == loaded.signature.classes == tuple(str(name) for name in classes.tolist())
     with torch.inference_mode():
         label, *rest = loaded.call(torch.from_numpy(ROWS.copy()))
     got = classes[label.numpy()] if first.name == "label_index" else label.numpy()

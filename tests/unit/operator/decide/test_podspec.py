@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -60,6 +61,24 @@ def test_a_claim_is_mounted_read_only_and_nothing_is_fetched() -> None:
     assert "initContainers" not in body
     assert {"name": "EVENKEEL_MODEL_PATH", "value": "/mnt/model/a/b.pt2"} in body["containers"][0]["env"]
     assert body["volumes"][1]["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
+
+
+@pytest.mark.parametrize("uri", ["s3://b/digits", "s3://b/digits/"])
+def test_a_folder_is_fetched_and_served_by_its_name_and_its_files_are_known(uri: str) -> None:
+    prepared = dataclasses.replace(PREPARED, file="digits/", marks="abcdefgh")
+    body = pod_template("digits", "digits-1", spec(model={"uri": uri}), prepared, DEFAULTS)["spec"]
+    fetch, server = body["initContainers"][0], body["containers"][0]
+    assert {"name": "EVENKEEL_MODEL_PATH", "value": "/model/digits"} in server["env"]
+    for container in (fetch, server):
+        assert {"name": "EVENKEEL_MODEL_MARKS", "value": "abcdefgh"} in container["env"]
+
+
+def test_a_folder_on_a_claim_is_served_where_it_lies() -> None:
+    prepared = dataclasses.replace(PREPARED, file="b/")
+    body = pod_template("digits", "digits-1", spec(model={"uri": "pvc://models/a/b/"}), prepared, DEFAULTS)["spec"]
+    (server,) = body["containers"]
+    assert {"name": "EVENKEEL_MODEL_PATH", "value": "/mnt/model/a/b"} in server["env"]
+    assert "EVENKEEL_MODEL_MARKS" not in {entry["name"] for entry in server["env"]}
 
 
 @pytest.mark.parametrize(
