@@ -14,8 +14,9 @@ import orjson
 from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.models.datatypes import BYTES
 from evenkeel_runtime.serve.body import from_bf16
-from evenkeel_runtime.serve.oip import Plan, output_datatype
+from evenkeel_runtime.serve.oip import Plan
 from evenkeel_runtime.serve.strings import packed, readable
+from evenkeel_runtime.serve.views import Outputs, output_datatype
 
 if TYPE_CHECKING:
     from evenkeel_runtime.serve.oip import Array
@@ -29,9 +30,17 @@ _GAP = b"\0"
 class Writer:
     """Writes answers of one model."""
 
-    def __init__(self, model: str, version: str, outputs: tuple[Tensor, ...]) -> None:
+    def __init__(
+        self,
+        model: str,
+        version: str,
+        outputs: tuple[Tensor, ...],
+        classes: tuple[str, ...] = (),
+        has_batch: bool = True,
+    ) -> None:
         self._names = orjson.dumps({"model_name": model, "model_version": version})[1:-1]
         self._outputs = outputs
+        self._seen = Outputs(outputs, classes, has_batch)
         self._heads: dict[object, tuple[bytes, bytes]] = {}
         self._between: dict[object, tuple[bytes, ...]] = {}
 
@@ -49,22 +58,14 @@ class Writer:
         """Write what is not the same in every answer of a kind: forms that differ, strings of any length."""
         entries: list[bytes] = []
         tensors: list[bytes] = []
-        for index, is_binary in plan.outputs:
-            array = arrays[index]
-            word = output_datatype(self._outputs[index].datatype, array)
+        for (name, word, array), (_, is_binary) in zip(self._seen.of(plan, arrays), plan.outputs, strict=True):
             if is_binary:
                 data = packed(array) if word == BYTES else array.tobytes()
                 tensors.append(data)
-                entries.append(
-                    _entry(
-                        self._outputs[index].name,
-                        word,
-                        array.shape,
-                        b'"parameters":{"binary_data_size":%d}' % len(data),
-                    )
-                )
+                size = b'"parameters":{"binary_data_size":%d}' % len(data)
+                entries.append(_entry(name, word, array.shape, size))
             else:
-                entries.append(_entry(self._outputs[index].name, word, array.shape, b'"data":' + _values(array, word)))
+                entries.append(_entry(name, word, array.shape, b'"data":' + _values(array, word)))
         document = self._document(plan, entries)
         if not tensors:
             return _text_head(len(document)), document

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evenkeel_runtime.contract import Tensor
-from evenkeel_runtime.models.datatypes import ANY, BY_TORCH, BY_WORD, BYTES
+from evenkeel_runtime.models.datatypes import ANY, BY_WORD, BYTES
 from evenkeel_runtime.serve.body import BadRequest, document_of, field, values_of
 from evenkeel_runtime.serve.frames import Frames
 from evenkeel_runtime.serve.strings import LENGTH_BYTES, strings_of, unpacked
+from evenkeel_runtime.serve.views import AS_IT_IS, View, view_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +48,8 @@ class Plan:
     """What a request's JSON says. `parts` are in the model's order, `outputs` in the client's: (index, is it binary).
 
     Requests of the same `kind` may share a batch: per input the datatype and the shape of one row. `has_text` says that
-    an input is BYTES; `is_plain`, that every output is asked for as numbers in the form in which the model answers.
+    an input is BYTES; `is_plain`, that every output is asked for as numbers, as the model answers them. `views` are the
+    forms of the outputs, empty where all are plain.
     """
 
     id: str | None
@@ -58,6 +60,7 @@ class Plan:
     outputs: tuple[tuple[int, bool], ...]
     has_text: bool = False
     is_plain: bool = True
+    views: tuple[View, ...] = ()
 
 
 @dataclass(slots=True)
@@ -74,8 +77,8 @@ class Reader:
     def __init__(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], has_batch: bool, max_rows: int) -> None:
         self._inputs = tuple(inputs)
         self._index = {tensor.name: index for index, tensor in enumerate(inputs)}
+        self._outputs = tuple(outputs)
         self._output_index = {tensor.name: index for index, tensor in enumerate(outputs)}
-        self._outputs_text = frozenset(index for index, tensor in enumerate(outputs) if tensor.datatype == BYTES)
         self._has_batch = has_batch
         self._max_rows = max_rows
         self._plans: dict[bytes, Plan] = {}
@@ -169,10 +172,10 @@ class Reader:
         identifier = document.get("id")
         if identifier is not None and not isinstance(identifier, str):
             raise BadRequest("id has to be a string")
-        wanted = self._wanted(document)
+        wanted, views = self._wanted(document)
         has_text = any(part.word == BYTES for part in ordered)
-        is_plain = self._outputs_text.isdisjoint(index for index, _ in wanted)
-        return Plan(identifier, ordered, self._rows(ordered), kind, start, wanted, has_text, is_plain)
+        is_plain = not views and all(self._outputs[index].datatype != BYTES for index, _ in wanted)
+        return Plan(identifier, ordered, self._rows(ordered), kind, start, wanted, has_text, is_plain, views)
 
     def _rows(self, parts: tuple[Part, ...]) -> int:
         if not self._has_batch:
@@ -214,17 +217,19 @@ class Reader:
             raise BadRequest(f"inputs[{name}] has both data and parameters.binary_data_size")
         return Part(word, np.dtype(datatype.numpy), shape, count, start, stated), stated
 
-    def _wanted(self, document: dict[str, Any]) -> tuple[tuple[int, bool], ...]:
+    def _wanted(self, document: dict[str, Any]) -> tuple[tuple[tuple[int, bool], ...], tuple[View, ...]]:
+        """Return which outputs in which form; no views where all are as the model answers them."""
         parameters = document.get("parameters") or {}
         if not isinstance(parameters, dict):
             raise BadRequest("parameters has to be an object")
         is_binary = parameters.get("binary_data_output", False) is True
         asked = document.get("outputs")
         if not asked:
-            return tuple((index, is_binary) for index in self._output_index.values())
+            return tuple((index, is_binary) for index in self._output_index.values()), ()
         if not isinstance(asked, list):
             raise BadRequest("outputs has to be a list")
         wanted: list[tuple[int, bool]] = []
+        views: list[View] = []
         for entry in asked:
             name = field(entry, "name", str, "outputs[].") if isinstance(entry, dict) else ""
             if name not in self._output_index:
@@ -234,10 +239,12 @@ class Reader:
             own = entry.get("parameters") or {}
             if not isinstance(own, dict):
                 raise BadRequest(f"outputs[{name}].parameters has to be an object")
-            wanted.append((self._output_index[name], own.get("binary_data", is_binary) is True))
+            index = self._output_index[name]
+            wanted.append((index, own.get("binary_data", is_binary) is True))
+            views.append(view_of(own, self._outputs[index], self._has_batch))
         if len({index for index, _ in wanted}) != len(wanted):
             raise BadRequest("outputs: a name is given twice")
-        return tuple(wanted)
+        return tuple(wanted), tuple(views) if any(view is not AS_IT_IS for view in views) else ()
 
 
 def _shape(given: list[Any], name: str, wanted: Tensor) -> tuple[int, ...]:
@@ -254,8 +261,3 @@ def _shape(given: list[Any], name: str, wanted: Tensor) -> tuple[int, ...]:
 def _check_binary(plan: Plan, size: int) -> None:
     if size != plan.binary_bytes:
         raise BadRequest(f"the body has {size} bytes of tensors behind its JSON, the inputs say {plan.binary_bytes}")
-
-
-def output_datatype(stated: str, array: Array) -> str:
-    """Return the word for an answer's element type; a TorchScript model's is known only from the answer itself."""
-    return stated if stated != ANY else BY_TORCH[array.dtype.name].word

@@ -20,8 +20,9 @@ import orjson
 from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.models.datatypes import ANY, BY_WORD, BYTES
 from evenkeel_runtime.serve.body import BadRequest, document_of, field, from_bf16, values_of
-from evenkeel_runtime.serve.oip import RANK, Asked, Part, Plan, output_datatype
+from evenkeel_runtime.serve.oip import RANK, Asked, Part, Plan
 from evenkeel_runtime.serve.strings import readable, strings_of
+from evenkeel_runtime.serve.views import output_datatype
 
 if TYPE_CHECKING:
     from evenkeel_runtime.serve.oip import Array
