@@ -79,6 +79,7 @@ requirements: venv  ## resolve the pinned lists again
 	$(COMPILE) --extra operator -o operator/requirements.txt
 	$(COMPILE) --extra runtime -o runtime/requirements.txt
 	$(COMPILE) --all-extras --group dev --group examples -o tests/requirements.txt
+	$(COMPILE) --group kserve -o tests/system/runtime/kserve-requirements.txt
 
 crd: venv  ## write the CRD that the models describe
 	$(BIN)/python -m evenkeel_operator.api.crd --write

@@ -33,6 +33,7 @@ def serve(argv: Sequence[str]) -> int:
     parser.add_argument("--name", help="the model's name in addresses (default: the file's name without its ending)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=HTTP_PORT, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--grpc-port", type=int, help="port to listen on for gRPC (default: none)")
     return _told(parser, argv, _serve)
 
 
@@ -97,6 +98,7 @@ def _serve(told: argparse.Namespace) -> int:
             model=_model(told),
             host=told.host,
             port=told.port,
+            grpc_port=told.grpc_port,
             drain_delay_s=0.0,
             grace_period_s=30.0,
             limits=config.Limits(),

@@ -18,6 +18,8 @@ HOST_ENV = "EVENKEEL_HTTP_HOST"
 MODEL_DIR_ENV = "EVENKEEL_MODEL_DIR"
 CLAIM_DIR_ENV = "EVENKEEL_CLAIM_DIR"
 SCRATCH_DIR_ENV = "EVENKEEL_SCRATCH_DIR"
+PROFILE_ENV = "EVENKEEL_PROFILE"
+TRITON_METRICS_ENV = "EVENKEEL_TRITON_METRICS"
 WHOLE_BYTES_ENV = "EVENKEEL_PREPARE_WHOLE_BYTES"
 
 
@@ -86,6 +88,9 @@ class Serve:
     drain_delay_s: float
     grace_period_s: float
     limits: Limits
+    grpc_port: int | None = None
+    takes_profiles: bool = False
+    has_triton_metrics: bool = False
 
 
 def prepare(environ: Mapping[str, str] = os.environ) -> Prepare:
@@ -125,6 +130,9 @@ def serve(environ: Mapping[str, str] = os.environ) -> Serve:
             queued_rows=int(_number(environ, "EVENKEEL_MAX_QUEUED_ROWS", limits.queued_rows)),
             client_timeout_s=_number(environ, "EVENKEEL_CLIENT_TIMEOUT_S", limits.client_timeout_s),
         ),
+        grpc_port=int(_number(environ, Env.GRPC_PORT, 0)) if environ.get(Env.GRPC_PORT) else None,
+        takes_profiles=environ.get(PROFILE_ENV, "false") == "true",
+        has_triton_metrics=environ.get(TRITON_METRICS_ENV, "false") == "true",
     )
 
 

@@ -15,6 +15,8 @@ import json
 from dataclasses import asdict, dataclass
 
 HTTP_PORT = 8080
+GRPC_PORT = 8081
+"""Where gRPC listens, where it was asked for."""
 
 MODEL_DIR = "/model"
 """Where `fetch` writes and the server reads: an emptyDir, read-only for the server."""
@@ -40,6 +42,7 @@ class Env:
     ALLOW_NATIVE_CODE = "EVENKEEL_ALLOW_NATIVE_CODE"  # "true" | "false"
     TRUSTED_TYPES = "EVENKEEL_TRUSTED_TYPES"  # spec.model.trustedTypes, sorted, with commas between them
     MAX_BATCH_SIZE = "EVENKEEL_MAX_BATCH_SIZE"  # most rows per call of the model; absent: as measured at load
+    GRPC_PORT = "EVENKEEL_GRPC_PORT"  # where gRPC listens; absent: nowhere, and nothing of it is imported
     INSPECT = "EVENKEEL_INSPECT"  # "false" when a foreign image will load the file: pin it, judge nothing
     GRACE_PERIOD_S = "EVENKEEL_GRACE_PERIOD_S"  # terminationGracePeriodSeconds
     DRAIN_DELAY_S = "EVENKEEL_DRAIN_DELAY_S"  # seconds between SIGTERM and the closed listener

@@ -174,6 +174,7 @@ BAD = (
     BadSpec("replicas as text", {"replicas": "3"}, "spec.replicas", "integer"),
     BadSpec("a strategy of later days", {"rollout": {"strategy": "Canary"}}, "spec.rollout.strategy", '"Direct"'),
     # The server.
+    BadSpec("gRPC as text", {"runtime": {"grpc": "yes"}}, "spec.runtime.grpc", "boolean"),
     BadSpec("a batch of no rows", {"runtime": {"batching": {"maxSize": 0}}}, "spec.runtime.batching.maxSize", "1"),
     BadSpec(
         "a batch without end", {"runtime": {"batching": {"maxSize": 1025}}}, "spec.runtime.batching.maxSize", "1024"

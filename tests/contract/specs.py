@@ -143,5 +143,6 @@ GOOD = (
         },
     ),
     GoodSpec("a server of somebody else", {"runtime": {"image": "example.com/triton@sha256:" + SHA256}}),
+    GoodSpec("gRPC beside HTTP", {"runtime": {"grpc": True}}),
     GoodSpec("a paused rollout", {"rollout": {"paused": True}}),
 )

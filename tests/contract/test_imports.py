@@ -74,7 +74,8 @@ print(count)
         pytest.param(
             "evenkeel_operator",
             # not orjson: kopf's JSON logger looks whether it is there, and does without
-            "torch,numpy,uvloop,httptools,simdjson,obstore,sklearn,skops,keras,torchvision,timm,transformers",
+            "torch,numpy,uvloop,httptools,simdjson,obstore,sklearn,skops,keras,torchvision,timm,transformers,"
+            "grpc,google.protobuf,opentelemetry",
             id="the operator, without the runtime's dependencies",
         ),
         pytest.param(

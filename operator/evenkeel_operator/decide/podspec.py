@@ -24,6 +24,9 @@ USER_ID = 65532
 DEFAULT_REQUESTS = {"cpu": "100m", "memory": "512Mi"}
 """What a container asks for where spec.runtime.resources says nothing: a torch process that waits."""
 
+HTTP_PORT_NAME = "http"
+GRPC_PORT_NAME = "grpc"
+
 _MODEL_VOLUME = "model"
 _SCRATCH_VOLUME = "scratch"
 
@@ -139,6 +142,7 @@ def _server(
         Env.TRUSTED_TYPES: _list(spec.model.trusted_types),
         Env.GRACE_PERIOD_S: str(spec.pod.termination_grace_period_seconds),
         Env.DRAIN_DELAY_S: str(defaults.drain_delay_s),
+        **({Env.GRPC_PORT: str(contract.GRPC_PORT)} if spec.runtime.grpc else {}),
         **({} if (most := spec.runtime.batching.max_size) is None else {Env.MAX_BATCH_SIZE: str(most)}),
     }
     if spec.gpu is None:
@@ -146,7 +150,7 @@ def _server(
         environment["NVIDIA_VISIBLE_DEVICES"] = "void"
     container = _container("serve", image, defaults, spec) | {
         "env": [*map(_as_stored, spec.runtime.env), *_environment(environment)],
-        "ports": [{"name": "http", "containerPort": contract.HTTP_PORT, "protocol": "TCP"}],
+        "ports": _ports(spec),
         "startupProbe": _probe("/v2/health/live", period_s=1, failures=1800),
         "readinessProbe": _probe("/v2/health/ready", period_s=1, failures=3),
         "livenessProbe": _probe("/v2/health/live", period_s=10, failures=6),
@@ -159,6 +163,11 @@ def _server(
         resources = container["resources"]
         resources["limits"] = {**resources.get("limits", {}), spec.gpu.resource_name: spec.gpu.count}
     return container
+
+
+def _ports(spec: Spec) -> list[Object]:
+    ports = {HTTP_PORT_NAME: contract.HTTP_PORT} | ({GRPC_PORT_NAME: contract.GRPC_PORT} if spec.runtime.grpc else {})
+    return [{"name": name, "containerPort": number, "protocol": "TCP"} for name, number in ports.items()]
 
 
 def _fetch(deployment: str, revision: str, spec: Spec, prepared: contract.Prepared, defaults: Defaults) -> Object:

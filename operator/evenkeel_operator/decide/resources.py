@@ -9,18 +9,19 @@ from typing import Any
 
 from evenkeel_operator.api.modeldeployment import GROUP, KIND, VERSION, Object, Spec
 from evenkeel_operator.decide import names
-from evenkeel_operator.decide.podspec import pod_template, prepare_pod_spec
+from evenkeel_operator.decide.podspec import GRPC_PORT_NAME, HTTP_PORT_NAME, pod_template, prepare_pod_spec
 from evenkeel_operator.decide.snapshot import Revision, Snapshot
 from evenkeel_runtime import contract
-
-HTTP_PORT_NAME = "http"
 
 
 def service(snapshot: Snapshot) -> Object:
     """Return the Service that all requests come through: every replica that is ready, of whatever revision."""
-    port = {"name": HTTP_PORT_NAME, "port": 80, "targetPort": HTTP_PORT_NAME, "protocol": "TCP"}
+    ports: list[Object] = [{"name": HTTP_PORT_NAME, "port": 80, "targetPort": HTTP_PORT_NAME, "protocol": "TCP"}]
+    if snapshot.spec.runtime.grpc:
+        port = {"name": GRPC_PORT_NAME, "port": contract.GRPC_PORT, "targetPort": GRPC_PORT_NAME, "protocol": "TCP"}
+        ports.append(port | {"appProtocol": "kubernetes.io/h2c"})  # for gateways and meshes: HTTP/2 without TLS
     return _child(snapshot, "v1", "Service", snapshot.name) | {
-        "spec": {"selector": names.replica_selector(snapshot.name), "ports": [port]}
+        "spec": {"selector": names.replica_selector(snapshot.name), "ports": ports}
     }
 
 

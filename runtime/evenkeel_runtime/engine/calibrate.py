@@ -7,13 +7,14 @@ of each other (else batching would mix requests), how large a batch pays, and ho
 from __future__ import annotations
 
 import logging
+import math
 import time
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evenkeel_runtime.engine.batching import batch_size_to_use
-from evenkeel_runtime.models.datatypes import ANY, BY_WORD
+from evenkeel_runtime.models.datatypes import ANY, BY_WORD, BYTES
 from evenkeel_runtime.models.loaded import Call, Loaded
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
     _disable_fusers()
     limit = signature.batch
     with torch.inference_mode():
-        is_long = _seconds(loaded.call, _rows(loaded, 1)) > _LONG_S
+        is_long = _seconds(loaded.call, _rows(loaded, 1), loaded.device) > _LONG_S
         tried = [size for size in _TRIED if limit == 0 or size <= (limit or 1)]
         call, path = (loaded.call, "eager") if is_long else _fastest(loaded, tried)
         shares = limit is not None and _rows_are_independent(call, loaded, min(limit or 4, 2 if is_long else 4))
@@ -99,7 +100,7 @@ def _fastest_threads(call: Call, loaded: Loaded, sizes: list[int], cpus: int) ->
         speeds: dict[int, float] = {}
         first_s = 0.0
         for size in sizes:
-            took = _seconds(call, _rows(loaded, size))
+            took = _seconds(call, _rows(loaded, size), loaded.device)
             speeds[size] = size / took
             first_s = first_s or took
             if took > _LONG_S and size > 1:
@@ -111,20 +112,32 @@ def _fastest_threads(call: Call, loaded: Loaded, sizes: list[int], cpus: int) ->
 
 
 def _rows(loaded: Loaded, rows: int) -> list[torch.Tensor]:
-    """Return made-up rows, the same every time: integers of 0 and 1 are valid indices nearly anywhere."""
+    """Return made-up rows, the same every time: integers of 0 and 1 are valid indices nearly anywhere, and texts differ
+    in length, so that a model pads them."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
     made: list[torch.Tensor] = []
     example = loaded.signature.example or ()
     for tensor, shape in zip(loaded.signature.inputs, example, strict=True):
-        dtype: torch.dtype = getattr(torch, BY_WORD[tensor.datatype].torch)
         sizes = (rows, *shape[1:]) if loaded.signature.batch is not None else shape
+        if tensor.datatype == BYTES:
+            made.append(_texts(sizes))
+            continue
+        dtype: torch.dtype = getattr(torch, BY_WORD[tensor.datatype].torch)
         if dtype.is_floating_point:
             made.append(torch.rand(sizes, generator=generator).to(dtype).to(loaded.device))
         else:
             made.append(torch.randint(0, 2, sizes, generator=generator).to(dtype).to(loaded.device))
     return made
+
+
+def _texts(sizes: tuple[int, ...]) -> Any:
+    import numpy as np
+
+    made = np.empty(math.prod(sizes), dtype=object)
+    made[:] = [b"on an even keel " * (1 + index % 3) for index in range(len(made))]
+    return made.reshape(sizes)
 
 
 def _fastest(loaded: Loaded, sizes: list[int]) -> tuple[Call, str]:
@@ -152,7 +165,8 @@ def _fastest(loaded: Loaded, sizes: list[int]) -> tuple[Call, str]:
     if not same:
         return loaded.call, "eager"
     rows = _rows(loaded, 1)
-    return (call, "torchscript") if _seconds(call, rows) < _seconds(loaded.call, rows) else (loaded.call, "eager")
+    is_faster = _seconds(call, rows, loaded.device) < _seconds(loaded.call, rows, loaded.device)
+    return (call, "torchscript") if is_faster else (loaded.call, "eager")
 
 
 def _rows_are_independent(call: Call, loaded: Loaded, rows: int) -> bool:
@@ -161,7 +175,6 @@ def _rows_are_independent(call: Call, loaded: Loaded, rows: int) -> bool:
     Counter-example: a model that subtracts the mean over dimension 0 has a free batch dimension too, and in a batch
     each client's answer would depend on the others' rows.
     """
-    import torch
 
     if rows == 1:
         return False
@@ -170,30 +183,40 @@ def _rows_are_independent(call: Call, loaded: Loaded, rows: int) -> bool:
         whole = call(*together)
         alone = [call(*[tensor[row : row + 1] for tensor in together]) for row in range(rows)]
         return all(
-            output.shape[:1] == (rows,) and _equal([output], [torch.cat([answer[index] for answer in alone])])
+            output.shape[:1] == (rows,) and _equal([output], [_joined([answer[index] for answer in alone])])
             for index, output in enumerate(whole)
         )
     except RuntimeError:
         return False
 
 
+def _joined(pieces: list[Any]) -> Any:
+    import numpy as np
+    import torch
+
+    return np.concatenate(pieces) if isinstance(pieces[0], np.ndarray) else torch.cat(pieces)
+
+
 def _equal(want: Sequence[torch.Tensor], got: Sequence[torch.Tensor]) -> bool:
+    import numpy as np
     import torch
 
     tolerance = {torch.float16: 1e-2, torch.bfloat16: 5e-2, torch.float64: 1e-9}
     return len(want) == len(got) and all(
-        a.shape == b.shape
+        np.array_equal(a, b)
+        if isinstance(a, np.ndarray)
+        else a.shape == b.shape
         and a.dtype == b.dtype
         and torch.allclose(a, b, rtol=tolerance.get(a.dtype, 1e-4), atol=tolerance.get(a.dtype, 1e-5), equal_nan=True)
         for a, b in zip(want, got, strict=True)
     )
 
 
-def _seconds(call: Call, rows: list[torch.Tensor]) -> float:
+def _seconds(call: Call, rows: list[torch.Tensor], device: str) -> float:
     """Return the seconds of one call: the best of several, for what disturbs a measurement only makes it longer."""
     import torch
 
-    on_gpu = rows[0].device.type == "cuda"
+    on_gpu = device == "cuda"
     best = float("inf")
     calls = 0
     until = time.perf_counter() + _MEASURE_S

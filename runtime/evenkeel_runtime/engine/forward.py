@@ -1,18 +1,19 @@
 """How do the rows of a batch become rows of answers? From request bytes through one call of the model, and back.
 
 Rows are copied once, into a staging tensor of the largest batch, which also makes them writable, aligned and
-contiguous; a batch larger than that, and a model without a batch dimension, get a tensor of their own.
+contiguous; a batch larger than that, and a model without a batch dimension, get a tensor of their own. So does a batch
+of strings: what was staged would be kept until the next such batch, and strings have any length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evenkeel_runtime.engine.batching import Batch, Work
-from evenkeel_runtime.models.datatypes import ANY, BY_TORCH, BY_WORD
+from evenkeel_runtime.models.datatypes import ANY, BYTES
 from evenkeel_runtime.models.loaded import Call, Signature
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Forward:
         self._device = device
         self._signature = signature
         self._words = tuple(tensor.datatype for tensor in signature.inputs)
+        self._has_text = BYTES in self._words
         self.max_rows = max_rows
         self._staging: dict[object, tuple[list[Array], list[torch.Tensor]]] = {}
 
@@ -78,28 +80,31 @@ class Forward:
         """Run a request that shares its call with nobody, in pieces where it has more rows than the largest batch."""
         arrays: list[Array] = work.payload.arrays
         step = self.max_rows or 0
+        words = self._word_of_each(work.kind)
         if not step or work.rows <= step:
-            return self._call_with(arrays)
+            return self._call_with(arrays, words)
         pieces = [
-            self._call_with([array[start : start + step] for array in arrays]) for start in range(0, work.rows, step)
+            self._call_with([array[start : start + step] for array in arrays], words)
+            for start in range(0, work.rows, step)
         ]
         joined: list[Array] = [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
         return joined
 
-    def _call_with(self, arrays: Sequence[Array]) -> list[Array]:
-        words = self._word_of_each(arrays)
+    def _call_with(self, arrays: Sequence[Array], words: Sequence[str]) -> list[Array]:
         tensors = [self._tensor(np.array(array), word) for array, word in zip(arrays, words, strict=True)]
         with self._torch.inference_mode():
             return [np.array(self._array(output)) for output in self._call(*self._moved(tensors))]
 
-    def _word_of_each(self, arrays: Sequence[Array]) -> list[str]:
-        return [
-            word if word != ANY else BY_TORCH[array.dtype.name].word
-            for array, word in zip(arrays, self._words, strict=True)
-        ]
+    def _word_of_each(self, kind: Any) -> Sequence[str]:
+        """Return the inputs' datatypes; where the file does not say, the kind has what the request says."""
+        if ANY not in self._words:
+            return self._words
+        return [word if word != ANY else said for word, (said, _) in zip(self._words, kind, strict=True)]
 
     def _gather(self, batch: Batch) -> list[torch.Tensor]:
         first: list[Array] = batch.works[0].payload.arrays
+        if self._has_text:
+            return self._joined(batch)
         staged = self._staging.get(batch.works[0].kind)
         if staged is None:
             staged = self._stage(batch.works[0].kind, first)
@@ -112,22 +117,35 @@ class Forward:
                 start = stop
         return self._moved([tensor[: batch.rows] for tensor in tensors])
 
+    def _joined(self, batch: Batch) -> list[torch.Tensor]:
+        columns = zip(*(work.payload.arrays for work in batch.works), strict=True)
+        words = self._word_of_each(batch.works[0].kind)
+        return self._moved(
+            [self._tensor(np.concatenate(column), word) for column, word in zip(columns, words, strict=True)]
+        )
+
     def _stage(self, kind: object, examples: Sequence[Array]) -> tuple[list[Array], list[torch.Tensor]]:
         if len(self._staging) >= 8:  # free dimensions other than the batch make kinds without end
             self._staging.clear()
         arrays: list[Array] = [np.zeros((self.max_rows, *example.shape[1:]), example.dtype) for example in examples]
-        tensors = [self._tensor(array, word) for array, word in zip(arrays, self._word_of_each(examples), strict=True)]
+        tensors = [self._tensor(array, word) for array, word in zip(arrays, self._word_of_each(kind), strict=True)]
         self._staging[kind] = arrays, tensors
         return arrays, tensors
 
     def _moved(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        return tensors if self._device == "cpu" else [tensor.to(self._device) for tensor in tensors]
+        if self._device == "cpu":
+            return tensors
+        return [tensor if isinstance(tensor, np.ndarray) else tensor.to(self._device) for tensor in tensors]
 
-    def _tensor(self, array: Array, word: str) -> torch.Tensor:
+    def _tensor(self, array: Array, word: str) -> Any:
+        if word == BYTES:
+            return array
         tensor = self._torch.from_numpy(array)
         return tensor.view(self._torch.bfloat16) if word == "BF16" else tensor
 
-    def _array(self, tensor: torch.Tensor) -> Array:
+    def _array(self, tensor: Any) -> Array:
+        if isinstance(tensor, np.ndarray):
+            return tensor
         if tensor.dtype == self._torch.bfloat16:
             tensor = (
                 tensor.view(self._torch.uint16)
@@ -136,8 +154,3 @@ class Forward:
             )
         found: Array = tensor.cpu().numpy()
         return found
-
-
-def numpy_dtype(word: str) -> np.dtype[np.generic]:
-    """Return how an Open Inference datatype lies in memory."""
-    return np.dtype(BY_WORD[word].numpy)

@@ -1,4 +1,7 @@
-"""Which words name an element's type: in the Open Inference Protocol, in numpy, in torch, and in an exported file?"""
+"""Which words name an element's type: in the Open Inference Protocol, in numpy, in torch, and in an exported file?
+
+BYTES, text or other strings of bytes, is none of torch's types: such a tensor is a numpy array of `bytes` objects.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,11 @@ DATATYPES = (
     Datatype("FP64", "float64", "float64", 8, 8),
     Datatype("BF16", "bfloat16", "uint16", 13, 2),
 )
-BY_WORD = {datatype.word: datatype for datatype in DATATYPES}
+BYTES = "BYTES"
+BY_WORD = {
+    **{datatype.word: datatype for datatype in DATATYPES},
+    BYTES: Datatype(BYTES, "", "object", -1, 0),
+}
 BY_CODE = {datatype.code: datatype for datatype in DATATYPES}
 BY_TORCH = {datatype.torch: datatype for datatype in DATATYPES}
 

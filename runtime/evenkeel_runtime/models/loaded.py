@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
 
 Call = Callable[..., "Sequence[torch.Tensor]"]
+"""Inputs and outputs of the datatype BYTES are numpy arrays of `bytes` instead, whatever protocol they came by; the
+type names what nearly every model takes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ the file without looking at them (hence they are not trusted by themselves), so 
 are.
 
 Numbers travel as FP64, scikit-learn's own type: rounded to FP32 on the way, a value can cross a tree's threshold, and
-the answer would not be the framework's. Text cannot travel (there is no BYTES in `datatypes.py`): a classifier of text
-classes answers `label_index`, and its metadata name the classes in that order.
+the answer would not be the framework's. A classifier of text classes answers `label` as text, as `predict` does; its
+metadata name the classes in the order of the probabilities.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.failure import refused
 from evenkeel_runtime.models import fitted, schema
 from evenkeel_runtime.models.archive import Archive
+from evenkeel_runtime.models.datatypes import BYTES
 from evenkeel_runtime.models.fitted import Fitted
 from evenkeel_runtime.models.format import Format
 from evenkeel_runtime.models.loaded import Loaded, Signature
@@ -130,7 +131,7 @@ def _signature(found: Fitted) -> Signature:
     if found.kind == "regressor":
         outputs.append(Tensor("prediction", "FP64", (-1,) if found.targets is None else (-1, found.targets)))
     elif found.has_text_classes:
-        outputs.append(Tensor("label_index", "INT64", (-1,)))
+        outputs.append(Tensor("label", BYTES, (-1,)))
     else:
         is_fractional = any(isinstance(name, float) for name in found.classes)
         outputs.append(Tensor("label", "FP64" if is_fractional else "INT64", (-1,)))
@@ -185,7 +186,6 @@ def _spare_cpus() -> None:
 def _call(estimator: Any, found: Fitted) -> Callable[..., Sequence[torch.Tensor]]:
     import joblib
     import numpy as np
-    import torch
 
     answers: list[Answer] = [_first(estimator, found)]
     if found.has_probabilities:
@@ -196,9 +196,15 @@ def _call(estimator: Any, found: Fitted) -> Callable[..., Sequence[torch.Tensor]
         # An ensemble asks its parts in as many processes as it was trained with, and they would unpickle its parts.
         with joblib.parallel_config(backend="sequential"):
             # Each gets rows of its own: a scaler made with copy=False writes over them.
-            return [torch.from_numpy(np.ascontiguousarray(answer(rows.copy()))) for answer in answers]
+            return [_value(np.ascontiguousarray(answer(rows.copy()))) for answer in answers]
 
     return call
+
+
+def _value(answer: NDArray[Any]) -> Any:
+    import torch
+
+    return answer if answer.dtype == object else torch.from_numpy(answer)
 
 
 def _first(estimator: Any, found: Fitted) -> Answer:
@@ -209,8 +215,8 @@ def _first(estimator: Any, found: Fitted) -> Answer:
     if not found.has_text_classes:
         dtype = np.float64 if any(isinstance(name, float) for name in found.classes) else np.int64
         return lambda rows: np.asarray(estimator.predict(rows)).astype(dtype)
-    indices = {name: index for index, name in enumerate(found.classes)}
-    return lambda rows: np.array([indices[name] for name in estimator.predict(rows).tolist()], np.int64)
+    names = {name: str(name).encode() for name in found.classes}
+    return lambda rows: np.array([names[name] for name in estimator.predict(rows).tolist()], object)
 
 
 def _tried(call: Callable[..., Sequence[torch.Tensor]], seen: Signature) -> Signature:

@@ -12,8 +12,11 @@ import numpy as np
 import orjson
 
 from evenkeel_runtime.contract import Tensor
+from evenkeel_runtime.models.datatypes import BYTES
 from evenkeel_runtime.serve.body import from_bf16
-from evenkeel_runtime.serve.oip import Plan, output_datatype
+from evenkeel_runtime.serve.oip import Plan
+from evenkeel_runtime.serve.strings import packed, readable
+from evenkeel_runtime.serve.views import Outputs, output_datatype
 
 if TYPE_CHECKING:
     from evenkeel_runtime.serve.oip import Array
@@ -27,38 +30,45 @@ _GAP = b"\0"
 class Writer:
     """Writes answers of one model."""
 
-    def __init__(self, model: str, version: str, outputs: tuple[Tensor, ...]) -> None:
+    def __init__(
+        self,
+        model: str,
+        version: str,
+        outputs: tuple[Tensor, ...],
+        classes: tuple[str, ...] = (),
+        has_batch: bool = True,
+    ) -> None:
         self._names = orjson.dumps({"model_name": model, "model_version": version})[1:-1]
         self._outputs = outputs
+        self._seen = Outputs(outputs, classes, has_batch)
         self._heads: dict[object, tuple[bytes, bytes]] = {}
         self._between: dict[object, tuple[bytes, ...]] = {}
 
     def write(self, plan: Plan, arrays: list[Array]) -> tuple[bytes, bytes]:
         """Return the HTTP head, complete but for the connection line, and the body."""
         wanted = plan.outputs
-        if all(is_binary for _, is_binary in wanted):
-            return self._binary(plan, arrays)
-        if not any(is_binary for _, is_binary in wanted):
-            return self._text(plan, arrays)
+        if plan.is_plain:
+            if all(is_binary for _, is_binary in wanted):
+                return self._binary(plan, arrays)
+            if not any(is_binary for _, is_binary in wanted):
+                return self._text(plan, arrays)
+        return self._one_by_one(plan, arrays)
+
+    def _one_by_one(self, plan: Plan, arrays: list[Array]) -> tuple[bytes, bytes]:
+        """Write what is not the same in every answer of a kind: forms that differ, strings of any length."""
         entries: list[bytes] = []
         tensors: list[bytes] = []
-        for index, is_binary in wanted:
-            array = arrays[index]
-            word = output_datatype(self._outputs[index].datatype, array)
+        for (name, word, array), (_, is_binary) in zip(self._seen.of(plan, arrays), plan.outputs, strict=True):
             if is_binary:
-                data = array.tobytes()
+                data = packed(array) if word == BYTES else array.tobytes()
                 tensors.append(data)
-                entries.append(
-                    _entry(
-                        self._outputs[index].name,
-                        word,
-                        array.shape,
-                        b'"parameters":{"binary_data_size":%d}' % len(data),
-                    )
-                )
+                size = b'"parameters":{"binary_data_size":%d}' % len(data)
+                entries.append(_entry(name, word, array.shape, size))
             else:
-                entries.append(_entry(self._outputs[index].name, word, array.shape, b'"data":' + _numbers(array, word)))
+                entries.append(_entry(name, word, array.shape, b'"data":' + _values(array, word)))
         document = self._document(plan, entries)
+        if not tensors:
+            return _text_head(len(document)), document
         return _binary_head(len(document), sum(map(len, tensors))), document + b"".join(tensors)
 
     def _binary(self, plan: Plan, arrays: list[Array]) -> tuple[bytes, bytes]:
@@ -102,9 +112,9 @@ class Writer:
                 self._between[key] = between
         pieces = [between[0]]
         for (index, _), word, after in zip(plan.outputs, words, between[1:], strict=True):
-            pieces += (_numbers(arrays[index], word), after)
+            pieces += (_values(arrays[index], word), after)
         document = b"".join(pieces)
-        return b"%scontent-type: application/json\r\ncontent-length: %d\r\n" % (_HEAD, len(document)), document
+        return _text_head(len(document)), document
 
     def _document(self, plan: Plan, entries: list[bytes]) -> bytes:
         identifier = b"" if plan.id is None else b',"id":' + orjson.dumps(plan.id)
@@ -114,6 +124,10 @@ class Writer:
 def _look(plan: Plan, arrays: list[Array]) -> tuple[object, ...]:
     """Return all that the text of an answer depends on, but for the values."""
     return plan.outputs, *((arrays[index].shape, arrays[index].dtype.char) for index, _ in plan.outputs)
+
+
+def _text_head(document: int) -> bytes:
+    return b"%scontent-type: application/json\r\ncontent-length: %d\r\n" % (_HEAD, document)
 
 
 def _binary_head(document: int, tensors: int) -> bytes:
@@ -132,6 +146,8 @@ def _entry(name: str, datatype: str, shape: tuple[int, ...], last: bytes) -> byt
     )
 
 
-def _numbers(array: Array, datatype: str) -> bytes:
+def _values(array: Array, datatype: str) -> bytes:
+    if datatype == BYTES:
+        return orjson.dumps(readable(array).reshape(-1).tolist())
     values = from_bf16(array) if datatype == "BF16" else array
     return orjson.dumps(np.ascontiguousarray(values).reshape(-1), option=orjson.OPT_SERIALIZE_NUMPY)

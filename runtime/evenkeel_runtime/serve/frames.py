@@ -56,7 +56,7 @@ class Frames:
         values = self._values(body[start : len(body) - len(frame.suffix)], frame.plan.parts[0])
         return None if values is None else (frame.plan, values)
 
-    def keep(self, body: bytes, plan: Plan, arrays: list[Array], words: tuple[str, ...]) -> None:
+    def keep(self, body: bytes, plan: Plan, arrays: list[Array]) -> None:
         """Keep the frame of a request that was read as a whole, if it is one that may be kept."""
         start = body.find(_MARK) + len(_MARK)
         stops = [at for at in (body.find(b"}", start), body.find(b'"', start)) if at >= 0]
@@ -67,7 +67,7 @@ class Frames:
             len(plan.parts) != 1
             or plan.parts[0].start is not None
             or plan.parts[0].dtype.kind not in _WIDE
-            or "BF16" in words
+            or plan.parts[0].word == "BF16"
             or len(around) > _KEPT_BYTES
             or len(body) > _BODY_BYTES
             or b"\\" in around

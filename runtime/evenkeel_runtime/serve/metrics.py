@@ -14,6 +14,12 @@ from dataclasses import dataclass, fields
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 2.5, 5, 10, 30)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+GRPC_CODES = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
+    *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED"),
+    *("INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+)
+"""gRPC's status codes by number. HTTP's begin at 100, so a number tells which protocol answered."""
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _STARTED = time.time()
 
@@ -54,9 +60,10 @@ class Info:
 
 
 class Metrics:
-    def __init__(self, model: str, version: str) -> None:
+    def __init__(self, model: str, version: str, *, has_triton_names: bool = False) -> None:
         self._model = f'model_name="{_escaped(model)}"'
         self._labels = f'{self._model},model_version="{_escaped(version)}"'
+        self._triton = f'model="{_escaped(model)}",version="{_escaped(version)}"' if has_triton_names else None
         self.requests: dict[int, int] = {}
         self.durations: dict[int, Histogram] = {}
         self.preprocess = Histogram(SECONDS)
@@ -113,12 +120,13 @@ class Metrics:
             lines += _family(name, "histogram", text, found.lines(name, labels))
         lines += self._by_code_and_reason()
         lines += self._model_lines()
+        lines += self._triton_lines(queued)
         lines += _process()
         return ("\n".join(lines) + "\n").encode()
 
     def _by_code_and_reason(self) -> list[str]:
         counted, timed = "inference_requests_total", "inference_request_duration_seconds"
-        labels = {code: f'{self._labels},protocol="http",code="{code}"' for code in sorted(self.requests)}
+        labels = {code: f"{self._labels},{_protocol_and_code(code)}" for code in sorted(self.requests)}
         counts = [f"{counted}{{{labels[code]}}} {self.requests[code]}" for code in labels]
         times = [
             line
@@ -136,6 +144,28 @@ class Metrics:
             *_family("inference_rejected_total", "counter", "Requests that did not reach the model.", sent_away),
         ]
 
+    def _triton_lines(self, queued: int) -> list[str]:
+        """Return the same counts under Triton's names, for its dashboards; sums of microseconds, as Triton's are."""
+        if self._triton is None:
+            return []
+        good = sum(count for code, count in self.requests.items() if code in (0, 200))
+        took_s = sum(found.total for code, found in self.durations.items() if code in (0, 200))
+        counters = (
+            ("request_success", good),
+            ("request_failure", sum(self.requests.values()) - good),
+            ("count", self.rows),
+            ("exec_count", sum(self.batch_rows.counts)),
+            ("request_duration_us", round(took_s * 1e6)),
+            ("queue_duration_us", round(self.queue.total * 1e6)),
+            ("compute_infer_duration_us", round(self.compute.total * 1e6)),
+        )
+        lines: list[str] = []
+        for name, value in counters:
+            name = f"nv_inference_{name}"
+            lines += _family(name, "counter", "Triton's name.", [f"{name}{{{self._triton}}} {value}"])
+        name = "nv_inference_pending_request_count"
+        return [*lines, *_family(name, "gauge", "Triton's name.", [f"{name}{{{self._triton}}} {queued}"])]
+
     def _model_lines(self) -> list[str]:
         lines: list[str] = []
         if self.load_s is not None:
@@ -145,6 +175,12 @@ class Metrics:
             said = ",".join(f'{field.name}="{_escaped(str(getattr(info, field.name)))}"' for field in fields(info))
             lines += _family("model_info", "gauge", "What is loaded.", [f"model_info{{{self._labels},{said}}} 1"])
         return lines
+
+
+def _protocol_and_code(code: int) -> str:
+    if code < len(GRPC_CODES):
+        return f'protocol="grpc",code="{GRPC_CODES[code]}"'
+    return f'protocol="http",code="{code}"'
 
 
 def _family(name: str, kind: str, text: str, samples: list[str]) -> list[str]:
@@ -165,6 +201,12 @@ def _process() -> list[str]:
         found += [
             "# TYPE process_resident_memory_bytes gauge",
             f"process_resident_memory_bytes {int(pages[1]) * os.sysconf('SC_PAGE_SIZE')}",
+            "# TYPE process_virtual_memory_bytes gauge",
+            f"process_virtual_memory_bytes {int(pages[0]) * os.sysconf('SC_PAGE_SIZE')}",
+            "# TYPE process_open_fds gauge",
+            f"process_open_fds {len(os.listdir('/proc/self/fd'))}",
+            "# TYPE process_max_fds gauge",
+            f"process_max_fds {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}",
         ]
     except OSError:
         pass  # no /proc: the series is absent, not zero

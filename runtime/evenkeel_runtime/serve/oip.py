@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evenkeel_runtime.contract import Tensor
-from evenkeel_runtime.models.datatypes import ANY, BY_TORCH, BY_WORD
+from evenkeel_runtime.models.datatypes import ANY, BY_WORD, BYTES
 from evenkeel_runtime.serve.body import BadRequest, document_of, field, values_of
 from evenkeel_runtime.serve.frames import Frames
+from evenkeel_runtime.serve.strings import LENGTH_BYTES, strings_of, unpacked
+from evenkeel_runtime.serve.views import AS_IT_IS, View, view_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,17 +35,21 @@ RANK = 16
 class Part:
     """Where an input is: `start` counts from the end of the JSON part; None where the values are in the JSON."""
 
+    word: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     count: int
     start: int | None
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a request's JSON says. `parts` are in the model's order, `outputs` in the client's: (index, is it binary).
 
-    Requests of the same `kind` may share a batch.
+    Requests of the same `kind` may share a batch: per input the datatype and the shape of one row. `has_text` says that
+    an input is BYTES; `is_plain`, that every output is asked for as numbers, as the model answers them. `views` are the
+    forms of the outputs, empty where all are plain.
     """
 
     id: str | None
@@ -52,6 +58,9 @@ class Plan:
     kind: tuple[object, ...]
     binary_bytes: int
     outputs: tuple[tuple[int, bool], ...]
+    has_text: bool = False
+    is_plain: bool = True
+    views: tuple[View, ...] = ()
 
 
 @dataclass(slots=True)
@@ -68,6 +77,7 @@ class Reader:
     def __init__(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], has_batch: bool, max_rows: int) -> None:
         self._inputs = tuple(inputs)
         self._index = {tensor.name: index for index, tensor in enumerate(inputs)}
+        self._outputs = tuple(outputs)
         self._output_index = {tensor.name: index for index, tensor in enumerate(outputs)}
         self._has_batch = has_batch
         self._max_rows = max_rows
@@ -101,9 +111,11 @@ class Reader:
             else:
                 asked = self._with_values(plan, document, body, split)
                 if header_length is None:
-                    self._frames.keep(body, plan, asked.arrays, tuple(e["datatype"] for e in document["inputs"]))
+                    self._frames.keep(body, plan, asked.arrays)
                 return asked
         _check_binary(plan, len(body) - split)
+        if plan.has_text:
+            return self._with_values(plan, {}, body, split)
         return Asked(
             plan,
             [
@@ -112,21 +124,29 @@ class Reader:
             ],
         )
 
+    def read_document(self, document: dict[str, Any], tensors: bytes) -> Asked:
+        """Return what a document asks with these bytes of tensors behind it; raises BadRequest."""
+        return self._with_values(self._plan(document), document, tensors, 0)
+
     def _with_values(self, plan: Plan, document: dict[str, Any], body: bytes, split: int) -> Asked:
         _check_binary(plan, len(body) - split)
-        data = {entry["name"]: entry.get("data") for entry in document["inputs"]}
+        data = {entry["name"]: entry.get("data") for entry in document.get("inputs", ())}
         arrays: list[Array] = []
-        for tensor, part, entry in zip(self._inputs, plan.parts, self._in_order(document["inputs"]), strict=True):
+        for tensor, part in zip(self._inputs, plan.parts, strict=True):
             if part.start is None:
-                arrays.append(
-                    values_of(data[tensor.name], part, BY_WORD[entry["datatype"]], f"inputs[{tensor.name}].data")
-                )
+                name = f"inputs[{tensor.name}].data"
+                if part.word == BYTES:
+                    arrays.append(strings_of(data[tensor.name], part.count, part.shape, name))
+                else:
+                    arrays.append(values_of(data[tensor.name], part, BY_WORD[part.word], name))
+                continue
+            start = split + part.start
+            if part.word == BYTES:
+                text = memoryview(body)[start : start + part.size]
+                arrays.append(unpacked(text, part.count, part.shape, tensor.name))
             else:
-                arrays.append(np.frombuffer(body, part.dtype, part.count, split + part.start).reshape(part.shape))
+                arrays.append(np.frombuffer(body, part.dtype, part.count, start).reshape(part.shape))
         return Asked(plan, arrays)
-
-    def _in_order(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return sorted(entries, key=lambda entry: self._index[entry["name"]])
 
     def _plan(self, document: dict[str, Any]) -> Plan:
         entries = field(document, "inputs", list)
@@ -148,11 +168,14 @@ class Reader:
         if missing:
             raise BadRequest(f"inputs: {', '.join(missing)} is missing")
         ordered = tuple(parts[index] for index in range(len(self._inputs)))
-        kind = tuple((part.dtype.char, part.shape[1:]) for part in ordered)
+        kind = tuple((part.word, part.shape[1:]) for part in ordered)
         identifier = document.get("id")
         if identifier is not None and not isinstance(identifier, str):
             raise BadRequest("id has to be a string")
-        return Plan(identifier, ordered, self._rows(ordered), kind, start, self._wanted(document))
+        wanted, views = self._wanted(document)
+        has_text = any(part.word == BYTES for part in ordered)
+        is_plain = not views and all(self._outputs[index].datatype != BYTES for index, _ in wanted)
+        return Plan(identifier, ordered, self._rows(ordered), kind, start, wanted, has_text, is_plain, views)
 
     def _rows(self, parts: tuple[Part, ...]) -> int:
         if not self._has_batch:
@@ -170,7 +193,7 @@ class Reader:
     def _part(self, entry: dict[str, Any], name: str, wanted: Tensor, start: int) -> tuple[Part, int]:
         word = field(entry, "datatype", str, f"inputs[{name}].")
         datatype = BY_WORD.get(word)
-        if datatype is None or wanted.datatype not in (word, ANY):
+        if datatype is None or (wanted.datatype != word and (wanted.datatype != ANY or word == BYTES)):
             raise BadRequest(f"inputs[{name}].datatype is {word[:40]!r}, the model takes {wanted.datatype}")
         shape = _shape(field(entry, "shape", list, f"inputs[{name}]."), name, wanted)
         count = math.prod(shape)
@@ -181,28 +204,32 @@ class Reader:
         stated = parameters.get("binary_data_size")
         if stated is None:
             if not isinstance(entry.get("data"), list):
-                raise BadRequest(f"inputs[{name}].data is missing: a list of numbers, or parameters.binary_data_size")
-            return Part(np.dtype(datatype.numpy), shape, count, None), 0
-        if type(stated) is not int or stated != size:
+                kind = "strings" if word == BYTES else "numbers"
+                raise BadRequest(f"inputs[{name}].data is missing: a list of {kind}, or parameters.binary_data_size")
+            return Part(word, np.dtype(datatype.numpy), shape, count, None), 0
+        least = size if word != BYTES else count * LENGTH_BYTES
+        if type(stated) is not int or (stated < least if word == BYTES else stated != size):
             raise BadRequest(
                 f"inputs[{name}].parameters.binary_data_size is {str(stated)[:40]}, "
-                f"the shape {list(shape)} of {word} needs {size}"
+                f"the shape {list(shape)} of {word} needs {'at least ' * (word == BYTES)}{least}"
             )
         if "data" in entry:
             raise BadRequest(f"inputs[{name}] has both data and parameters.binary_data_size")
-        return Part(np.dtype(datatype.numpy), shape, count, start), size
+        return Part(word, np.dtype(datatype.numpy), shape, count, start, stated), stated
 
-    def _wanted(self, document: dict[str, Any]) -> tuple[tuple[int, bool], ...]:
+    def _wanted(self, document: dict[str, Any]) -> tuple[tuple[tuple[int, bool], ...], tuple[View, ...]]:
+        """Return which outputs in which form; no views where all are as the model answers them."""
         parameters = document.get("parameters") or {}
         if not isinstance(parameters, dict):
             raise BadRequest("parameters has to be an object")
         is_binary = parameters.get("binary_data_output", False) is True
         asked = document.get("outputs")
         if not asked:
-            return tuple((index, is_binary) for index in self._output_index.values())
+            return tuple((index, is_binary) for index in self._output_index.values()), ()
         if not isinstance(asked, list):
             raise BadRequest("outputs has to be a list")
         wanted: list[tuple[int, bool]] = []
+        views: list[View] = []
         for entry in asked:
             name = field(entry, "name", str, "outputs[].") if isinstance(entry, dict) else ""
             if name not in self._output_index:
@@ -212,10 +239,12 @@ class Reader:
             own = entry.get("parameters") or {}
             if not isinstance(own, dict):
                 raise BadRequest(f"outputs[{name}].parameters has to be an object")
-            wanted.append((self._output_index[name], own.get("binary_data", is_binary) is True))
+            index = self._output_index[name]
+            wanted.append((index, own.get("binary_data", is_binary) is True))
+            views.append(view_of(own, self._outputs[index], self._has_batch))
         if len({index for index, _ in wanted}) != len(wanted):
             raise BadRequest("outputs: a name is given twice")
-        return tuple(wanted)
+        return tuple(wanted), tuple(views) if any(view is not AS_IT_IS for view in views) else ()
 
 
 def _shape(given: list[Any], name: str, wanted: Tensor) -> tuple[int, ...]:
@@ -232,8 +261,3 @@ def _shape(given: list[Any], name: str, wanted: Tensor) -> tuple[int, ...]:
 def _check_binary(plan: Plan, size: int) -> None:
     if size != plan.binary_bytes:
         raise BadRequest(f"the body has {size} bytes of tensors behind its JSON, the inputs say {plan.binary_bytes}")
-
-
-def output_datatype(stated: str, array: Array) -> str:
-    """Return the word for an answer's element type; a TorchScript model's is known only from the answer itself."""
-    return stated if stated != ANY else BY_TORCH[array.dtype.name].word

@@ -15,6 +15,7 @@ from typing import Any, cast
 import httptools
 
 from evenkeel_runtime.config import Limits
+from evenkeel_runtime.serve.tracing import Trace, trace_of
 
 PIPELINED = 64
 """How many requests of one connection may be under way; more are read when answers have left."""
@@ -30,6 +31,8 @@ _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 class Exchange:
     """One request, and the one answer to it. `abandoned` is called when the client goes before the answer."""
 
+    protocol = "http"
+    succeeded = 200
     __slots__ = ("_connection", "abandoned", "answer", "body", "headers", "keep_alive", "method", "path")
 
     def __init__(
@@ -44,6 +47,10 @@ class Exchange:
         self.answer: bytes | None = None
         self.abandoned: Callable[[], None] | None = None
 
+    @property
+    def trace(self) -> Trace | None:
+        return trace_of(self.headers)
+
     def respond(self, status: int, content_type: bytes, body: bytes, more: bytes = b"") -> None:
         """Answer. `more` holds further header lines, each ended by CRLF."""
         if self.answer is None:
@@ -53,11 +60,18 @@ class Exchange:
                 body if self.method != b"HEAD" else b"",
             )
 
+    def fail(self, status: int, message: str, more: bytes = b"") -> int:
+        """Answer with an error and return the status that was counted for it."""
+        self.respond(status, b"application/json", error_body(message), more)
+        return status
+
     def respond_head(self, head: bytes, body: bytes) -> None:
         """Answer with a head that is complete but for the line about the connection and the empty line."""
         if self.answer is not None:
             return
         self.abandoned = None
+        if b"traceparent" in self.headers:
+            head += _trace_lines(self.trace)
         if self.keep_alive and not self._connection.server.is_closing:
             self.answer = head + b"\r\n" + body
         else:
@@ -291,6 +305,14 @@ class Connection(asyncio.Protocol):
 
 class _Refused(Exception):
     """Stops the parser: the request was answered before it was complete."""
+
+
+def _trace_lines(trace: Trace | None) -> bytes:
+    """Return the trace context as the answer carries it back, so that whoever has the answer can find the trace."""
+    if trace is None:
+        return b""
+    state = f"tracestate: {trace.state}\r\n" if trace.state else ""
+    return f"traceparent: {trace.parent}\r\n{state}".encode()
 
 
 def error_body(message: str) -> bytes:

@@ -21,6 +21,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -31,11 +32,16 @@ from evenkeel_runtime.engine.forward import Forward
 from evenkeel_runtime.engine.modes import INLINE, Inline, Mode, Threaded, mode_for
 from evenkeel_runtime.serve.answer import Writer
 from evenkeel_runtime.serve.loading import Running, load
-from evenkeel_runtime.serve.metrics import CONTENT_TYPE, Info
+from evenkeel_runtime.serve.metrics import Info
 from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.protocol import Exchange, Server
-from evenkeel_runtime.serve.service import Ready, Service, metadata
+from evenkeel_runtime.serve.service import Ready, Rendered, Service, metadata
+from evenkeel_runtime.serve.tracing import tracer_for
 from evenkeel_runtime.serve.v1 import Predictions
+from evenkeel_runtime.serve.views import Outputs
+
+if TYPE_CHECKING:
+    from evenkeel_runtime.serve.rpc import RpcServer
 
 RESERVE_S = 5.0
 """How long before the kubelet's SIGKILL this process ends by itself."""
@@ -60,8 +66,10 @@ class _Replica:
     def __init__(self, config: Serve, started: float) -> None:
         self._config = config
         self._started = started
-        self._service = Service(config, self._render)
+        self._service = Service(config, self._aside)
+        self._service.tracer = tracer_for(os.environ, config.name, config.version)
         self._http = Server(self._service.handle, config.limits, self._service.metrics.reject_early)
+        self._rpc: RpcServer | None = None
         self._terminations = 0
         self._failure: Exception | None = None
         self.is_loading = False
@@ -77,6 +85,8 @@ class _Replica:
         sweeper = loop.create_task(self._http.sweep())
         self.is_loading = True
         threading.Thread(target=self._load, args=(loop, changed), name="load", daemon=True).start()
+        if self._config.grpc_port is not None:
+            await self._listen_for_rpc(self._config.grpc_port)
         await changed.wait()
         sweeper.cancel()
         if self._failure is not None:
@@ -87,12 +97,23 @@ class _Replica:
         await self._drain(listener)
         return 0
 
+    async def _listen_for_rpc(self, port: int) -> None:
+        from evenkeel_runtime.serve.rpc import RpcServer
+
+        self._rpc = RpcServer(self._service, self._config.limits)
+        bound = await self._rpc.start(self._config.host, port)
+        log.info("listening for gRPC host=%s port=%d", self._config.host, bound)
+
+    @property
+    def _unanswered(self) -> int:
+        return self._http.exchanges + (self._rpc.calls if self._rpc else 0)
+
     def _terminate(self, changed: asyncio.Event) -> None:
         self._terminations += 1
         if self._terminations > 1:
-            log.warning("second signal, ending now requests=%d", self._http.exchanges)
+            log.warning("second signal, ending now requests=%d", self._unanswered)
             logging.shutdown()
-            os._exit(0 if not self._http.exchanges else 1)
+            os._exit(0 if not self._unanswered else 1)
         self._service.is_draining = True
         self._service.metrics.is_ready = False
         self._http.is_closing = True
@@ -101,16 +122,21 @@ class _Replica:
     async def _drain(self, listener: asyncio.AbstractServer) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + max(0.0, self._config.grace_period_s - RESERVE_S)
-        log.info("draining delay_s=%g requests=%d", self._config.drain_delay_s, self._http.exchanges)
+        log.info("draining delay_s=%g requests=%d", self._config.drain_delay_s, self._unanswered)
         if self._service.ready is not None:
             await asyncio.sleep(min(self._config.drain_delay_s, max(0.0, until - loop.time())))
         listener.close()
         self._http.close_idle()
+        calls = asyncio.ensure_future(self._rpc.stop(max(0.0, until - loop.time()))) if self._rpc else None
         while self._http.connections and loop.time() < until:
             await asyncio.sleep(_POLL_S)
             if not self._http.exchanges:
                 self._http.close_idle()
-        log.info("drained unanswered=%d", self._http.exchanges)
+        if calls is not None:
+            await calls
+        if self._service.tracer is not None:
+            await loop.run_in_executor(None, self._service.tracer.stop)
+        log.info("drained unanswered=%d", self._unanswered)
 
     def _load(self, loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
         """Load in a thread of its own. A failure ends the server; whether it still listens then does not matter."""
@@ -130,6 +156,7 @@ class _Replica:
     def _become_ready(self, running: Running) -> None:
         config, service, found = self._config, self._service, running.calibrated
         signature = running.loaded.signature
+        has_batch = signature.batch is not None
         forward = Forward(signature, found.call, running.loaded.device, found.max_rows)
         queue = Queue(Policy(found.max_rows, config.limits.queued_rows))
         name = mode_for(found.forward_s, running.loaded.device)
@@ -142,15 +169,15 @@ class _Replica:
             "threads": found.threads,
             "device": running.loaded.device,
             "sha256": running.sha256,
+            **({"classes": signature.classes} if signature.classes else {}),
             **running.loaded.parameters,
         }
         service.ready = Ready(
             mode=mode,
-            reader=Reader(signature.inputs, signature.outputs, signature.batch is not None, config.limits.rows),
-            writer=Writer(config.name, config.version, signature.outputs),
-            predictions=Predictions(
-                signature.inputs, signature.outputs, signature.batch is not None, config.limits.rows
-            ),
+            reader=Reader(signature.inputs, signature.outputs, has_batch, config.limits.rows),
+            writer=Writer(config.name, config.version, signature.outputs, signature.classes, has_batch),
+            predictions=Predictions(signature.inputs, signature.outputs, has_batch, config.limits.rows),
+            shown=Outputs(signature.outputs, signature.classes, has_batch),
             rows_per_second=found.rows_per_second,
             metadata=metadata(
                 config.name,
@@ -176,11 +203,11 @@ class _Replica:
             "unknown" if found.forward_s is None else f"{found.forward_s * 1e6:.0f}", load_s,
         )  # fmt: skip
 
-    def _render(self, exchange: Exchange, render: Callable[[], bytes]) -> None:
-        """Render the metrics in a thread: a scrape delays no request."""
+    def _aside(self, exchange: Exchange, render: Callable[[], Rendered]) -> None:
+        """Render in a thread: a scrape of the metrics delays no request."""
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(None, render)
-        future.add_done_callback(lambda done: exchange.respond(200, CONTENT_TYPE, done.result()))
+        future.add_done_callback(lambda done: exchange.respond(*done.result()))
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 import orjson
@@ -15,22 +15,54 @@ from evenkeel_runtime.config import Serve
 from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.engine.batching import Batch, Work, retry_after_s
 from evenkeel_runtime.failure import last_line
+from evenkeel_runtime.serve import stacks
 from evenkeel_runtime.serve.answer import Writer
 from evenkeel_runtime.serve.body import BadRequest
-from evenkeel_runtime.serve.metrics import Metrics
+from evenkeel_runtime.serve.metrics import CONTENT_TYPE, Metrics
 from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.protocol import Exchange, error_body
+from evenkeel_runtime.serve.tracing import Stay, Trace, Tracer
 from evenkeel_runtime.serve.v1 import Predictions
 
 if TYPE_CHECKING:
     from evenkeel_runtime.engine.modes import Answers, Mode
-    from evenkeel_runtime.serve.oip import Array, Asked
+    from evenkeel_runtime.serve.oip import Array, Asked, Plan
+    from evenkeel_runtime.serve.views import Outputs
 
 JSON = b"application/json"
+LOADING = "the model is still loading"
 TIMEOUT_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
 """How long the client will wait: work that it has given up on is dropped before it reaches the model."""
 
+EXTENSIONS = ("binary_tensor_data", "classification")
+"""What this server does beyond the Open Inference Protocol, in Triton's words."""
+
+Rendered = tuple[int, bytes, bytes]
+"""An answer's status, content type and body."""
+
 log = logging.getLogger("evenkeel")
+
+
+class Caller(Protocol):
+    """Who asked, by whatever protocol. `succeeded` is that protocol's code for an answer."""
+
+    protocol: str
+    succeeded: int
+    abandoned: Callable[[], None] | None
+
+    @property
+    def trace(self) -> Trace | None: ...
+
+    def respond_head(self, head: bytes, body: bytes) -> None: ...
+
+    def fail(self, status: int, message: str, more: bytes = b"") -> int:
+        """Answer with an error, `status` and `more` in HTTP's terms, and return the protocol's own code for it."""
+
+
+class Form(Protocol):
+    """How answers are written."""
+
+    def write(self, plan: Plan, arrays: list[Array]) -> tuple[bytes, bytes]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +73,7 @@ class Ready:
     reader: Reader
     writer: Writer
     predictions: Predictions
+    shown: Outputs
     rows_per_second: float
     metadata: bytes
 
@@ -49,9 +82,9 @@ class Ready:
 class Pending:
     """A request on its way through the engine: the queue's payload."""
 
-    exchange: Exchange
+    exchange: Caller
     asked: Asked
-    writer: Writer | Predictions
+    writer: Form
     arrays: list[Array]
     begun: float
     read: float
@@ -60,27 +93,31 @@ class Pending:
 class Service:
     """The state of one replica, and the handler of its requests."""
 
-    def __init__(self, config: Serve, render: Callable[[Exchange, Callable[[], bytes]], None]) -> None:
-        self._name, self._version = config.name, config.version
-        self.metrics = Metrics(config.name, config.version)
+    def __init__(self, config: Serve, aside: Callable[[Exchange, Callable[[], Rendered]], None]) -> None:
+        """`aside` answers with what a function returns that takes its time, without holding up others."""
+        self.name, self.version = config.name, config.version
+        self.metrics = Metrics(config.name, config.version, has_triton_names=config.has_triton_metrics)
+        self.tracer: Tracer | None = None
         self.ready: Ready | None = None
         self.is_draining = False
-        self._render = render
+        self._aside = aside
         self._infer_paths = {
             f"/v2/models/{config.name}/infer".encode(),
             f"/v2/models/{config.name}/versions/{config.version}/infer".encode(),
         }
         self._predict_path = f"/v1/models/{config.name}:predict".encode()
         self._static: dict[bytes, Callable[[Exchange], None]] = {
+            b"/": self._alive,
             b"/v2": self._server_metadata,
             b"/v2/health/live": self._live,
-            b"/v2/health/ready": self._is_ready,
-            b"/health": self._is_ready,
+            b"/v2/health/ready": self._health,
+            b"/health": self._health,
             b"/healthz": self._live,
-            b"/ping": self._is_ready,
+            b"/ping": self._health,
             b"/metrics": self._metrics,
             b"/v1/models": self._v1_models,
             f"/v1/models/{config.name}".encode(): self._v1_model,
+            **({stacks.PATH.encode(): self._profile} if config.takes_profiles else {}),
         }
 
     def handle(self, exchange: Exchange) -> None:
@@ -106,7 +143,7 @@ class Service:
         begun = time.perf_counter()
         ready = self.ready
         if ready is None:
-            self._reject(exchange, 503, "not_ready", "the model is still loading", b"retry-after: 1\r\n", begun)
+            self.reject(exchange, 503, "not_ready", LOADING, b"retry-after: 1\r\n", begun)
             return
         headers = exchange.headers
         try:
@@ -125,17 +162,22 @@ class Service:
             )
             deadline = _deadline(headers, begun)
         except BadRequest as error:
-            self._reject(exchange, error.status, "invalid", error.message, b"", begun)
+            self.reject(exchange, error.status, "invalid", error.message, b"", begun)
             return
+        self.admit(ready, exchange, asked, ready.predictions if is_v1 else ready.writer, begun, deadline)
+
+    def admit(
+        self, ready: Ready, exchange: Caller, asked: Asked, writer: Form, begun: float, deadline: float | None
+    ) -> None:
+        """Let a request that was read wait for the model, or send it away."""
         plan = asked.plan
         now = time.perf_counter()
-        writer = ready.predictions if is_v1 else ready.writer
         work = Work(plan.rows, plan.kind, Pending(exchange, asked, writer, asked.arrays, begun, now), deadline)
         queue = ready.mode.queue
         if not queue.admit(work, now):
             wait = retry_after_s(queue.rows, ready.rows_per_second)
             message = f"the queue is full ({queue.rows} rows wait)"
-            self._reject(exchange, 429, "queue_full", message, b"retry-after: %d\r\n" % wait, begun)
+            self.reject(exchange, 429, "queue_full", message, b"retry-after: %d\r\n" % wait, begun)
             return
         metrics = self.metrics
         metrics.preprocess.observe(now - begun)
@@ -159,7 +201,9 @@ class Service:
             metrics.predict.observe(finished - pending.read)
             answer = answers if isinstance(answers, Exception) else answers[index]
             if isinstance(answer, Exception):
-                log.error("forward failed rows=%d error=%s", work.rows, last_line(answer))
+                trace = exchange.trace
+                where = f" traceparent={trace.parent}" if trace else ""
+                log.error("forward failed rows=%d error=%s%s", work.rows, last_line(answer), where)
                 self._error(exchange, 500, f"the model failed: {last_line(answer)}", code_since=pending.begun)
                 continue
             start = time.perf_counter()
@@ -168,7 +212,10 @@ class Service:
             now = time.perf_counter()
             metrics.postprocess.observe(now - start)
             metrics.rows += work.rows
-            metrics.answered(200, now - pending.begun)
+            metrics.answered(exchange.succeeded, now - pending.begun)
+            if self.tracer is not None:
+                stay = Stay(work.admitted, began, finished, batch.rows)
+                self.tracer.record(exchange.trace, exchange.protocol, exchange.succeeded, pending.begun, now, stay)
 
     def expired(self, work: Work) -> None:
         pending: Pending = work.payload
@@ -184,23 +231,30 @@ class Service:
 
     # everything else
 
+    @property
+    def is_ready(self) -> bool:
+        return self.ready is not None and not self.is_draining
+
+    def not_ours(self, name: str, version: str) -> str | None:
+        """Return why there is no such model here, None where it is this one; an empty version is any."""
+        if name != self.name:
+            return f"there is no model {name[:200]!r} here, only {self.name!r}"
+        if version and version != self.version:
+            return f"there is no version {version[:200]!r} of {name!r} here, only {self.version!r}"
+        return None
+
     def _model_route(self, exchange: Exchange, path: str) -> None:
         """`/v2/models/{model}[/versions/{version}][/ready|/infer]`, where model and version have to be ours."""
         parts = path.strip("/").split("/")
         if parts[:2] != ["v2", "models"] or len(parts) < 3:
             self._error(exchange, 404, f"there is nothing at {path[:200]}")
             return
-        name, rest = parts[2], parts[3:]
-        if name != self._name:
-            self._error(exchange, 404, f"there is no model {name[:200]!r} here, only {self._name!r}")
-            return
+        name, version, rest = parts[2], "", parts[3:]
         if rest[:1] == ["versions"] and len(rest) > 1:
-            if rest[1] != self._version:
-                self._error(
-                    exchange, 404, f"there is no version {rest[1][:200]!r} of {name!r} here, only {self._version!r}"
-                )
-                return
-            rest = rest[2:]
+            version, rest = rest[1], rest[2:]
+        if why := self.not_ours(name, version):
+            self._error(exchange, 404, why)
+            return
         if rest == ["infer"]:
             if exchange.method == b"POST":
                 self._infer(exchange)
@@ -211,17 +265,17 @@ class Service:
         elif exchange.method not in (b"GET", b"HEAD"):
             self._error(exchange, 405, f"{path[:200]} takes GET", b"allow: GET, HEAD\r\n")
         elif rest == ["ready"]:
-            self._is_ready(exchange)
+            self._health(exchange)
         elif self.ready is None:
-            self._error(exchange, 503, "the model is still loading", b"retry-after: 1\r\n")
+            self._error(exchange, 503, LOADING, b"retry-after: 1\r\n")
         else:
             exchange.respond(200, JSON, self.ready.metadata)
 
     def _v1_route(self, exchange: Exchange, path: str) -> None:
         """Whatever is not `/v1/models/{model}` or its `:predict`, where model is ours."""
         name, _, verb = path.removeprefix("/v1/models/").partition(":")
-        if name != self._name:
-            self._error(exchange, 404, f"there is no model {name[:200]!r} here, only {self._name!r}")
+        if why := self.not_ours(name, ""):
+            self._error(exchange, 404, why)
         elif verb:
             self._error(exchange, 404, f"{name} has no :{verb[:40]}, only :predict")
         else:
@@ -230,40 +284,64 @@ class Service:
     def _live(self, exchange: Exchange) -> None:
         exchange.respond(200, JSON, b'{"live":true}')
 
-    def _is_ready(self, exchange: Exchange) -> None:
-        if self.ready is not None and not self.is_draining:
+    def _alive(self, exchange: Exchange) -> None:
+        """Answer as KServe's V1 servers do at their root, where its client asks whether they live."""
+        exchange.respond(200, JSON, b'{"status":"alive"}')
+
+    def _health(self, exchange: Exchange) -> None:
+        if self.is_ready:
             exchange.respond(200, JSON, b'{"ready":true}')
         else:
-            why = "this replica is shutting down" if self.is_draining else "the model is still loading"
+            why = "this replica is shutting down" if self.is_draining else LOADING
             exchange.respond(503, JSON, orjson.dumps({"ready": False, "error": why}))
 
     def _v1_models(self, exchange: Exchange) -> None:
-        exchange.respond(200, JSON, orjson.dumps({"models": [self._name]}))
+        exchange.respond(200, JSON, orjson.dumps({"models": [self.name]}))
 
     def _v1_model(self, exchange: Exchange) -> None:
-        is_ready = self.ready is not None and not self.is_draining
-        exchange.respond(200 if is_ready else 503, JSON, orjson.dumps({"name": self._name, "ready": is_ready}))
+        body = {"name": self.name, "ready": self.is_ready}
+        exchange.respond(200 if self.is_ready else 503, JSON, orjson.dumps(body))
 
     def _server_metadata(self, exchange: Exchange) -> None:
-        from importlib.metadata import version
-
-        body = {"name": "evenkeel", "version": version("evenkeel"), "extensions": ["binary_tensor_data"]}
-        exchange.respond(200, JSON, orjson.dumps(body))
+        exchange.respond(200, JSON, orjson.dumps(server_metadata()))
 
     def _metrics(self, exchange: Exchange) -> None:
         queued = self.ready.mode.queue.requests if self.ready else 0
-        self._render(exchange, lambda: self.metrics.render(queued))
+        self._aside(exchange, lambda: (200, CONTENT_TYPE, self.metrics.render(queued)))
 
-    def _reject(self, exchange: Exchange, status: int, reason: str, message: str, more: bytes, begun: float) -> None:
+    def _profile(self, exchange: Exchange) -> None:
+        seconds = stacks.seconds_of(_text(exchange.path.partition(b"?")[2]))
+        if seconds is None:
+            self._error(exchange, 400, f"seconds has to be a number up to {stacks.MOST_S:g}")
+            return
+        self._aside(exchange, lambda: _profiled(seconds))
+
+    def reject(self, exchange: Caller, status: int, reason: str, message: str, more: bytes, begun: float) -> None:
         self.metrics.reject(reason)
         self._error(exchange, status, message, more, begun)
 
     def _error(
-        self, exchange: Exchange, status: int, message: str, more: bytes = b"", code_since: float | None = None
+        self, exchange: Caller, status: int, message: str, more: bytes = b"", code_since: float | None = None
     ) -> None:
+        code = exchange.fail(status, message, more)
         if code_since is not None:
-            self.metrics.answered(status, time.perf_counter() - code_since)
-        exchange.respond(status, JSON, error_body(message), more)
+            now = time.perf_counter()
+            self.metrics.answered(code, now - code_since)
+            if self.tracer is not None:
+                self.tracer.record(exchange.trace, exchange.protocol, code, code_since, now, None)
+
+
+def _profiled(seconds: float) -> Rendered:
+    found = stacks.profile(seconds)
+    if found is None:
+        return 409, JSON, error_body("another profile is being taken; try again when it is done")
+    return 200, b"text/plain; charset=utf-8", found
+
+
+def server_metadata() -> dict[str, Any]:
+    from importlib.metadata import version
+
+    return {"name": "evenkeel", "version": version("evenkeel"), "extensions": list(EXTENSIONS)}
 
 
 def rejects_content(content_type: bytes) -> bool:

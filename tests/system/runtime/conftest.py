@@ -51,8 +51,9 @@ def start(model_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Replica]]:
     """Start servers that end with the test."""
     started: list[Replica] = []
 
-    def begin(model: str, **environment: str) -> Replica:
-        started.append(Replica(model_dir / model, tmp_path / f"termination-{len(started)}", environment))
+    def begin(model: str, *, speaks_grpc: bool = False, **environment: str) -> Replica:
+        termination = tmp_path / f"termination-{len(started)}"
+        started.append(Replica(model_dir / model, termination, environment, speaks_grpc=speaks_grpc))
         return started[-1]
 
     yield begin
@@ -65,7 +66,7 @@ def perceptron(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A ready server with a small model, shared by a module's tests: each leaves it serving."""
     folder = tmp_path_factory.mktemp("perceptron")
     limits = {"EVENKEEL_CLIENT_TIMEOUT_S": "1.5", "EVENKEEL_MAX_ROWS": "64", "EVENKEEL_MAX_CONNECTIONS": "40"}
-    replica = Replica(model_dir / "perceptron.pt2", folder / "termination", limits)
+    replica = Replica(model_dir / "perceptron.pt2", folder / "termination", limits, speaks_grpc=True)
     try:
         replica.await_ready()
         yield replica

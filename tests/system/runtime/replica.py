@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -40,10 +41,10 @@ class Answer:
 
 
 class Replica:
-    def __init__(self, model: Path, termination: Path, environment: dict[str, str]) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+    def __init__(
+        self, model: Path, termination: Path, environment: dict[str, str], *, speaks_grpc: bool = False
+    ) -> None:
+        self.port, self.grpc_port = free_ports(2)
         self._termination = termination
         self.process = subprocess.Popen(
             [sys.executable, "-m", "evenkeel_runtime"],
@@ -57,6 +58,7 @@ class Replica:
                 "EVENKEEL_TERMINATION_LOG": str(termination),
                 "EVENKEEL_DRAIN_DELAY_S": "0.2",
                 **environment,
+                **({"EVENKEEL_GRPC_PORT": str(self.grpc_port)} if speaks_grpc else {}),
             },
         )
 
@@ -122,6 +124,15 @@ class Replica:
         """Return the sum of a metric's samples."""
         lines = self.ask("GET", "/metrics").body.decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((name + "{", name + " ")))
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback that nobody listens on, for servers that are about to."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for found in sockets:
+            found.bind(("127.0.0.1", 0))
+        return [found.getsockname()[1] for found in sockets]
 
 
 def binary_header(image: NDArray[np.float32]) -> dict[str, Any]:

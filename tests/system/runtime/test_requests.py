@@ -193,6 +193,7 @@ def test_metrics_are_prometheus_text(perceptron: Replica) -> None:
         *("inference_cancelled", "inference_requests_in_flight", "inference_queue_depth", "model_ready", "model_info"),
         *("model_load_duration_seconds", "request_preprocess_seconds", "request_predict_seconds"),
         *("request_postprocess_seconds", "process_cpu_seconds", "process_resident_memory_bytes"),
+        *("process_virtual_memory_bytes", "process_open_fds", "process_max_fds", "process_start_time_seconds"),
     ):
         assert families[name].samples, name
     assert families["inference_requests_in_flight"].samples[0].value == 0

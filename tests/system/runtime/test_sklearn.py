@@ -106,20 +106,22 @@ def test_a_row_that_is_no_number_fails_its_own_request_only(served: Replica) -> 
     assert served.ask("GET", "/v2/health/ready").status == 200
 
 
-def test_classes_that_are_text_are_answered_by_their_index(start: Callable[..., Replica], model_dir: Path) -> None:
+def test_classes_that_are_text_are_answered_as_text(start: Callable[..., Replica], model_dir: Path) -> None:
     """The forest was trained in two processes, which the server must not start: they would unpickle its trees."""
     estimator = RandomForestClassifier(5, n_jobs=2, random_state=0).fit(ROWS, SPECIES[LABELS])
     (model_dir / "forest").write_bytes(dumped(estimator))
     replica = start("forest", EVENKEEL_TRUSTED_TYPES=TREE)
     replica.await_ready()
     answer = replica.infer({"inputs": [entry(ROWS, data=ROWS.tolist())]})
-    index, probabilities = answer.json["outputs"]
-    names = replica.ask("GET", "/v2/models/m").json["parameters"]["classes"]
-    assert index["name"] == "label_index"
-    assert [names[number] for number in index["data"]] == estimator.predict(ROWS).tolist()
+    label, probabilities = answer.json["outputs"]
+    want = estimator.predict(ROWS).tolist()
+    assert (label["name"], label["datatype"], label["data"]) == ("label", "BYTES", want)
+    assert replica.ask("GET", "/v2/models/m").json["parameters"]["classes"] == SPECIES.tolist()
+    v1 = replica.ask("POST", "/v1/models/m:predict", json.dumps({"instances": ROWS.tolist()}).encode())
+    assert [row["label"] for row in v1.json["predictions"]] == want
     np.testing.assert_allclose(np.reshape(probabilities["data"], (-1, 3)), estimator.predict_proba(ROWS), atol=1e-12)
-    label = {"inputs": [entry(ROWS, data=ROWS.tolist())], "outputs": [{"name": "label"}]}
-    assert "it has label_index, probabilities" in replica.infer(label).json["error"]
+    asked = {"inputs": [entry(ROWS, data=ROWS.tolist())], "outputs": [{"name": "label_index"}]}
+    assert "it has label, probabilities" in replica.infer(asked).json["error"]
 
 
 def test_prepare_and_the_server_refuse_what_is_not_trusted(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.engine.batching import Batch, Work
 from evenkeel_runtime.engine.forward import Forward
+from evenkeel_runtime.models.datatypes import ANY
 from evenkeel_runtime.models.loaded import Signature
 
 TABLE = torch.arange(8) * 10
@@ -42,3 +43,15 @@ def test_an_index_beyond_the_table_fails_its_own_request(forward: Forward) -> No
 def test_a_request_by_itself_raises_what_the_model_raises(forward: Forward) -> None:
     with pytest.raises(IndexError):
         forward.run(Batch((work(99),), rows=1))
+
+
+def test_what_a_model_takes_that_does_not_say_is_what_the_request_says() -> None:
+    """bfloat16 lies in numpy as UINT16 does; the kind of the request tells them apart."""
+    tensor = Tensor("input_0", ANY, (-1,))
+    forward = Forward(Signature((tensor,), (tensor,), None, None), lambda value: [value.float()], "cpu", max_rows=0)
+    half = np.array([0x3F80], np.uint16)
+    for word, want in (("BF16", 1.0), ("UINT16", 0x3F80)):
+        alone = Work(1, ((word, ()),), SimpleNamespace(arrays=[half]))
+        (answer,) = forward.run(Batch((alone,), rows=1)).values()
+        assert isinstance(answer, list)
+        assert answer[0].tolist() == [want]

@@ -42,6 +42,15 @@ def there_and_back(model: Predictions, instances: Any) -> Any:
         ),
         pytest.param((Tensor("n", "INT64", (-1,)),), [1, 2, 3], [1, 2, 3], id="numbers"),
         pytest.param((Tensor("x", "BF16", (-1, 1)),), [[0.5]], [[0.5]], id="bfloat16"),
+        pytest.param((Tensor("t", "BYTES", (-1,)),), ["tief", "højt"], ["tief", "højt"], id="text"),
+        pytest.param((Tensor("t", "BYTES", (-1, 2)),), [["a", "b"]], [["a", "b"]], id="several texts a row"),
+        pytest.param((Tensor("t", "BYTES", (-1,)),), [{"b64": "YWI="}, "c"], ["ab", "c"], id="bytes in base64"),
+        pytest.param(
+            (Tensor("t", "BYTES", (-1,)), Tensor("n", "INT8", (-1,))),
+            [{"t": {"b64": "YWI="}, "n": 1}],
+            [{"to_t": "ab", "to_n": 1}],
+            id="base64 among several inputs",
+        ),
     ],
 )
 def test_rows_come_back_as_rows(inputs: tuple[Tensor, ...], instances: Any, want: Any) -> None:
@@ -75,6 +84,9 @@ def test_a_model_that_does_not_say_its_types_gets_floats() -> None:
         (ONE, {"instances": [{"y": [1.0, 2.0]}]}, r"instances\[0\] has no 'x'"),
         (ONE, {"instances": [{"x": [1.0, 2.0], "y": 1}]}, "no input 'y'"),
         (ONE, {"instances": [{"x": [1.0, 2.0]}, [1.0, 2.0]]}, r"instances\[1\] is not an object"),
+        ((Tensor("t", "BYTES", (-1,)),), {"instances": ["a", 7]}, "instances holds values that are not strings"),
+        ((Tensor("t", "BYTES", (-1,)),), {"instances": [{"b64": "%"}]}, "b64 is not base64"),
+        ((Tensor("t", "BYTES", (-1,)),), {"instances": [{"b64": "YWI="}, {"t": "c"}]}, r"instances\[0\] has no 't'"),
         (TWO, {"instances": [[1.0, 2.0]]}, "a value for each of a, b"),
         (TWO, {"instances": [{"a": [1.0, 2.0], "b": 0.5}]}, r"instances\[\].b holds values that are not INT64"),
     ],

@@ -29,6 +29,15 @@ def planned(
     return plan(known, now)
 
 
+def test_the_service_has_a_port_for_grpc_where_it_was_asked_for() -> None:
+    for runtime, want in (
+        ({}, {"http": (80, "http")}),
+        ({"grpc": True}, {"http": (80, "http"), "grpc": (8081, "grpc")}),
+    ):
+        (service,) = of_kind(planned(modeldeployment(runtime=runtime)), "Service")
+        assert {port["name"]: (port["port"], port["targetPort"]) for port in service["spec"]["ports"]} == want
+
+
 def of_kind(got: Plan, kind: str) -> list[Object]:
     return [o for o in got.apply if o["kind"] == kind]
 

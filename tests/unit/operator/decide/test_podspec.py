@@ -139,6 +139,14 @@ def test_the_largest_batch(runtime: Object, want: str | None) -> None:
     assert got.get("EVENKEEL_MAX_BATCH_SIZE") == want
 
 
+def test_grpc_is_served_where_it_was_asked_for() -> None:
+    for given, want in ((spec(), {"http": 8080}), (spec(runtime={"grpc": True}), {"http": 8080, "grpc": 8081})):
+        server = template(given)["spec"]["containers"][0]
+        assert {port["name"]: port["containerPort"] for port in server["ports"]} == want
+        told = {variable["name"]: variable["value"] for variable in server["env"]}.get("EVENKEEL_GRPC_PORT")
+        assert told == ("8081" if "grpc" in want else None)
+
+
 def test_every_container_that_reads_the_file_knows_the_same_trusted_types_in_whichever_order_they_are_written() -> None:
     model = {"uri": "s3://b/forest.skops", "trustedTypes": ["sklearn.tree._tree.Tree", "a.B"]}
     bodies = (template(spec(model=model))["spec"], prepare_pod_spec("digits", "digits-1", spec(model=model), DEFAULTS))
