@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     up = command("up", "bring the cluster up, or repair it; what is there already is kept", _up)
     up.add_argument("--workers", type=int, default=2, metavar="N", help="worker nodes (default: %(default)s)")
     up.add_argument("--no-runtime", action="store_true", help="without the runtime's image, which has 5 GB")
-    up.add_argument("--no-services", action="store_true", help="without KWOK, S3 and metrics servers, which only tests need")
+    up.add_argument("--no-services", action="store_true", help="without KWOK, S3, metrics: only tests need them")
     up.add_argument("--no-load", action="store_true", help="without the product's images of this checkout")
     up.add_argument("--build", action="store_true", help="build everything, even if kind's image could be pulled")
     up.add_argument("--kubeconfig", type=Path, metavar="FILE", help="create nothing: add-ons into this cluster")
