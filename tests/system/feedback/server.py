@@ -28,8 +28,10 @@ MASTER, KEY_ID = b"0123456789abcdef0123456789abcdef", 1
 class Deployment:
     """A ModelDeployment as its replicas and the service know it: a uid and the key that follows from it."""
 
-    def __init__(self, revision: str = "digits-0123abcd", classes: int = 10, is_named: bool = False) -> None:
-        self.uid = str(uuid.uuid4())
+    def __init__(
+        self, revision: str = "digits-0123abcd", classes: int = 10, is_named: bool = False, uid: str = ""
+    ) -> None:
+        self.uid = uid or str(uuid.uuid4())
         self.subject = receipts.subject_of(self.uid)
         self.key = receipts.derived_key(MASTER, KEY_ID, self.subject)
         self.revision = revision

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from evenkeel_operator.api.modeldeployment import Object, Spec
 from evenkeel_operator.decide.podspec import Address, pod_template, prepare_pod_spec
+from evenkeel_operator.decide.snapshot import Feedback
 from tests.builders import DEFAULTS, PREPARED
+
+WITH_FEEDBACK = replace(DEFAULTS, feedback=Feedback("http://feedback", 1, b"m" * 32))
 
 
 def spec(**changes: Any) -> Spec:
@@ -27,6 +31,9 @@ EVERY_POD = [
     pytest.param(template(spec())["spec"], id="a replica over a claim"),
     pytest.param(
         template(spec(model={"uri": "s3://b/k", "secretName": "keys"}, gpu={}))["spec"], id="a replica that fetches"
+    ),
+    pytest.param(
+        pod_template("digits", "digits-1", spec(), PREPARED, WITH_FEEDBACK, "some-uid")["spec"], id="with receipts"
     ),
     pytest.param(prepare_pod_spec("digits", "digits-1", spec(gpu={}), DEFAULTS), id="prepare"),
 ]
