@@ -4,6 +4,7 @@ Snapshot in, plan out, apply at the edge. Five floors, each importing only what 
 
     __main__, cli      flags, logging, the process; the commands people type
     control/           events become plans: watch (kopf), cache, work queue, controller
+    feedback/          a process of its own, `evenkeel feedback`: labels, each counted once
     world/             one thin module per neighbour: the cluster, the Lease, health, metrics
     decide/            pure: plan(snapshot, now) and what it is made of; no clock, no I/O
     api/               the resource: spec, status, the CRD's schema

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from evenkeel_operator.api.modeldeployment import GROUP, PLURAL, Object
@@ -19,7 +20,8 @@ from evenkeel_operator.control import watch
 from evenkeel_operator.control.controller import Controller, Decisions
 from evenkeel_operator.control.resync import Resync
 from evenkeel_operator.decide import plan
-from evenkeel_operator.decide.snapshot import Defaults
+from evenkeel_operator.decide.snapshot import Defaults, Feedback
+from evenkeel_operator.feedback.settings import master_keys
 from evenkeel_operator.settings import Settings, parse
 from evenkeel_operator.world import kinds, metrics
 from evenkeel_operator.world.cluster import Cluster
@@ -61,7 +63,12 @@ class Process:
             cluster=cluster,
             recorder=Recorder(cluster, settings.identity),
             decisions=DECISIONS,
-            defaults=Defaults(settings.runtime_image, settings.runtime_image_pull_policy, settings.drain_delay_s),
+            defaults=Defaults(
+                settings.runtime_image,
+                settings.runtime_image_pull_policy,
+                settings.drain_delay_s,
+                _feedback(settings),
+            ),
             fleet=self._fleet.fleet,
         )
         self._resync = Resync(connection, self._controller, settings.namespaces, settings.resync_s)
@@ -169,6 +176,19 @@ class Process:
 
     def _standing(self) -> str:
         return "leading" if self._is_leading else "standing by for the Lease"
+
+
+def _feedback(settings: Settings) -> Feedback | None:
+    """Return what new revisions have to know of the feedback service; raises Unable where its key is missing."""
+    if not settings.feedback_url:
+        return None
+    try:
+        keys = master_keys(Path(settings.feedback_keys_dir))
+    except (OSError, ValueError) as e:
+        raise Unable(
+            f"no key for receipts: {e}. Install the chart with feedback.enabled, or drop --feedback-url"
+        ) from e
+    return Feedback(settings.feedback_url, max(keys), keys[max(keys)])
 
 
 def _report(ended: Iterable[asyncio.Task[None]]) -> int:

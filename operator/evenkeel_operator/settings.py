@@ -21,6 +21,10 @@ class Settings:
     """imagePullPolicy of the runtime's containers."""
     drain_delay_s: int = 5
     """Seconds a replica keeps accepting after it was told to stop, until no Service sends to it any more."""
+    feedback_url: str = ""
+    """Where replicas reach the feedback service; empty: there is none, and answers carry no receipts."""
+    feedback_keys_dir: str = "/etc/evenkeel/keys"
+    """Folder of the feedback service's master keys, a file per key, named by its number; the highest is taken."""
     namespaces: tuple[str, ...] = ()
     """Namespaces that are served; empty: all of them."""
     kubeconfig: str | None = None
@@ -50,6 +54,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         runtime_image=got.runtime_image,
         runtime_image_pull_policy=got.runtime_image_pull_policy,
         drain_delay_s=got.drain_delay_seconds,
+        feedback_url=got.feedback_url,
+        feedback_keys_dir=got.feedback_keys_dir,
         namespaces=tuple(name for name in (part.strip() for part in got.namespaces.split(",")) if name),
         kubeconfig=got.kubeconfig,
         identity=f"{environ.get('POD_NAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}",
@@ -95,6 +101,16 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         kind=_count,
         default=defaults.drain_delay_s,
         text="seconds a replica keeps accepting requests after it was told to stop",
+    )
+    add(
+        "--feedback-url",
+        default=defaults.feedback_url,
+        text="where replicas reach the feedback service; without, answers carry no receipts",
+    )
+    add(
+        "--feedback-keys-dir",
+        default=defaults.feedback_keys_dir,
+        text="folder of the master keys that receipts' keys are derived from",
     )
     add("--namespaces", default="", text="namespaces to serve, separated by commas; empty: the whole cluster")
     add("--kubeconfig", default=None, text="path of a kubeconfig; without: the pod's service account, else $KUBECONFIG")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from evenkeel_runtime import contract
+from evenkeel_runtime import contract, receipts
 from evenkeel_runtime.contract import Env, Reason
 from evenkeel_runtime.failure import ModelError
 
@@ -20,7 +21,10 @@ CLAIM_DIR_ENV = "EVENKEEL_CLAIM_DIR"
 SCRATCH_DIR_ENV = "EVENKEEL_SCRATCH_DIR"
 PROFILE_ENV = "EVENKEEL_PROFILE"
 TRITON_METRICS_ENV = "EVENKEEL_TRITON_METRICS"
+RECEIPT_KEY_DIR_ENV = "EVENKEEL_RECEIPT_KEY_DIR"
 WHOLE_BYTES_ENV = "EVENKEEL_PREPARE_WHOLE_BYTES"
+
+log = logging.getLogger("evenkeel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Feedback:
+    """The key that receipts are signed with, and the service that takes the labels."""
+
+    key: bytes = field(repr=False)
+    key_id: int
+    uid: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Serve:
     name: str
     version: str
@@ -91,6 +105,7 @@ class Serve:
     grpc_port: int | None = None
     takes_profiles: bool = False
     has_triton_metrics: bool = False
+    feedback: Feedback | None = None
 
 
 def prepare(environ: Mapping[str, str] = os.environ) -> Prepare:
@@ -133,7 +148,22 @@ def serve(environ: Mapping[str, str] = os.environ) -> Serve:
         grpc_port=int(_number(environ, Env.GRPC_PORT, 0)) if environ.get(Env.GRPC_PORT) else None,
         takes_profiles=environ.get(PROFILE_ENV, "false") == "true",
         has_triton_metrics=environ.get(TRITON_METRICS_ENV, "false") == "true",
+        feedback=_feedback(environ),
     )
+
+
+def _feedback(environ: Mapping[str, str]) -> Feedback | None:
+    """Return what receipts need. A key that is not there is no reason not to serve: answers then carry none."""
+    if not (url := environ.get(Env.FEEDBACK_URL, "")):
+        return None
+    path = Path(environ.get(RECEIPT_KEY_DIR_ENV, contract.RECEIPT_KEY_DIR)) / contract.RECEIPT_KEY_FILE
+    try:
+        key = bytes.fromhex(path.read_text().strip())
+        receipts.subject_of(environ.get(Env.UID, ""))
+    except (OSError, ValueError) as error:
+        log.warning("answers carry no receipts: no key path=%s error=%s", path, error)
+        return None
+    return Feedback(key, int(_number(environ, Env.RECEIPT_KEY_ID, 1)), environ[Env.UID], url.rstrip("/"))
 
 
 def _model(environ: Mapping[str, str]) -> Model:

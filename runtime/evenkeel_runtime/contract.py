@@ -25,6 +25,11 @@ CLAIM_DIR = "/mnt/model"
 SCRATCH_DIR = "/tmp"
 """An emptyDir of its own: the root file system is read-only."""
 
+RECEIPT_KEY_DIR = "/etc/evenkeel/receipts"
+"""Where the Secret with the ModelDeployment's key is mounted, read-only."""
+RECEIPT_KEY_FILE = "key"
+"""The Secret's only entry: the key in hex, 64 digits."""
+
 PREPARE_COMMAND = "prepare"
 FETCH_COMMAND = "fetch"
 
@@ -44,6 +49,9 @@ class Env:
     MAX_BATCH_SIZE = "EVENKEEL_MAX_BATCH_SIZE"  # most rows per call of the model; absent: as measured at load
     GRPC_PORT = "EVENKEEL_GRPC_PORT"  # where gRPC listens; absent: nowhere, and nothing of it is imported
     INSPECT = "EVENKEEL_INSPECT"  # "false" when a foreign image will load the file: pin it, judge nothing
+    UID = "EVENKEEL_UID"  # the ModelDeployment's uid; its receipts name it
+    RECEIPT_KEY_ID = "EVENKEEL_RECEIPT_KEY_ID"  # which master key the key in RECEIPT_KEY_DIR comes from
+    FEEDBACK_URL = "EVENKEEL_FEEDBACK_URL"  # the feedback service; absent: no receipts, no POST /v1/feedback
     GRACE_PERIOD_S = "EVENKEEL_GRACE_PERIOD_S"  # terminationGracePeriodSeconds
     DRAIN_DELAY_S = "EVENKEEL_DRAIN_DELAY_S"  # seconds between SIGTERM and the closed listener
 

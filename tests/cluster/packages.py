@@ -56,6 +56,24 @@ def program(name: str) -> str:
     return str(final / "usr" / "bin" / name)
 
 
+def postgres() -> Path:
+    """The folder of PostgreSQL's programs, installed where they are not there: no server is set up or started."""
+    if not (found := _postgres()):
+        # Read by the package when it is installed: without it, a server would be set up and run for ever.
+        settings = Path("/etc/postgresql-common/createcluster.conf")
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text("create_main_cluster = false\nstart_conf = 'manual'\n")
+        cache = Cache.of_environment()
+        with cache.locked(), Steps(cache.folder("logs"), quiet=True).step("install postgresql") as log:
+            install(("postgresql", "-o", "Dpkg::Options::=--force-confold"), log)
+        found = _postgres()
+    return found[-1]
+
+
+def _postgres() -> list[Path]:
+    return sorted(path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+
+
 def _unpack(package: str, folder: Path, log: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{package}-", dir=folder) as beside:
         download = ["apt-get", "download", package]

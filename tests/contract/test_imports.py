@@ -22,6 +22,7 @@ MAY_DECIDE_WITH = (
     "evenkeel_operator.api",
     "evenkeel_operator.decide",
     "evenkeel_runtime.contract",
+    "evenkeel_runtime.receipts",
     "evenkeel_runtime.engine.batching",
 )
 OUTSIDE_WORLD = {

@@ -20,6 +20,24 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{- define "evenkeel.feedbackSelectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: feedback
+{{- end -}}
+
+{{- define "evenkeel.feedbackLabels" -}}
+{{ include "evenkeel.feedbackSelectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* Name of the Secret with the master keys of receipts. */}}
+{{- define "evenkeel.feedbackKeys" -}}
+{{- .Values.feedback.keysSecretName | default (printf "%s-receipt-keys" (include "evenkeel.fullname" .)) -}}
+{{- end -}}
+
 {{- define "evenkeel.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- .Values.serviceAccount.name | default (include "evenkeel.fullname" .) -}}

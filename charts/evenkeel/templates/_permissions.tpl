@@ -8,7 +8,8 @@ what is used is granted, what is granted is used.
 
 create stands beside patch because a server-side apply of an object that does not exist is a creation. Services and
 budgets are never deleted: they go with their ModelDeployment. Pods are never written: ReplicaSets and Jobs do that.
-Secrets are named in pods and are out of reach.
+Secrets are named in pods and are out of reach; with the feedback service, one per ModelDeployment is created, and none
+is ever read.
 */}}
 {{- define "evenkeel.permissions" -}}
 watched:
@@ -36,6 +37,11 @@ watched:
 - apiGroups: [""]
   resources: [events]
   verbs: [list, watch, create]
+{{- if .Values.feedback.enabled }}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+{{- end }}
 cluster:
 - apiGroups: [""]
   resources: [nodes]
@@ -48,4 +54,19 @@ own:
   resources: [leases]
   resourceNames: [{{ include "evenkeel.leaseName" . }}]
   verbs: [get, update]
+{{- end -}}
+
+{{/* What the feedback service may do: ask who somebody is and what they may do, and what ModelDeployments are called. */}}
+{{- define "evenkeel.feedbackPermissions" -}}
+cluster:
+- apiGroups: [authentication.k8s.io]
+  resources: [tokenreviews]
+  verbs: [create]
+- apiGroups: [authorization.k8s.io]
+  resources: [subjectaccessreviews]
+  verbs: [create]
+watched:
+- apiGroups: [evenkeel.dev]
+  resources: [modeldeployments]
+  verbs: [list]
 {{- end -}}

@@ -67,6 +67,15 @@ def prepare_job_name(revision: str, attempt: int) -> str:
     return f"{revision}-prepare-{attempt}"
 
 
+def receipt_secret_name(deployment: str, uid: str, key_id: int) -> str:
+    """Return the name of the Secret with the key of `deployment`'s receipts.
+
+    An object created anew has another uid, hence another key; its Secret must not meet the one that still waits to be
+    collected with the old object.
+    """
+    return f"{deployment}-receipts-{hashlib.sha256(f'{uid}/{key_id}'.encode()).hexdigest()[:8]}"
+
+
 def labels(deployment: str, revision: str | None = None, role: str | None = None) -> dict[str, str]:
     """Return the labels of a child of `deployment`."""
     found = {MANAGED_BY_LABEL: MANAGED_BY, DEPLOYMENT_LABEL: deployment}

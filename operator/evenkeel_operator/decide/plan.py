@@ -62,6 +62,8 @@ def plan(snapshot: Snapshot, now: datetime) -> Plan:
         newest = max((r.number for r in snapshot.revisions), default=0)
         if snapshot.revision(target) is not None and revision.number < newest:
             revision = replace(revision, number=newest + 1)  # back to an old revision: it is the newest again
+        if snapshot.defaults.feedback is not None and snapshot.spec.runtime.image is None:
+            apply.append(resources.receipt_secret(snapshot, snapshot.defaults.feedback))
         apply.append(resources.controller_revision(snapshot, revision))
         progress = _rolled_out(snapshot, revision, apply)
     else:

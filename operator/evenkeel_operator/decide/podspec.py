@@ -14,7 +14,7 @@ from typing import Any
 from evenkeel_operator.api.modeldeployment import Gpu, Object, Spec
 from evenkeel_operator.decide import names
 from evenkeel_operator.decide.gpus import MEMORY_LABEL, PRODUCT_LABEL, mebibytes
-from evenkeel_operator.decide.snapshot import Defaults
+from evenkeel_operator.decide.snapshot import Defaults, Feedback
 from evenkeel_runtime import contract
 from evenkeel_runtime.contract import Env
 
@@ -29,6 +29,7 @@ GRPC_PORT_NAME = "grpc"
 
 _MODEL_VOLUME = "model"
 _SCRATCH_VOLUME = "scratch"
+_RECEIPTS_VOLUME = "receipts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,10 @@ class Address:
         return Address(path=rest, claim=None)
 
 
-def pod_template(deployment: str, revision: str, spec: Spec, prepared: contract.Prepared, defaults: Defaults) -> Object:
-    """Return the template of the pods that serve `revision`."""
+def pod_template(
+    deployment: str, revision: str, spec: Spec, prepared: contract.Prepared, defaults: Defaults, uid: str = ""
+) -> Object:
+    """Return the template of the pods that serve `revision`; `uid` is the ModelDeployment's."""
     address = Address.parse(spec.model.uri)
     metadata: Object = {
         "labels": spec.pod.labels | names.labels(deployment, revision, names.SERVE_ROLE),
@@ -63,6 +66,8 @@ def pod_template(deployment: str, revision: str, spec: Spec, prepared: contract.
         metadata["annotations"] = dict(spec.pod.annotations)
     server = _server(deployment, revision, spec, prepared, address, defaults)
     body = _pod_spec(deployment, spec, [server], address)
+    if defaults.feedback is not None and spec.runtime.image is None:
+        _with_receipt_key(deployment, uid, defaults.feedback, server, body)
     if address.claim is None:
         body["initContainers"] = [_fetch(deployment, revision, spec, prepared, defaults)]
     if spec.gpu is not None:
@@ -168,6 +173,16 @@ def _server(
 def _ports(spec: Spec) -> list[Object]:
     ports = {HTTP_PORT_NAME: contract.HTTP_PORT} | ({GRPC_PORT_NAME: contract.GRPC_PORT} if spec.runtime.grpc else {})
     return [{"name": name, "containerPort": number, "protocol": "TCP"} for name, number in ports.items()]
+
+
+def _with_receipt_key(deployment: str, uid: str, feedback: Feedback, server: Object, body: Object) -> None:
+    """Give the serving container the key of its receipts. Optional: a model is served without a key rather than not."""
+    secret = names.receipt_secret_name(deployment, uid, feedback.key_id)
+    body["volumes"].append({"name": _RECEIPTS_VOLUME, "secret": {"secretName": secret, "optional": True}})
+    server["volumeMounts"].append({"name": _RECEIPTS_VOLUME, "mountPath": contract.RECEIPT_KEY_DIR, "readOnly": True})
+    server["env"] += _environment(
+        {Env.UID: uid, Env.RECEIPT_KEY_ID: str(feedback.key_id), Env.FEEDBACK_URL: feedback.url}
+    )
 
 
 def _fetch(deployment: str, revision: str, spec: Spec, prepared: contract.Prepared, defaults: Defaults) -> Object:

@@ -10,8 +10,8 @@ from typing import Any
 from evenkeel_operator.api.modeldeployment import GROUP, KIND, VERSION, Object, Spec
 from evenkeel_operator.decide import names
 from evenkeel_operator.decide.podspec import GRPC_PORT_NAME, HTTP_PORT_NAME, pod_template, prepare_pod_spec
-from evenkeel_operator.decide.snapshot import Revision, Snapshot
-from evenkeel_runtime import contract
+from evenkeel_operator.decide.snapshot import Feedback, Revision, Snapshot
+from evenkeel_runtime import contract, receipts
 
 
 def service(snapshot: Snapshot) -> Object:
@@ -29,6 +29,20 @@ def pod_disruption_budget(snapshot: Snapshot) -> Object:
     """Return the budget that lets a node drain take one replica at a time, and never blocks the drain for ever."""
     return _child(snapshot, "policy/v1", "PodDisruptionBudget", snapshot.name) | {
         "spec": {"maxUnavailable": 1, "selector": {"matchLabels": names.replica_selector(snapshot.name)}}
+    }
+
+
+def receipt_secret(snapshot: Snapshot, feedback: Feedback) -> Object:
+    """Return the Secret with the key of the ModelDeployment's receipts, and nothing that any other one's needs.
+
+    It is created and never read: that it is there already is as good. The master key stays with the operator.
+    """
+    key = receipts.derived_key(feedback.master_key, feedback.key_id, receipts.subject_of(snapshot.uid))
+    name = names.receipt_secret_name(snapshot.name, snapshot.uid, feedback.key_id)
+    return _child(snapshot, "v1", "Secret", name) | {
+        "type": "Opaque",
+        "immutable": True,
+        "stringData": {contract.RECEIPT_KEY_FILE: key.hex()},
     }
 
 
@@ -60,7 +74,7 @@ def new_revision(snapshot: Snapshot, name: str, prepared: contract.Prepared) -> 
         spec=names.revision_spec(snapshot.spec),
         prepared=prepared,
         runtime_image=serving_image(snapshot.spec, snapshot.defaults.runtime_image),
-        template=pod_template(snapshot.name, name, snapshot.spec, prepared, snapshot.defaults),
+        template=pod_template(snapshot.name, name, snapshot.spec, prepared, snapshot.defaults, snapshot.uid),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -32,12 +32,22 @@ NO_SIGNAL = NoSignal.NO_SIGNAL
 
 
 @dataclass(frozen=True, slots=True)
+class Feedback:
+    """The feedback service that is installed beside the operator, and the master key that it verifies with."""
+
+    url: str
+    key_id: int
+    master_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Defaults:
-    """What the operator's settings decide about new revisions."""
+    """What the operator's settings decide about new revisions. Without `feedback`, no replica has a key."""
 
     runtime_image: str
     image_pull_policy: str = "IfNotPresent"
     drain_delay_s: int = 5
+    feedback: Feedback | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ def _role(name: str, target: str, stable: Revision | None) -> str:
 def _outdated(snapshot: Snapshot, revision: Revision) -> str | None:
     """Return what a restart would change, or None where the operator would build the same pods again."""
     spec = Spec.model_validate(revision.spec)
-    today = podspec.pod_template(snapshot.name, revision.name, spec, revision.prepared, snapshot.defaults)
+    today = podspec.pod_template(snapshot.name, revision.name, spec, revision.prepared, snapshot.defaults, snapshot.uid)
     if today == revision.template:
         return None
     image = resources.serving_image(spec, snapshot.defaults.runtime_image)

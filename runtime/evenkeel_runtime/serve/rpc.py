@@ -19,13 +19,14 @@ import grpc.aio
 import orjson
 from google.protobuf.message import DecodeError
 
+from evenkeel_runtime import receipts
 from evenkeel_runtime.config import Limits
 from evenkeel_runtime.models.datatypes import BYTES
 from evenkeel_runtime.serve.body import BadRequest
 from evenkeel_runtime.serve.messages import PACKAGE, SERVICE, Messages
 from evenkeel_runtime.serve.service import LOADING, Ready, Service, server_metadata
 from evenkeel_runtime.serve.strings import packed
-from evenkeel_runtime.serve.tracing import Trace, trace_of
+from evenkeel_runtime.serve.tracing import trace_of
 
 if TYPE_CHECKING:
     from evenkeel_runtime.serve.oip import Array, Asked, Plan
@@ -63,8 +64,9 @@ class Call:
     protocol = "grpc"
     succeeded: int = grpc.StatusCode.OK.value[0]
 
-    def __init__(self, trace: Trace | None) -> None:
-        self.trace = trace
+    def __init__(self, headers: dict[bytes, bytes]) -> None:
+        self.headers = headers
+        self.trace = trace_of(headers)
         self.abandoned: Callable[[], None] | None = None
         self.outcome: asyncio.Future[bytes | Failure] = asyncio.get_running_loop().create_future()
 
@@ -158,7 +160,7 @@ class RpcServer:
         remaining = context.time_remaining()
         asked = _parsed(self._messages.ModelInferRequest, request)
         self._require_ours(asked.model_name, asked.model_version)
-        call = Call(trace_of(_headers(context)))
+        call = Call(_headers(context))
         self._admit(call, asked, begun, None if remaining is None else begun + remaining)
         self.calls += 1
         try:
@@ -208,11 +210,13 @@ class _Answers:
     def __init__(self, response: Any, model: str, version: str, shown: Outputs) -> None:
         self._response, self._model, self._version, self._shown = response, model, version, shown
 
-    def write(self, plan: Plan, arrays: list[Array]) -> tuple[bytes, bytes]:
+    def write(self, plan: Plan, arrays: list[Array], receipt: bytes | None = None) -> tuple[bytes, bytes]:
         message = self._response(model_name=self._model, model_version=self._version, id=plan.id or "")
         for name, word, array in self._shown.of(plan, arrays):
             message.outputs.add(name=name, datatype=word, shape=array.shape)
             message.raw_output_contents.append(packed(array) if word == BYTES else array.tobytes())
+        if receipt is not None:
+            message.parameters[receipts.HEADER].string_param = receipt.decode()
         return b"", message.SerializeToString()
 
 

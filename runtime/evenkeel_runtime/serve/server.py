@@ -13,6 +13,7 @@ Connections that are still idle when the delay is over have been idle all throug
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -30,11 +31,15 @@ from evenkeel_runtime.config import Serve
 from evenkeel_runtime.engine.batching import Policy, Queue
 from evenkeel_runtime.engine.forward import Forward
 from evenkeel_runtime.engine.modes import INLINE, Inline, Mode, Threaded, mode_for
+from evenkeel_runtime.receipts import Issuer, Origin, subject_of
 from evenkeel_runtime.serve.answer import Writer
+from evenkeel_runtime.serve.feedback import Feedback
 from evenkeel_runtime.serve.loading import Running, load
 from evenkeel_runtime.serve.metrics import Info
 from evenkeel_runtime.serve.oip import Reader
+from evenkeel_runtime.serve.prediction import prediction_of
 from evenkeel_runtime.serve.protocol import Exchange, Server
+from evenkeel_runtime.serve.receipts import Receipts
 from evenkeel_runtime.serve.service import Ready, Rendered, Service, metadata
 from evenkeel_runtime.serve.tracing import tracer_for
 from evenkeel_runtime.serve.v1 import Predictions
@@ -45,6 +50,8 @@ if TYPE_CHECKING:
 
 RESERVE_S = 5.0
 """How long before the kubelet's SIGKILL this process ends by itself."""
+FAREWELL_S = 2.0
+"""How long a replica that has answered everything may take to tell its last counts."""
 _POLL_S = 0.01
 _GEN0 = 50_000
 
@@ -68,6 +75,8 @@ class _Replica:
         self._started = started
         self._service = Service(config, self._aside)
         self._service.tracer = tracer_for(os.environ, config.name, config.version)
+        self._feedback = None if config.feedback is None else Feedback(config.feedback)
+        self._service.feedback = self._feedback
         self._http = Server(self._service.handle, config.limits, self._service.metrics.reject_early)
         self._rpc: RpcServer | None = None
         self._terminations = 0
@@ -83,6 +92,7 @@ class _Replica:
         port = listener.sockets[0].getsockname()[1]
         log.info("listening host=%s port=%d model=%s", self._config.host, port, self._config.name)
         sweeper = loop.create_task(self._http.sweep())
+        teller = None if self._feedback is None else loop.create_task(self._feedback.run())
         self.is_loading = True
         threading.Thread(target=self._load, args=(loop, changed), name="load", daemon=True).start()
         if self._config.grpc_port is not None:
@@ -95,6 +105,10 @@ class _Replica:
             log.error("failed reason=%s message=%s", failed.reason, failed.message)
             return 1
         await self._drain(listener)
+        if self._feedback is not None and teller is not None:
+            teller.cancel()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._feedback.push(), FAREWELL_S)
         return 0
 
     async def _listen_for_rpc(self, port: int) -> None:
@@ -172,6 +186,7 @@ class _Replica:
             **({"classes": signature.classes} if signature.classes else {}),
             **running.loaded.parameters,
         }
+        receipts = self._receipts(running)
         service.ready = Ready(
             mode=mode,
             reader=Reader(signature.inputs, signature.outputs, has_batch, config.limits.rows),
@@ -187,6 +202,7 @@ class _Replica:
                 signature.outputs,
                 parameters,
             ),
+            receipts=receipts,
         )
         load_s = time.monotonic() - self._started
         metrics = service.metrics
@@ -202,6 +218,21 @@ class _Replica:
             config.name, running.loaded.format, name, found.max_rows, found.threads, found.path,
             "unknown" if found.forward_s is None else f"{found.forward_s * 1e6:.0f}", load_s,
         )  # fmt: skip
+
+    def _receipts(self, running: Running) -> Receipts | None:
+        told, loaded = self._config.feedback, running.loaded
+        if told is None or self._feedback is None:
+            return None
+        prediction = prediction_of(loaded.signature, loaded.parameters)
+        if prediction is None:
+            log.warning("answers carry no receipts: the model's file does not say what it predicts")
+            return None
+        origin = Origin(
+            told.key_id, subject_of(told.uid), self._config.version, prediction.classes, bool(prediction.names)
+        )
+        receipts = Receipts(Issuer(told.key, origin), prediction)
+        self._feedback.use(receipts)
+        return receipts
 
     def _aside(self, exchange: Exchange, render: Callable[[], Rendered]) -> None:
         """Render in a thread: a scrape of the metrics delays no request."""

@@ -26,10 +26,13 @@ from evenkeel_runtime.serve.v1 import Predictions
 
 if TYPE_CHECKING:
     from evenkeel_runtime.engine.modes import Answers, Mode
+    from evenkeel_runtime.serve.feedback import Feedback
     from evenkeel_runtime.serve.oip import Array, Asked, Plan
+    from evenkeel_runtime.serve.receipts import Receipts
     from evenkeel_runtime.serve.views import Outputs
 
 JSON = b"application/json"
+FEEDBACK_PATH = b"/v1/feedback"
 LOADING = "the model is still loading"
 TIMEOUT_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
 """How long the client will wait: work that it has given up on is dropped before it reaches the model."""
@@ -49,6 +52,7 @@ class Caller(Protocol):
     protocol: str
     succeeded: int
     abandoned: Callable[[], None] | None
+    headers: dict[bytes, bytes]
 
     @property
     def trace(self) -> Trace | None: ...
@@ -62,7 +66,7 @@ class Caller(Protocol):
 class Form(Protocol):
     """How answers are written."""
 
-    def write(self, plan: Plan, arrays: list[Array]) -> tuple[bytes, bytes]: ...
+    def write(self, plan: Plan, arrays: list[Array], receipt: bytes | None = None) -> tuple[bytes, bytes]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Ready:
     shown: Outputs
     rows_per_second: float
     metadata: bytes
+    receipts: Receipts | None = None
 
 
 @dataclass(slots=True)
@@ -100,6 +105,7 @@ class Service:
         self.tracer: Tracer | None = None
         self.ready: Ready | None = None
         self.is_draining = False
+        self.feedback: Feedback | None = None
         self._aside = aside
         self._infer_paths = {
             f"/v2/models/{config.name}/infer".encode(),
@@ -127,6 +133,9 @@ class Service:
                 self._error(exchange, 405, f"{_text(path)} takes POST", b"allow: POST\r\n")
                 return
             self._infer(exchange, is_v1=path == self._predict_path)
+            return
+        if path == FEEDBACK_PATH:
+            self._pass_on(exchange)
             return
         handler = self._static.get(path.rstrip(b"/") or path)
         if handler is None:
@@ -191,6 +200,7 @@ class Service:
         metrics.batch_rows.observe(batch.rows)
         metrics.compute.observe(took, len(batch.works))
         finished = began + took
+        receipts = None if self.ready is None else self.ready.receipts
         for index, work in enumerate(batch.works):
             pending: Pending = work.payload
             if work.cancelled:
@@ -207,7 +217,8 @@ class Service:
                 self._error(exchange, 500, f"the model failed: {last_line(answer)}", code_since=pending.begun)
                 continue
             start = time.perf_counter()
-            head, body = pending.writer.write(pending.asked.plan, answer)
+            receipt = None if receipts is None else receipts.issue(answer, exchange.headers)
+            head, body = pending.writer.write(pending.asked.plan, answer, receipt)
             exchange.respond_head(head, body)
             now = time.perf_counter()
             metrics.postprocess.observe(now - start)
@@ -228,6 +239,17 @@ class Service:
             self.ready.mode.queue.cancel(work)
             self.metrics.in_flight -= 1
             self.metrics.cancelled += 1
+
+    # feedback
+
+    def _pass_on(self, exchange: Exchange) -> None:
+        """Labels go to the feedback service, and its answer to the client: none is acknowledged here."""
+        if self.feedback is None:
+            self._error(exchange, 404, "this replica has no feedback service; its answers carry no receipts")
+        elif exchange.method != b"POST":
+            self._error(exchange, 405, f"{_text(FEEDBACK_PATH)} takes POST", b"allow: POST\r\n")
+        else:
+            self.feedback.pass_on(exchange)
 
     # everything else
 

@@ -19,6 +19,7 @@ import orjson
 
 from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.models.datatypes import ANY, BY_WORD, BYTES
+from evenkeel_runtime.serve.answer import with_line, with_receipt
 from evenkeel_runtime.serve.body import BadRequest, document_of, field, from_bf16, values_of
 from evenkeel_runtime.serve.oip import RANK, Asked, Part, Plan
 from evenkeel_runtime.serve.strings import readable, strings_of
@@ -68,7 +69,7 @@ class Predictions:
         kind = tuple((part.word, part.shape[1:]) for part in parts)
         return Asked(Plan(None, tuple(parts), rows, kind, 0, self._all), arrays)
 
-    def write(self, plan: Plan, arrays: list[Array]) -> tuple[bytes, bytes]:
+    def write(self, plan: Plan, arrays: list[Array], receipt: bytes | None = None) -> tuple[bytes, bytes]:
         """Return the HTTP head, complete but for the connection line, and the body."""
         columns = [
             _column(array, output_datatype(tensor.datatype, array))
@@ -82,8 +83,8 @@ class Predictions:
             found = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
         else:
             found = [{tensor.name: column for tensor, column in zip(self._outputs, columns, strict=True)}]
-        body = b'{"predictions":%s}' % orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
-        return _HEAD % len(body), body
+        body = with_receipt(b'{"predictions":%s}' % orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY), receipt)
+        return with_line(_HEAD % len(body), receipt), body
 
     def _columns(self, instances: list[Any]) -> list[tuple[str, list[Any]]]:
         """Return per input, in the model's order, how its values are called and what they are."""

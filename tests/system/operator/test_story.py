@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evenkeel_runtime import contract
+from evenkeel_runtime import contract, receipts
 from tests.system.operator.fakeapi.actors import Actors
 from tests.system.operator.fakeapi.server import FakeApi
 from tests.system.operator.harness import Operator, eventually, is_serving, modeldeployment, quiet, ready
@@ -206,3 +206,30 @@ async def test_a_model_that_is_refused_takes_no_replica(api: FakeApi, tmp_path: 
     async with Operator(api, tmp_path):
         await eventually(lambda: ready(api) == ("False", "ChecksumMismatch"))
         assert counts(api)["replicasets"] == 0
+
+
+async def test_the_key_of_receipts_is_created_once_and_never_read(api: FakeApi, actors: Actors, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "1").write_bytes(b"m" * 32)
+    flags = ("--lease-duration-seconds=4", "--feedback-url=http://feedback", f"--feedback-keys-dir={keys}")
+    api.store.create(modeldeployment())
+    for name in ("operator", "second"):
+        async with Operator(api, tmp_path, *flags, name=name) as operator:
+            await operator.leads()
+            await eventually(lambda: is_serving(api))
+            await quiet(api)
+            assert await operator.stop() == 0
+    (secret,) = api.store.list("secrets")
+    subject = receipts.subject_of(api.store.list("modeldeployments")[0]["metadata"]["uid"])
+    assert secret["stringData"] == {contract.RECEIPT_KEY_FILE: receipts.derived_key(b"m" * 32, 1, subject).hex()}
+    asked = [r for r in api.requests if "/secrets" in r.path]
+    assert [r.method for r in asked] == ["POST"] * 2, "once by each operator, the second time in vain"
+    assert len(api.store.list("pods")) == 1
+
+
+async def test_feedback_without_a_key_is_told_at_once(api: FakeApi, tmp_path: Path) -> None:
+    flags = ("--feedback-url=http://feedback", f"--feedback-keys-dir={tmp_path / 'nothing'}")
+    async with Operator(api, tmp_path, *flags) as operator:
+        assert await operator.exit_code() != 0
+        assert "no key for receipts" in operator.log

@@ -14,6 +14,7 @@ from aiohttp import web
 from tests.system.operator.fakeapi.apply import applied
 from tests.system.operator.fakeapi.faults import Faults
 from tests.system.operator.fakeapi.resources import BY_PATH, RESOURCES, Resource, groups, resources
+from tests.system.operator.fakeapi.reviews import Reviews
 from tests.system.operator.fakeapi.selectors import matcher
 from tests.system.operator.fakeapi.store import Change, Conflict, Expired, NotFound, Object, Store
 
@@ -37,6 +38,7 @@ class FakeApi:
     def __init__(self, *, bookmark_s: float = 1.0, without: tuple[str, ...] = ()) -> None:
         self.store = Store()
         self.faults = Faults()
+        self.reviews = Reviews()
         self.requests: list[Request] = []
         self.url = ""
         self._served = tuple(r for r in RESOURCES if r.plural not in without)
@@ -85,6 +87,8 @@ class FakeApi:
             return _status(410, "Expired", str(e))
 
     async def _route(self, request: web.Request, body: Any) -> web.StreamResponse:
+        if (review := self.reviews.answer(request.path, body)) is not None:
+            return web.json_response(review, status=201)
         parts = [part for part in request.path.split("/") if part]
         if parts == ["version"]:
             return web.json_response({"major": "1", "minor": "37"})

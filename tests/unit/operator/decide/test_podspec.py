@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from evenkeel_operator.api.modeldeployment import Object, Spec
 from evenkeel_operator.decide.podspec import Address, pod_template, prepare_pod_spec
+from evenkeel_operator.decide.snapshot import Feedback
 from tests.builders import DEFAULTS, PREPARED
+
+WITH_FEEDBACK = replace(DEFAULTS, feedback=Feedback("http://feedback", 1, b"m" * 32))
 
 
 def spec(**changes: Any) -> Spec:
@@ -28,6 +31,9 @@ EVERY_POD = [
     pytest.param(template(spec())["spec"], id="a replica over a claim"),
     pytest.param(
         template(spec(model={"uri": "s3://b/k", "secretName": "keys"}, gpu={}))["spec"], id="a replica that fetches"
+    ),
+    pytest.param(
+        pod_template("digits", "digits-1", spec(), PREPARED, WITH_FEEDBACK, "some-uid")["spec"], id="with receipts"
     ),
     pytest.param(prepare_pod_spec("digits", "digits-1", spec(gpu={}), DEFAULTS), id="prepare"),
 ]
@@ -65,7 +71,7 @@ def test_a_claim_is_mounted_read_only_and_nothing_is_fetched() -> None:
 
 @pytest.mark.parametrize("uri", ["s3://b/digits", "s3://b/digits/"])
 def test_a_folder_is_fetched_and_served_by_its_name_and_its_files_are_known(uri: str) -> None:
-    prepared = dataclasses.replace(PREPARED, file="digits/", marks="abcdefgh")
+    prepared = replace(PREPARED, file="digits/", marks="abcdefgh")
     body = pod_template("digits", "digits-1", spec(model={"uri": uri}), prepared, DEFAULTS)["spec"]
     fetch, server = body["initContainers"][0], body["containers"][0]
     assert {"name": "EVENKEEL_MODEL_PATH", "value": "/model/digits"} in server["env"]
@@ -74,7 +80,7 @@ def test_a_folder_is_fetched_and_served_by_its_name_and_its_files_are_known(uri:
 
 
 def test_a_folder_on_a_claim_is_served_where_it_lies() -> None:
-    prepared = dataclasses.replace(PREPARED, file="b/")
+    prepared = replace(PREPARED, file="b/")
     body = pod_template("digits", "digits-1", spec(model={"uri": "pvc://models/a/b/"}), prepared, DEFAULTS)["spec"]
     (server,) = body["containers"]
     assert {"name": "EVENKEEL_MODEL_PATH", "value": "/mnt/model/a/b"} in server["env"]

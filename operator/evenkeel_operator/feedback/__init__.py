@@ -1,0 +1,12 @@
+"""The label service: truths that arrive late, each counted once.
+
+    command    flags, logging, the process
+    service    HTTP: POST /v1/feedback, GET /v1/quality, what replicas tell
+    access     who may do what: a replica's signature, or Kubernetes' own answer
+    judge      is this item a label of a prediction of ours? (pure)
+    commits    many posts, one transaction; nobody is answered before it is on the disk
+    store      what is kept, by which SQL; sqlite and postgres are its two databases
+
+The way of one label: access says for which ModelDeployments the post may speak, judge verifies each item's receipt,
+commits puts what is left into one transaction with everybody else's, and only then each item is answered.
+"""

@@ -1,0 +1,88 @@
+"""`evenkeel feedback`: open the database, listen, delete what is too old, end in good order.
+
+Exit codes: 0 asked to stop; 1 cannot work (no key, no database, no cluster, port taken); 2 bad flags.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from aiohttp import web
+
+from evenkeel_operator.feedback.access import Kubernetes
+from evenkeel_operator.feedback.commits import Commits
+from evenkeel_operator.feedback.service import Service
+from evenkeel_operator.feedback.settings import FeedbackSettings, master_keys, parse
+from evenkeel_operator.feedback.sqlite import SqliteStore
+from evenkeel_operator.feedback.store import Store, Unavailable
+from evenkeel_operator.world.connection import Connection, LoginError
+
+EXPIRE_EVERY_S = 600.0
+DRAIN_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+def feedback(argv: Sequence[str]) -> int:
+    """Run the service; return the exit code."""
+    settings = parse(argv, os.environ)
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    try:
+        return asyncio.run(_run(settings))
+    except (ValueError, OSError, Unavailable, LoginError) as e:
+        log.error("%s", e)
+        return 1
+
+
+def opener(settings: FeedbackSettings) -> Callable[[], Store]:
+    """Return what opens a connection to the database that is asked for."""
+    if not settings.dsn:
+        return lambda: SqliteStore(settings.path)
+    from evenkeel_operator.feedback.postgres import PostgresStore  # psycopg is slow to import
+
+    return lambda: PostgresStore(settings.dsn)
+
+
+async def _run(settings: FeedbackSettings) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    keys = master_keys(settings.keys_dir)
+    open_store = opener(settings)
+    writes = await asyncio.to_thread(open_store)
+    reads = await asyncio.to_thread(open_store)
+    connection = None if settings.is_open else await Connection.open(settings.kubeconfig)
+    kubernetes = None if connection is None else Kubernetes(connection, settings.namespaces)
+    if kubernetes is not None:
+        kubernetes.recall(await asyncio.to_thread(reads.models))
+    commits = Commits(writes)
+    service = Service(keys, commits, reads, kubernetes, settings.horizon_s)
+    runner = web.AppRunner(service.application(), access_log=None, shutdown_timeout=DRAIN_S)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.host or None, settings.port)
+        await site.start()
+        log.info("listening http_port=%d keys=%s", runner.addresses[0][1], ",".join(map(str, sorted(keys))))
+        while not stop.is_set():
+            commits.expire(int(time.time()) - settings.retention_s)
+            try:
+                await asyncio.wait_for(stop.wait(), EXPIRE_EVERY_S)
+            except TimeoutError:
+                continue
+    finally:
+        await runner.cleanup()
+        await commits.stop()
+        writes.close()
+        reads.close()
+        if connection is not None:
+            await connection.close()
+    log.info("stopped")
+    return 0

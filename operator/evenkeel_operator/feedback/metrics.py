@@ -1,0 +1,31 @@
+"""What does the feedback service count, for Prometheus? Labels of a fixed set: nothing grows with what users send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+
+from evenkeel_operator.feedback.records import Answer
+
+
+class Metrics:
+    """The counters of one process."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._items = Counter(
+            "evenkeel_feedback_items", "Items of posts, by what became of them", ["outcome"], registry=self._registry
+        )
+        self.refused = Counter(
+            "evenkeel_feedback_refused", "Posts refused because too much waited", registry=self._registry
+        )
+
+    def answered(self, answers: Iterable[Answer]) -> None:
+        """Count the outcomes of a post."""
+        for answer in answers:
+            self._items.labels(outcome=answer.outcome.value).inc()
+
+    def exposition(self) -> bytes:
+        """Return the metrics as text."""
+        return generate_latest(self._registry)

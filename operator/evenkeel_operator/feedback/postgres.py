@@ -1,0 +1,119 @@
+"""How are labels kept in PostgreSQL, by several replicas of the service at once?
+
+Rows go in by arrays, one statement for a whole batch. READ COMMITTED is enough: an insert that meets another replica's
+waits until that one has committed, and what is then read was committed. A connection that broke is opened anew by the
+next transaction; of a commit whose answer was lost nobody knows whether it happened, so nobody is told that it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from evenkeel_operator.feedback.store import TABLES, Key, Row, Store, Unavailable
+
+_WORDS = {
+    "integer": "integer",
+    "bigint": "bigint",
+    "identity": "integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+    "blob": "bytea",
+    "text": "text",
+    "real": "double precision",
+    "clustered": "",
+}
+_MAKE_LOCK = 0x45564B4C
+"""Replicas that start together make the tables one after another."""
+
+_INSERT = """
+INSERT INTO label SELECT * FROM unnest(
+    %s::integer[], %s::bytea[], %s::integer[], %s::bigint[], %s::float8[], %s::integer[], %s::float8[])
+ON CONFLICT DO NOTHING RETURNING series, nonce, row_number
+"""
+_ACTUAL = """
+SELECT label.series, label.nonce, label.row_number, label.actual FROM label
+JOIN unnest(%s::integer[], %s::bytea[], %s::integer[]) AS wanted(series, nonce, row_number)
+ON label.series = wanted.series AND label.nonce = wanted.nonce AND label.row_number = wanted.row_number
+ORDER BY label.series, label.nonce, label.row_number FOR UPDATE OF label
+"""
+
+
+class PostgresStore(Store):
+    """A database, by its DSN. Raises Unavailable where it does not answer."""
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__()
+        self._dsn = dsn
+        self._open: psycopg.Connection[Row] | None = None
+        self._is_inside = False
+        self._make()
+
+    @property
+    def _connection(self) -> psycopg.Connection[Row]:
+        """The connection; a broken one is replaced, but never inside a transaction, which would go on without its
+        beginning."""
+        is_broken = self._open is None or self._open.closed
+        if is_broken and not self._is_inside:
+            self._series.clear()
+            self._named.clear()
+            try:
+                self._open = psycopg.connect(self._dsn, autocommit=True, connect_timeout=5)
+                # Whatever the server's default: an answer means that the label is on the disk.
+                self._open.execute("SET synchronous_commit TO on")
+            except psycopg.Error as e:
+                raise Unavailable(f"PostgreSQL: {e}") from e
+        assert self._open is not None, "a transaction begins with a connection"
+        return self._open
+
+    def _make(self) -> None:
+        self._begin()
+        self._run(f"SELECT pg_advisory_xact_lock({_MAKE_LOCK})")
+        for statement in TABLES.format(**_WORDS).split(";"):
+            self._run(statement)
+        self._run("CREATE INDEX IF NOT EXISTS label_time ON label USING brin (time_ms)")
+        self._check_version()
+        self._commit()
+
+    def _run(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        try:
+            cursor = self._connection.execute(sql.replace("?", "%s"), values)
+            return cursor.fetchall() if cursor.description is not None else []
+        except psycopg.Error as e:
+            raise Unavailable(f"PostgreSQL: {e}") from e
+
+    def _run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.executemany(sql.replace("?", "%s"), rows)
+        except psycopg.Error as e:
+            raise Unavailable(f"PostgreSQL: {e}") from e
+
+    def _insert(self, rows: Sequence[Row]) -> set[Key]:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        return {(series, bytes(nonce), row) for series, nonce, row in self._run(_INSERT, columns)}
+
+    def _actual(self, keys: Sequence[Key]) -> dict[Key, float]:
+        columns = [list(column) for column in zip(*keys, strict=True)]
+        found = self._run(_ACTUAL, columns)
+        return {(series, bytes(nonce), row): actual for series, nonce, row, actual in found}
+
+    def _begin(self) -> None:
+        self._run("BEGIN")
+        self._is_inside = True
+
+    def _commit(self) -> None:
+        self._run("COMMIT")
+        self._is_inside = False
+
+    def _roll_back(self) -> None:
+        self._is_inside = False
+        if self._open is not None and not self._open.closed:
+            try:
+                self._open.execute("ROLLBACK")
+            except psycopg.Error:
+                self._open.close()
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()

@@ -1,0 +1,110 @@
+"""What goes into the store and what comes out of it?"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+COHORT_S = 900
+"""A cohort is the predictions of 15 minutes, counted from the Unix epoch."""
+
+
+class Outcome(enum.StrEnum):
+    """What became of one item of a post."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    EXPIRED = "expired"
+    FORGED = "forged"
+    MALFORMED = "malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one item. `reason` is a word for machines, `message` says what to do; both may be empty."""
+
+    outcome: Outcome
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Whose predictions: one revision of one ModelDeployment, on one side of a rollout. `classes` is 0 for numbers."""
+
+    subject: bytes
+    revision: str
+    variant: int
+    classes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The truth about one row: classes by their index, numbers as they are. `confidence` counts 1/65535."""
+
+    source: Source
+    nonce: bytes
+    row: int
+    time_ms: int
+    predicted: float
+    confidence: int
+    actual: float
+    corrects: bool = False
+
+    @property
+    def cohort(self) -> int:
+        """The start of its cohort, Unix seconds."""
+        return self.time_ms // 1000 // COHORT_S * COHORT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What stable and canary predicted for the same row of the same request, which carries stable's receipt."""
+
+    nonce: bytes
+    row: int
+    cohort: int
+    stable: int
+    canary_revision: str
+    canary: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a replica tells: totals of predictions by (cohort, class), users' own ids, mirrored pairs.
+
+    `process` names the replica's process. A total replaces a smaller one of the same (process, cohort, class).
+    """
+
+    source: Source
+    process: bytes
+    names: tuple[str, ...]
+    totals: Mapping[tuple[int, int], int]
+    ids: tuple[tuple[str, str], ...] = ()
+    pairs: tuple[Pair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Labelled numbers of a cohort: how many, and the sums of their absolute and squared errors."""
+
+    count: int
+    absolute: float
+    squared: float
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The counts of one source since a moment.
+
+    `predictions` is by (cohort, class), `confusion` by (cohort, predicted, actual), `errors` by cohort, `pairs` by
+    (cohort, canary's revision, stable's class, canary's class, actual class).
+    """
+
+    source: Source
+    names: tuple[str, ...]
+    predictions: Mapping[tuple[int, int], int]
+    confusion: Mapping[tuple[int, int, int], int]
+    errors: Mapping[int, Errors]
+    pairs: Mapping[tuple[int, str, int, int, int], int]

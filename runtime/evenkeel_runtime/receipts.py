@@ -1,0 +1,277 @@
+"""What does a prediction's receipt say, and who may have written it?
+
+Standard library only: the runtime writes receipts, the operator's feedback service reads them. A receipt is all that
+the service needs to count a label that comes months later: nothing about a prediction is stored before its label is.
+The key of a ModelDeployment is derived from the master key and from the object's uid, which the receipt names, so that
+the service verifies any receipt without a lookup, and a pod can write only its own.
+
+The text is base64url (RFC 4648, without padding) of, big-endian:
+
+    offset  bytes  what
+    0       1      version of the format, 1
+    1       1      flags: 1 a number was predicted, not a class; 2 the classes have names
+    2       1      variant (`Variant`)
+    3       2      key id
+    5       16     subject: the uid of the ModelDeployment
+    21      2      number of classes, 0 where a number was predicted
+    23      8      nonce, part 1: one process that serves
+    31      1      length of the revision's name, in bytes
+    32      n      the revision's name, UTF-8, and zeros until 32+n is a multiple of 3
+    32+n    4      nonce, part 2: the process's count of receipts
+    36+n    6      time of the answer, Unix milliseconds
+    42+n    2      rows
+    44+n    4 each class and confidence (1/65535), two bytes each; or 8 each: the number, IEEE 754
+    …       32     HMAC-SHA256 (RFC 2104) of everything before it
+
+What never changes within a process stands first, and fills whole characters: it is put together and encoded once.
+"""
+
+from __future__ import annotations
+
+import binascii
+import enum
+import hashlib
+import hmac
+import os
+import string
+import struct
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+HEADER = "evenkeel-receipt"
+"""The header of an answer that holds the receipt, and its name among the body's parameters."""
+ID_HEADER = "evenkeel-id"
+"""A request's header with the user's own name for the prediction: 1 to 128 printable characters of ASCII."""
+SUBJECT_HEADER, KEY_ID_HEADER = "evenkeel-subject", "evenkeel-key-id"
+TIME_HEADER, SIGNATURE_HEADER = "evenkeel-time", "evenkeel-signature"
+"""How a replica says who it is: the ModelDeployment's uid, the key, Unix milliseconds, and `signature` over them."""
+PASSED_ON, COUNTS = b"feedback", b"counts"
+"""What a replica's signature is for."""
+MAX_ROWS = 65535
+MAX_CLASSES = 65535
+
+SCALE = 65535
+"""What a confidence of 1 is in a receipt."""
+
+_VERSION = 1
+_NUMERIC, _NAMED = 1, 2
+_FIXED = struct.Struct(">BBBH16sH8sB")
+_VARYING = struct.Struct(">IQ")  # the time and the rows are one number
+_ONE = struct.Struct(">IQHH")
+_MAC_BYTES = 32
+_sha256, _base64 = hashlib.sha256, binascii.b2a_base64
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = bytes.maketrans(b"-_", b"+/")
+_ALPHABET = string.ascii_letters.encode() + string.digits.encode() + b"-_"
+_LONGEST = (_FIXED.size + 257 + _VARYING.size + 8 * MAX_ROWS + _MAC_BYTES) * 4 // 3 + 4
+
+
+class Variant(enum.IntEnum):
+    """Which side of a rollout answered."""
+
+    STABLE = 0
+    CANARY = 1
+
+
+class Reason(enum.StrEnum):
+    """Why a text is no receipt that may be counted."""
+
+    TRUNCATED = "Truncated"
+    MALFORMED = "Malformed"
+    UNKNOWN_VERSION = "UnknownVersion"
+    UNKNOWN_KEY = "UnknownKey"
+    BAD_SIGNATURE = "BadSignature"
+
+
+class BadReceipt(Exception):
+    """The text is no receipt, or none of ours; `reason` is the word for it, `message` the sentence."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who predicts: what all receipts of one process have in common.
+
+    `classes` is the number of classes, 0 where the model predicts a number; `is_named` says that the classes have
+    names, which the feedback service is told apart from the receipts.
+    """
+
+    key_id: int
+    subject: bytes
+    revision: str
+    classes: int
+    is_named: bool = False
+    variant: int = Variant.STABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A receipt that was verified."""
+
+    origin: Origin
+    nonce: bytes
+    time_ms: int
+    rows: int
+    values: bytes
+
+    def predicted(self, row: int) -> tuple[int, float]:
+        """Return the class of a row and the confidence in it, between 0 and 1."""
+        class_, confidence = struct.unpack_from(">HH", self.values, 4 * row)
+        return class_, confidence / SCALE
+
+    def number(self, row: int) -> float:
+        """Return the number that was predicted for a row."""
+        found: float = struct.unpack_from(">d", self.values, 8 * row)[0]
+        return found
+
+
+def subject_of(uid: str) -> bytes:
+    """Return the 16 bytes that stand for an object's uid; raises ValueError where it is no UUID.
+
+    Kubernetes' uids are UUIDs (kubernetes.io, "Object Names and IDs").
+    """
+    return uuid.UUID(uid).bytes
+
+
+def uid_of(subject: bytes) -> str:
+    """Return the uid as Kubernetes writes it."""
+    return str(uuid.UUID(bytes=subject))
+
+
+@lru_cache(maxsize=4096)
+def derived_key(master: bytes, key_id: int, subject: bytes) -> bytes:
+    """Return the key of one ModelDeployment: HKDF-SHA256 (RFC 5869), 32 bytes, without a salt."""
+    extracted = hmac.digest(bytes(32), master, "sha256")
+    return hmac.digest(extracted, b"evenkeel receipts" + key_id.to_bytes(2) + subject + b"\x01", "sha256")
+
+
+def signature(key: bytes, purpose: bytes, *parts: bytes) -> str:
+    """Return the signature of a message that is no receipt, in hex.
+
+    Receipts are signed with the same key; they begin with another byte than `purpose` does, which is a word.
+    """
+    return hmac.digest(key, b"\0".join((purpose, *parts)), "sha256").hex()
+
+
+class Issuer:
+    """Writes the receipts of one process."""
+
+    def __init__(self, key: bytes, origin: Origin) -> None:
+        padded = key.ljust(64, b"\0")
+        self._inner = bytes(byte ^ 0x36 for byte in padded)
+        self._outer = bytes(byte ^ 0x5C for byte in padded)
+        self.origin = origin
+        self._count = 0
+        self._process = self._begun = self._text = b""
+        self._renew()
+
+    def one(self, time_ms: int, class_: int, confidence: int) -> bytes:
+        """Return the receipt of a single row; `confidence` counts 1/65535."""
+        count = self._count
+        if count > 0xFFFFFFFF:
+            self._renew()
+            count = 0
+        self._count = count + 1
+        varying = _ONE.pack(count, time_ms << 16 | 1, class_, confidence)
+        # hmac.digest computes the same and takes more than twice as long: OpenSSL looks the algorithm up each time.
+        mac = _sha256(self._outer + _sha256(self._begun + varying).digest()).digest()
+        # 48 bytes are 64 characters: there is no padding to cut.
+        return self._text + _base64(varying + mac, newline=False).translate(_TO_URL)
+
+    def many(self, time_ms: int, classes: Sequence[int], confidences: Sequence[int]) -> bytes:
+        """Return the receipt of some rows."""
+        pairs = [value for pair in zip(classes, confidences, strict=True) for value in pair]
+        return self._signed(time_ms, len(classes), struct.pack(f">{len(pairs)}H", *pairs))
+
+    def numbers(self, time_ms: int, numbers: Sequence[float]) -> bytes:
+        """Return the receipt of some rows, each of which predicts a number."""
+        return self._signed(time_ms, len(numbers), struct.pack(f">{len(numbers)}d", *numbers))
+
+    @property
+    def process(self) -> str:
+        """The part of the nonce that names this process, in hex."""
+        return self._process.hex()
+
+    def _signed(self, time_ms: int, rows: int, values: bytes) -> bytes:
+        if self._count > 0xFFFFFFFF:
+            self._renew()
+        varying = _VARYING.pack(self._count, time_ms << 16 | rows) + values
+        self._count += 1
+        mac = _sha256(self._outer + _sha256(self._begun + varying).digest()).digest()
+        return self._text + _base64(varying + mac, newline=False).translate(_TO_URL, b"=")
+
+    def _renew(self) -> None:
+        origin = self.origin
+        name = origin.revision.encode()
+        flags = (0 if origin.classes else _NUMERIC) | (_NAMED if origin.is_named else 0)
+        self._count = 0
+        self._process = os.urandom(8)
+        fixed = _FIXED.pack(
+            _VERSION,
+            flags,
+            origin.variant,
+            origin.key_id,
+            origin.subject,
+            origin.classes,
+            self._process,
+            len(name),
+        )
+        fixed += name + bytes(_padding(len(name)))
+        self._begun = self._inner + fixed
+        self._text = _base64(fixed, newline=False).translate(_TO_URL)
+
+
+def _padding(length: int) -> int:
+    return -(_FIXED.size + length) % 3
+
+
+def opened(text: str, key_of: Callable[[int, bytes], bytes | None]) -> Receipt:
+    """Return what a receipt says; raises BadReceipt. `key_of` finds a key by its id and the subject, or None."""
+    raw = _decoded(text)
+    if not raw:
+        raise BadReceipt(Reason.TRUNCATED, "the receipt is empty")
+    if raw[0] != _VERSION:
+        raise BadReceipt(Reason.UNKNOWN_VERSION, f"the receipt's format is {raw[0]}, this service reads {_VERSION}")
+    if len(raw) < _FIXED.size:
+        raise _truncated(len(raw), _FIXED.size)
+    _, flags, variant, key_id, subject, classes, process, length = _FIXED.unpack_from(raw)
+    start = _FIXED.size + length + _padding(length)
+    if len(raw) < start + _VARYING.size:
+        raise _truncated(len(raw), start + _VARYING.size)
+    count, moment = _VARYING.unpack_from(raw, start)
+    time_ms, rows = moment >> 16, moment & 0xFFFF
+    start += _VARYING.size
+    end = start + rows * (8 if flags & _NUMERIC else 4)
+    if len(raw) < end + _MAC_BYTES:
+        raise _truncated(len(raw), end + _MAC_BYTES)
+    if len(raw) > end + _MAC_BYTES:
+        raise BadReceipt(Reason.MALFORMED, f"the receipt has {len(raw) - end - _MAC_BYTES} bytes behind its end")
+    key = key_of(key_id, subject)
+    if key is None:
+        raise BadReceipt(Reason.UNKNOWN_KEY, f"the receipt was signed with the key {key_id}, which is not known here")
+    if not hmac.compare_digest(hmac.digest(key, raw[:end], "sha256"), raw[end:]):
+        raise BadReceipt(Reason.BAD_SIGNATURE, "the receipt's signature is not that of its ModelDeployment")
+    name = raw[_FIXED.size : _FIXED.size + length].decode()
+    origin = Origin(key_id, subject, name, classes, bool(flags & _NAMED), variant)
+    return Receipt(origin, process + count.to_bytes(4), time_ms, rows, raw[start:end])
+
+
+def _truncated(got: int, want: int) -> BadReceipt:
+    return BadReceipt(Reason.TRUNCATED, f"the receipt ends after {got} bytes, before its {want}th; send it whole")
+
+
+def _decoded(text: str) -> bytes:
+    if len(text) > _LONGEST:
+        raise BadReceipt(Reason.MALFORMED, f"the receipt has {len(text)} characters, none has more than {_LONGEST}")
+    plain = text.encode(errors="replace").rstrip(b"=")
+    if plain.translate(None, _ALPHABET):
+        raise BadReceipt(Reason.MALFORMED, "the receipt is not base64url")
+    if len(plain) % 4 == 1:
+        raise BadReceipt(Reason.TRUNCATED, "the receipt ends inside a byte; send it whole")
+    return binascii.a2b_base64(plain.translate(_FROM_URL) + b"=" * (-len(plain) % 4))

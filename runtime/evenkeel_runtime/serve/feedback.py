@@ -1,0 +1,186 @@
+"""How do labels and counts of predictions get from a replica to the feedback service?
+
+A replica keeps no label: it passes a post on, signed with its key, and answers what the service has answered, or 503.
+The signature says which ModelDeployment's replica it was, so that nobody labels another's predictions through it.
+Totals of predictions are told every few seconds and once more at the end; a total that is told twice counts once.
+HTTP in a few threads of their own: none of this is on the way of a prediction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from evenkeel_runtime import config
+from evenkeel_runtime.receipts import (
+    COUNTS,
+    KEY_ID_HEADER,
+    PASSED_ON,
+    SIGNATURE_HEADER,
+    SUBJECT_HEADER,
+    TIME_HEADER,
+    signature,
+)
+from evenkeel_runtime.serve.protocol import Exchange, error_body
+from evenkeel_runtime.serve.receipts import Receipts, Totals
+
+PUSH_EVERY_S = 10.0
+IDS_EVERY_S = 1.0
+"""Users' own ids are told sooner: a label may follow within seconds."""
+IDS_PER_PUSH = 1000
+TIMEOUT_S = 5.0
+THREADS = 4
+WAITING = 256
+"""Posts under way; more are answered 503, for a replica is no queue."""
+
+_JSON = b"application/json"
+
+log = logging.getLogger("evenkeel")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the service said; `retry_after` is empty where it named no time."""
+
+    status: int
+    content_type: bytes
+    body: bytes
+    retry_after: bytes = b""
+
+
+class Feedback:
+    """One replica's way to the feedback service."""
+
+    def __init__(self, told: config.Feedback) -> None:
+        self._told = told
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="feedback")
+        self._under_way = 0
+        self._receipts: Receipts | None = None
+        self._is_told = True
+        self._is_introduced = False  # the names of the classes are told before the first prediction
+
+    def use(self, receipts: Receipts) -> None:
+        """Tell the counts of these from now on."""
+        self._receipts = receipts
+
+    def pass_on(self, exchange: Exchange) -> None:
+        """Answer with what the service answers to this post."""
+        if self._under_way >= WAITING:
+            _unavailable(exchange, "too many posts are under way; try again")
+            return
+        self._under_way += 1
+        content_type = exchange.headers.get(b"content-type", _JSON)
+        future = asyncio.get_running_loop().run_in_executor(
+            self._threads, self._post, "/v1/feedback", content_type.decode("latin-1"), PASSED_ON, exchange.body
+        )
+        future.add_done_callback(lambda done: self._answer(exchange, done))
+
+    def _answer(self, exchange: Exchange, done: asyncio.Future[Answer]) -> None:
+        self._under_way -= 1
+        error = done.exception()
+        if error is not None:
+            log.warning("feedback not passed on error=%s", error)
+            _unavailable(exchange, "the feedback service does not answer; nothing was stored, so try again")
+            return
+        answer = done.result()
+        if answer.status >= 500 or answer.status in (401, 403):
+            log.warning("feedback not passed on status=%d answer=%s", answer.status, answer.body[:300])
+            _unavailable(exchange, "the feedback service did not take it; nothing was stored, so try again")
+            return
+        more = b"retry-after: %s\r\n" % answer.retry_after if answer.retry_after.isdigit() else b""
+        exchange.respond(answer.status, answer.content_type, answer.body, more)
+
+    async def run(self) -> None:
+        """Tell the counts, until cancelled."""
+        due = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(IDS_EVERY_S)
+            if self._receipts is not None and (self._receipts.ids or loop.time() >= due):
+                due = loop.time() + PUSH_EVERY_S
+                await self.push()
+
+    async def push(self) -> None:
+        """Tell the counts and the users' own ids once; what cannot be told is told another time."""
+        receipts = self._receipts
+        if receipts is None:
+            return
+        while True:
+            totals = receipts.changed()
+            ids = [receipts.ids[index] for index in range(min(len(receipts.ids), IDS_PER_PUSH))]
+            if not totals and not ids and self._is_introduced:
+                return
+            body = json.dumps(self._counts(receipts, totals, ids), separators=(",", ":")).encode()
+            dropped = receipts.ids_dropped
+            try:
+                answer = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._post, "/v1/predictions", _JSON.decode(), COUNTS, body
+                )
+            except (OSError, http.client.HTTPException) as error:
+                self._untold(f"error={error}")
+                return
+            if answer.status != 200:
+                self._untold(f"status={answer.status} answer={answer.body[:300]!r}")
+                return
+            self._is_told = self._is_introduced = True
+            receipts.told(totals)
+            for _ in range(len(ids) - (receipts.ids_dropped - dropped)):
+                receipts.ids.popleft()
+            if not receipts.ids:
+                return
+
+    def _untold(self, why: str) -> None:
+        if self._is_told:
+            self._is_told = False
+            log.warning("counts of predictions are not told, but kept %s", why)
+
+    def _counts(self, receipts: Receipts, totals: Totals, ids: list[tuple[str, str]]) -> dict[str, object]:
+        origin = receipts.issuer.origin
+        return {
+            "process": receipts.issuer.process,
+            "revision": origin.revision,
+            "variant": origin.variant,
+            "classes": origin.classes,
+            "names": list(receipts.prediction.names),
+            "cohorts": [
+                {"start": cohort, "counts": [[class_, count] for class_, count in counts.items()]}
+                for cohort, counts in totals.items()
+            ],
+            "ids": ids,
+        }
+
+    def _post(self, path: str, content_type: str, purpose: bytes, body: bytes) -> Answer:
+        told = self._told
+        moment = str(int(time.time() * 1000))
+        headers = {
+            "content-type": content_type,
+            SUBJECT_HEADER: told.uid,
+            KEY_ID_HEADER: str(told.key_id),
+            TIME_HEADER: moment,
+            SIGNATURE_HEADER: signature(told.key, purpose, moment.encode(), body),
+        }
+        parts = urlsplit(told.url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+        try:
+            connection.request("POST", parts.path + path, body, headers)
+            response = connection.getresponse()
+            found = response.read()
+            return Answer(
+                response.status,
+                (response.getheader("content-type") or _JSON.decode()).encode("latin-1"),
+                found,
+                (response.getheader("retry-after") or "").encode("latin-1"),
+            )
+        finally:
+            connection.close()
+
+
+def _unavailable(exchange: Exchange, message: str) -> None:
+    exchange.respond(503, _JSON, error_body(message), b"retry-after: 1\r\n")

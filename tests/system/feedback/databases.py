@@ -1,0 +1,90 @@
+"""Which databases do the tests of the feedback service run on? A file, and a real PostgreSQL of the distribution's."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.cluster import packages
+
+PATIENCE_S = 120.0
+_USER = "postgres"
+
+
+class Postgres:
+    """A server of its own on a free port of loopback, in a folder of its own. It syncs as in production."""
+
+    def __init__(self) -> None:
+        self._bin = packages.postgres()
+        self._user = _USER if os.geteuid() == 0 else None  # it refuses to run as root
+        self.folder = Path(tempfile.mkdtemp(prefix="evenkeel-postgres-"))
+        if self._user is not None:
+            owner = pwd.getpwnam(self._user)
+            os.chown(self.folder, owner.pw_uid, owner.pw_gid)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self._data = self.folder / "data"
+        self._run("initdb", "-D", self._data, "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync")
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start it, again after it was killed, and wait until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(self._bin / "postgres", "-D", self._data, "-p", str(self.port), "-k", ""),
+                    *("-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=64MB", "-c", "max_wal_size=1GB"),
+                ],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                user=self._user,
+                group=self._user,
+                start_new_session=True,
+            )
+        until = time.monotonic() + PATIENCE_S
+        while subprocess.run(
+            [self._bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False
+        ).returncode:
+            assert time.monotonic() < until, (self.folder / "log").read_text()
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            time.sleep(0.05)
+        return self.process
+
+    def create(self, name: str) -> str:
+        """Create an empty database; return its DSN."""
+        dsn = f"postgresql://{_USER}@127.0.0.1:{self.port}"
+        self._run("psql", "-q", "-d", f"{dsn}/postgres", "-c", f"CREATE DATABASE {name}")
+        return f"{dsn}/{name}"
+
+    def kill(self) -> None:
+        """SIGKILL to all of it, as when its machine is lost."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End it and remove everything."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGQUIT)
+            self.process.wait(PATIENCE_S)
+        shutil.rmtree(self.folder)
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        subprocess.run(
+            [self._bin / program, *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=sys.stderr,
+            cwd=self.folder,
+            user=self._user,
+            group=self._user,
+        )
