@@ -97,7 +97,7 @@ def _called(head: bytes, size: int) -> str:
     if head[:1] == b"\x78" and head[1:2] in b"\x01\x5e\x9c\xda":
         return f"compressed with zlib (joblib); {_PICKLE}"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100 << 20:
-        return f"safetensors: weights without a model, which this runtime does not read yet; {_WAY_OUT}"
+        return f"safetensors, or only the beginning of it: upload it again; {_WAY_OUT}"
     if _PICKLE_TEXT.match(head):
         return f"a pickle in text form; {_PICKLE}"
     if b"onnx" in head.lower() or b"pytorch" in head.lower():

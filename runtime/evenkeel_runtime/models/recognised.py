@@ -70,10 +70,17 @@ def _called(bundle: Bundle) -> str:
         return f"the folder holds one file alone, {bundle.named()}; name that file in spec.model.uri"
     if "config.json" not in bundle.files:
         return (
-            "the folder is of no format that this runtime knows: it has no config.json, as save_pretrained of "
-            f"transformers and timm write it, but {bundle.named()}; if one file is the model, name it in spec.model.uri"
+            "the folder is of no format that this runtime knows: it has no config.json, as timm writes it, but "
+            f"{bundle.named()}; if one file is the model, name it in spec.model.uri"
         )
-    return (
-        "the folder is of no format that this runtime knows: its config.json names neither a model_type, as "
-        "transformers' does, nor an architecture, as timm's; save it with save_pretrained"
+    whose = (
+        "is transformers', which this runtime does not read" if _is_transformers(bundle) else "names no architecture"
     )
+    return (
+        f"the folder is of no format that this runtime knows: its config.json {whose}; save the model with "
+        "torch.export.save instead, as one file"
+    )
+
+
+def _is_transformers(bundle: Bundle) -> bool:
+    return "model_type" in bundle.json("config.json")

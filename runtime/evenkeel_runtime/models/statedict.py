@@ -74,7 +74,8 @@ def load(bundle: Bundle, device: str) -> Loaded:
     tensors = weights.loaded(bundle, found)
     module = _filled(module, described, tensors).to(device)
     parameters = {"architecture": described.architecture, "library": described.library}
-    return Loaded(NAME, PLATFORM, seen, _answering(module), device, traceable=True, parameters=parameters)
+    traceable = not _is_recurrent(module)
+    return Loaded(NAME, PLATFORM, seen, _answering(module), device, traceable=traceable, parameters=parameters)
 
 
 FORMAT = BundleFormat(NAME, recognises, signature, load)
@@ -255,6 +256,13 @@ def _filled(module: torch.nn.Module, described: Described, tensors: Mapping[str,
         warnings.simplefilter("ignore")
         module.load_state_dict(dict(tensors), strict=True, assign=True)
     return module.to(torch.float32).requires_grad_(False)
+
+
+def _is_recurrent(module: torch.nn.Module) -> bool:
+    """Return whether a part makes a state of the batch's size, which a trace may freeze (timm's sequencer2d_s)."""
+    from torch import nn
+
+    return any(isinstance(part, nn.RNNBase) for part in module.modules())
 
 
 def _answering(module: torch.nn.Module) -> Callable[..., Sequence[torch.Tensor]]:

@@ -292,7 +292,10 @@ def test_another_format_in_the_spec(folder: Files) -> None:
         pytest.param({"model.pt2": b"PK"}, "name that file in spec.model.uri", id="one file"),
         pytest.param({"a.txt": b"", "b.txt": b""}, "it has no config.json", id="anything"),
         pytest.param(
-            {"config.json": b"{}", "model.safetensors": b""}, "names neither", id="a config of something else"
+            {"config.json": b"{}", "model.safetensors": b""}, "names no architecture", id="a config of something else"
+        ),
+        pytest.param(
+            {"config.json": b'{"model_type": "bert"}', "model.safetensors": b""}, "transformers'", id="a folder of BERT"
         ),
     ],
 )

@@ -1,0 +1,51 @@
+"""Is the example's network as good as it says, and is its folder served as timm answers?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from evenkeel_operator.api.modeldeployment import Spec
+from evenkeel_runtime.config import Model
+from evenkeel_runtime.models.recognised import recognised_folder
+from examples.statedict_digits import train
+from tests.unit.runtime.statedicts import bundle
+
+
+def test_a_run_leaves_a_folder_that_answers_as_timm_does_and_a_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    train.main(["--out", str(out)])
+    first, second, _ = capsys.readouterr().out.splitlines()
+    assert first == "1437 digits to train on, 360 held out"
+    assert float(second.split()[-1]) >= train.ACCURACY_FLOOR
+
+    files = {path.name: path.read_bytes() for path in (out / "digits").iterdir()}
+    loaded = recognised_folder(bundle(files), Model("StateDict", "", False)).load("cpu")
+    assert loaded.signature.classes == tuple("0123456789")
+    (tensor,) = json.loads((out / "request.json").read_text())["inputs"]
+    assert (tensor["name"], tensor["datatype"], tensor["shape"]) == ("image", "FP32", [10, 1, 32, 32])
+    assert loaded.signature.inputs[0].shape == (-1, 1, 32, 32)
+    expected = json.loads((out / "expected.json").read_text())
+    assert expected["truth"] == list(range(10))
+    with torch.no_grad():
+        got = loaded.call(torch.tensor(tensor["data"]).reshape(tensor["shape"]))[0]
+    np.testing.assert_allclose(got.numpy(), expected["logits"], atol=1e-5)
+
+
+def test_a_file_is_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["--out", __file__])
+    assert "error: --out" in capsys.readouterr().err
+
+
+def test_manifest_is_one_that_the_operator_takes() -> None:
+    text = Path(train.__file__).with_name("modeldeployment.yaml").read_text()
+    spec = Spec.model_validate(yaml.safe_load(text)["spec"])
+    assert (spec.model.uri, spec.model.format) == ("pvc://models/digits/", "StateDict")
