@@ -57,13 +57,13 @@ class ModelSource(Model):
     """Address of the model, a file or a folder: pvc://CLAIM/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY,
     hf://ORG/REPO[@REVISION][/PATH], oci://REGISTRY/REPOSITORY[:TAG|@DIGEST][#FILE] or, for a file alone,
     https://HOST/PATH."""
-    format: Literal["Auto", "TorchExport", "TorchScript", "Keras", "Sklearn", "StateDict"] = "Auto"
+    format: Literal["Auto", "TorchExport", "TorchScript", "AOTInductor", "Keras", "Sklearn", "StateDict"] = "Auto"
     """Format of the model. Auto recognises it from its content, not from its name."""
     sha256: str | None = Field(default=None, max_length=128, pattern=r"^[0-9a-f]{64}$", json_schema_extra=rules.SHA256)
     """SHA-256 of the file, 64 lowercase hex digits; of a folder, that of its manifest, which evenkeel check
     prints. Verified before any parser sees a byte; required where the format runs native code."""
     allow_native_code: bool = False
-    """Allow formats that run the author's code (TorchScript). Needs sha256."""
+    """Allow formats that run the author's code (TorchScript, AOTInductor). Needs sha256."""
     trusted_types: tuple[TypeName, ...] = Field(default=(), max_length=64, json_schema_extra=SET)
     """Types that a skops file (Sklearn) may hold beside those that skops trusts by itself, by their full names.
     The refusal of a file names those it holds. Nothing of another type is ever built."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-NATIVE_FORMATS = frozenset({"TorchScript"})
+NATIVE_FORMATS = frozenset({"AOTInductor", "TorchScript"})
 """Formats that run the author's code: allowed with `allowNativeCode` and a pinned `sha256` only."""
 
 MAX_NAME_LENGTH = 40

@@ -1,7 +1,7 @@
 """How does this model run best here? Tried out at load, on made-up rows, before the first request.
 
-Which call path (the graph as it is, or traced and frozen, only where it answers the same), whether rows are independent
-of each other (else batching would mix requests), how large a batch pays, and how long a forward takes.
+Which call path (the graph as it is, traced and frozen, or compiled: only where it answers the same), whether rows are
+independent of each other (else batching would mix requests), how large a batch pays, and how long a forward takes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
     with torch.inference_mode():
         is_long = _seconds(loaded.call, _rows(loaded, 1), loaded.device) > _LONG_S
         tried = [size for size in _TRIED if limit == 0 or size <= (limit or 1)]
-        call, path = (loaded.call, "eager") if is_long else _fastest(loaded, tried)
+        call, path = _fastest(loaded, tried, min(limit or most_rows, most_rows), is_long)
         shares = limit is not None and _rows_are_independent(call, loaded, min(limit or 4, 2 if is_long else 4))
         sizes = _sizes_up_to(min(limit or most_rows, most_rows)) if shares else [1]
         threads, best, forward_s, speed = _fastest_threads(call, loaded, sizes, cpus)
@@ -140,33 +140,50 @@ def _texts(sizes: tuple[int, ...]) -> Any:
     return made.reshape(sizes)
 
 
-def _fastest(loaded: Loaded, sizes: list[int]) -> tuple[Call, str]:
+def _fastest(loaded: Loaded, sizes: list[int], most: int, is_long: bool) -> tuple[Call, str]:
+    """Return the fastest of the ways to call the model that answer the same, and its name."""
+    found: dict[str, Call] = {"eager": loaded.call}
+    if loaded.compiled is not None:
+        # compiled for some sizes of batch, and it does not say which
+        if _answers_the_same(loaded, loaded.compiled, sizes if is_long else [*sizes, most]):
+            found["aotinductor"] = loaded.compiled
+        else:
+            log.warning("compiled code not used reason=its answers differ from the exported program's")
+    traced = None if is_long or not loaded.traceable else _traced(loaded, sizes[-1])
+    if traced is not None and _answers_the_same(loaded, traced, sizes):
+        found["torchscript"] = traced
+    if len(found) == 1:
+        return loaded.call, "eager"
+    rows = _rows(loaded, 1)
+    took = {path: _seconds(call, rows, loaded.device) for path, call in found.items()}
+    path = min(took, key=lambda path: took[path])
+    return found[path], path
+
+
+def _answers_the_same(loaded: Loaded, call: Call, sizes: list[int]) -> bool:
+    try:
+        return all(_equal(loaded.call(*rows), call(*rows)) for rows in (_rows(loaded, size) for size in sizes))
+    except RuntimeError:
+        return False
+
+
+def _traced(loaded: Loaded, size: int) -> Call | None:
     import torch
 
-    if not loaded.traceable:
-        return loaded.call, "eager"
-    example = _rows(loaded, sizes[-1])
+    example = _rows(loaded, size)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # tracing warns of every size it sees; that it answers the same is checked
             traced = torch.jit.freeze(torch.jit.trace(loaded.call, example, check_trace=False))  # type: ignore[no-untyped-call]
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         log.info("not traced error=%s", type(error).__name__)
-        return loaded.call, "eager"
+        return None
 
     def call(*inputs: torch.Tensor) -> Sequence[torch.Tensor]:
         answer: Sequence[torch.Tensor] = traced(*inputs)
         return answer
 
-    try:
-        same = all(_equal(loaded.call(*rows), call(*rows)) for rows in (_rows(loaded, size) for size in sizes))
-    except RuntimeError:
-        same = False
-    if not same:
-        return loaded.call, "eager"
-    rows = _rows(loaded, 1)
-    is_faster = _seconds(call, rows, loaded.device) < _seconds(loaded.call, rows, loaded.device)
-    return (call, "torchscript") if is_faster else (loaded.call, "eager")
+    return call
 
 
 def _rows_are_independent(call: Call, loaded: Loaded, rows: int) -> bool:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 NAME = "TorchExport"
 PLATFORM = "pytorch_torchexport"
-_MODEL = "models/model.json"
+MODEL = "models/model.json"
 _STRIDED = 7
 _EXAMPLE_SIZE = 8
 """How long a free dimension is, other than the batch, when the model is tried out."""
@@ -75,16 +75,21 @@ def load(archive: Archive, buffer: memoryview, device: str, trusted: frozenset[s
 FORMAT = Format(NAME, False, recognises, no_types, signature, load)
 
 
+def torch_version(archive: Archive) -> str:
+    """Return the version of torch that exported the program, as far as the file says it."""
+    return _program(archive).torch_version
+
+
 def _program(archive: Archive) -> Program:
     if archive.read("archive_format", 16) != b"pt2" or archive.read("archive_version", 16) != b"0":
         raise refused("the .pt2 is of another archive version; export the model again with torch 2.13")
     models = [name for name in archive.members if name.startswith("models/")]
-    if models != [_MODEL]:
+    if models != [MODEL]:
         raise refused(f"the .pt2 holds {len(models)} programs ({', '.join(models)[:120]}); save one, called 'model'")
     for name in archive.members:
         _check_member(name)
     return parse(
-        archive.read(_MODEL, PROGRAM_BYTES),
+        archive.read(MODEL, PROGRAM_BYTES),
         archive.read("data/weights/model_weights_config.json", PROGRAM_BYTES),
         archive.read("data/constants/model_constants_config.json", PROGRAM_BYTES),
     )
@@ -100,8 +105,6 @@ def _check_member(name: str) -> None:
         raise refused(
             f"the .pt2 keeps its weights as a pickle ({base}, the legacy format); save it again with torch 2.13"
         )
-    if name.startswith("data/aotinductor/"):
-        raise refused("the .pt2 holds native code (AOTInductor), which this runtime does not load yet; save it without")
 
 
 def _signature(program: Program) -> Signature:

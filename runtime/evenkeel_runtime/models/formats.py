@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from evenkeel_runtime.models import export, keras, sklearn, torchscript
+from evenkeel_runtime.models import aotinductor, export, keras, sklearn, torchscript
 from evenkeel_runtime.models.format import Format
 
 FORMATS: dict[str, Format] = {
-    found.name: found for found in (export.FORMAT, torchscript.FORMAT, sklearn.FORMAT, keras.FORMAT)
+    found.name: found
+    # a .pt2 with compiled code holds a program as well
+    for found in (aotinductor.FORMAT, export.FORMAT, torchscript.FORMAT, sklearn.FORMAT, keras.FORMAT)
 }
 
 __all__ = ["FORMATS", "Format"]

@@ -113,8 +113,6 @@ def _called_archive(archive: Archive) -> str:
         return f"written by torch.save (a whole module or a state dict): a pickle; {_PICKLE}"
     if any(name.startswith("serialized_exported_program") for name in [archive.root, *names]):
         return f"a .pt2 of torch 2.7 or older, which keeps its weights as pickles; {_WAY_OUT} with torch 2.13"
-    if any(name.startswith("data/aotinductor/") for name in names):
-        return f"an AOTInductor package (native code), which this runtime does not load yet; {_WAY_OUT}"
     if not archive.root:
         return f"a zip archive, but no model: neither below one folder, as torch writes, nor of skops; {_WAY_OUT}"
     return f"a zip archive, but no exported model; {_WAY_OUT}"

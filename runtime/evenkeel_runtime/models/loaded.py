@@ -41,6 +41,8 @@ class Loaded:
     with sizes freezes them, and trying whether it answers the same is too late: an LSTM given a state of another batch
     size writes beyond its memory (torch 2.13, CPU).
 
+    `compiled` is code of the file's that is to answer the same, faster: called only where it was seen to.
+
     `platform` and `parameters` are what the model's metadata say beside the signature.
     """
 
@@ -51,3 +53,4 @@ class Loaded:
     device: str
     traceable: bool
     parameters: Mapping[str, object] = field(default_factory=dict)
+    compiled: Call | None = None
