@@ -212,7 +212,7 @@ async def test_the_key_of_receipts_is_created_once_and_never_read(api: FakeApi, 
     keys = tmp_path / "keys"
     keys.mkdir()
     (keys / "1").write_bytes(b"m" * 32)
-    flags = ("--lease-duration-seconds=4", "--feedback-url=http://feedback", f"--feedback-keys-dir={keys}")
+    flags = ("--feedback-url=http://feedback", f"--feedback-keys-dir={keys}")
     api.store.create(modeldeployment())
     for name in ("operator", "second"):
         async with Operator(api, tmp_path, *flags, name=name) as operator:
