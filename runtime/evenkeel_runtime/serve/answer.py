@@ -6,7 +6,7 @@ down to the HTTP head.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -36,15 +36,21 @@ class Writer:
     def write(self, plan: Plan, arrays: list[Array]) -> tuple[bytes, bytes]:
         """Return the HTTP head, complete but for the connection line, and the body."""
         wanted = plan.outputs
-        if all(is_binary for _, is_binary in wanted):
-            return self._binary(plan, arrays)
-        if not any(is_binary for _, is_binary in wanted):
-            return self._text(plan, arrays)
+        look = _look(plan, arrays) if plan.id is None else None
+        if (kept := self._heads.get(look)) is not None:
+            return kept[0], kept[1] + _bytes(plan, arrays)
+        if (between := self._between.get(look)) is not None:
+            return self._text(plan, arrays, between)
+        forms = {is_binary for _, is_binary in wanted}
+        if forms == {True}:
+            return self._first_binary(plan, arrays, look)
+        if forms <= {False}:
+            return self._first_text(plan, arrays, look)
         entries: list[bytes] = []
         tensors: list[bytes] = []
         for index, is_binary in wanted:
             array = arrays[index]
-            word = output_datatype(self._outputs[index].datatype, array)
+            word = self._word(index, arrays)
             if is_binary:
                 data = array.tobytes()
                 tensors.append(data)
@@ -61,50 +67,42 @@ class Writer:
         document = self._document(plan, entries)
         return _binary_head(len(document), sum(map(len, tensors))), document + b"".join(tensors)
 
-    def _binary(self, plan: Plan, arrays: list[Array]) -> tuple[bytes, bytes]:
-        key = _look(plan, arrays) if plan.id is None else None
-        kept = self._heads.get(key) if key else None
-        if kept is None:
-            entries = [
-                _entry(
-                    self._outputs[index].name,
-                    output_datatype(self._outputs[index].datatype, arrays[index]),
-                    arrays[index].shape,
-                    b'"parameters":{"binary_data_size":%d}' % arrays[index].nbytes,
-                )
-                for index, _ in plan.outputs
-            ]
-            document = self._document(plan, entries)
-            size = sum(arrays[index].nbytes for index, _ in plan.outputs)
-            kept = _binary_head(len(document), size), document
-            if key:
-                if len(self._heads) >= _KEPT:
-                    self._heads.clear()
-                self._heads[key] = kept
-        head, document = kept
-        if len(plan.outputs) == 1:
-            return head, document + arrays[plan.outputs[0][0]].tobytes()
-        return head, b"".join([document, *(arrays[index].tobytes() for index, _ in plan.outputs)])
+    def _first_binary(self, plan: Plan, arrays: list[Array], look: object) -> tuple[bytes, bytes]:
+        entries = [
+            _entry(
+                self._outputs[index].name,
+                self._word(index, arrays),
+                arrays[index].shape,
+                b'"parameters":{"binary_data_size":%d}' % arrays[index].nbytes,
+            )
+            for index, _ in plan.outputs
+        ]
+        document = self._document(plan, entries)
+        tensors = _bytes(plan, arrays)
+        head = _binary_head(len(document), len(tensors))
+        if look is not None:
+            _keep(self._heads, look, (head, document))
+        return head, document + tensors
 
-    def _text(self, plan: Plan, arrays: list[Array]) -> tuple[bytes, bytes]:
-        key = _look(plan, arrays) if plan.id is None else None
-        between = self._between.get(key) if key else None
-        words = [output_datatype(self._outputs[index].datatype, arrays[index]) for index, _ in plan.outputs]
-        if between is None:
-            entries = [
-                _entry(self._outputs[index].name, word, arrays[index].shape, b'"data":' + _GAP)
-                for (index, _), word in zip(plan.outputs, words, strict=True)
-            ]
-            between = tuple(self._document(plan, entries).split(_GAP))
-            if key:
-                if len(self._between) >= _KEPT:
-                    self._between.clear()
-                self._between[key] = between
+    def _first_text(self, plan: Plan, arrays: list[Array], look: object) -> tuple[bytes, bytes]:
+        entries = [
+            _entry(self._outputs[index].name, self._word(index, arrays), arrays[index].shape, b'"data":' + _GAP)
+            for index, _ in plan.outputs
+        ]
+        between = tuple(self._document(plan, entries).split(_GAP))
+        if look is not None:
+            _keep(self._between, look, between)
+        return self._text(plan, arrays, between)
+
+    def _text(self, plan: Plan, arrays: list[Array], between: tuple[bytes, ...]) -> tuple[bytes, bytes]:
         pieces = [between[0]]
-        for (index, _), word, after in zip(plan.outputs, words, between[1:], strict=True):
-            pieces += (_numbers(arrays[index], word), after)
+        for (index, _), after in zip(plan.outputs, between[1:], strict=True):
+            pieces += (_numbers(arrays[index], self._word(index, arrays)), after)
         document = b"".join(pieces)
         return b"%scontent-type: application/json\r\ncontent-length: %d\r\n" % (_HEAD, len(document)), document
+
+    def _word(self, index: int, arrays: list[Array]) -> str:
+        return output_datatype(self._outputs[index].datatype, arrays[index])
 
     def _document(self, plan: Plan, entries: list[bytes]) -> bytes:
         identifier = b"" if plan.id is None else b',"id":' + orjson.dumps(plan.id)
@@ -113,7 +111,22 @@ class Writer:
 
 def _look(plan: Plan, arrays: list[Array]) -> tuple[object, ...]:
     """Return all that the text of an answer depends on, but for the values."""
+    if len(plan.outputs) == 1:
+        array = arrays[plan.outputs[0][0]]
+        return plan.outputs, array.shape, array.dtype.char
     return plan.outputs, *((arrays[index].shape, arrays[index].dtype.char) for index, _ in plan.outputs)
+
+
+def _bytes(plan: Plan, arrays: list[Array]) -> bytes:
+    if len(plan.outputs) == 1:
+        return arrays[plan.outputs[0][0]].tobytes()
+    return b"".join([arrays[index].tobytes() for index, _ in plan.outputs])
+
+
+def _keep(kept: dict[object, Any], look: object, found: object) -> None:
+    if len(kept) >= _KEPT:
+        kept.clear()
+    kept[look] = found
 
 
 def _binary_head(document: int, tensors: int) -> bytes:

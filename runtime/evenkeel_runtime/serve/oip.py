@@ -106,10 +106,7 @@ class Reader:
         _check_binary(plan, len(body) - split)
         return Asked(
             plan,
-            [
-                np.frombuffer(body, part.dtype, part.count, split + (part.start or 0)).reshape(part.shape)
-                for part in plan.parts
-            ],
+            [np.ndarray(part.shape, part.dtype, body, split + (part.start or 0)) for part in plan.parts],
         )
 
     def _with_values(self, plan: Plan, document: dict[str, Any], body: bytes, split: int) -> Asked:

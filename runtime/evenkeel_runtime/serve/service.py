@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from evenkeel_runtime.serve.oip import Array, Asked
 
 JSON = b"application/json"
+OCTETS = b"application/octet-stream"
+TAKEN_AS_THEY_ARE = (None, JSON, OCTETS)
 TIMEOUT_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
 """How long the client will wait: work that it has given up on is dropped before it reaches the model."""
 
@@ -111,7 +113,7 @@ class Service:
         headers = exchange.headers
         try:
             content_type = headers.get(b"content-type")
-            if content_type is not None and rejects_content(content_type):
+            if content_type not in TAKEN_AS_THEY_ARE and rejects_content(content_type):
                 raise BadRequest(
                     f"content-type {_text(content_type)[:80]!r} is not application/json or application/octet-stream",
                     415,
@@ -149,6 +151,7 @@ class Service:
         metrics.batch_rows.observe(batch.rows)
         metrics.compute.observe(took, len(batch.works))
         finished = began + took
+        now = time.perf_counter()
         for index, work in enumerate(batch.works):
             pending: Pending = work.payload
             if work.cancelled:
@@ -162,7 +165,7 @@ class Service:
                 log.error("forward failed rows=%d error=%s", work.rows, last_line(answer))
                 self._error(exchange, 500, f"the model failed: {last_line(answer)}", code_since=pending.begun)
                 continue
-            start = time.perf_counter()
+            start = now
             head, body = pending.writer.write(pending.asked.plan, answer)
             exchange.respond_head(head, body)
             now = time.perf_counter()
@@ -298,8 +301,7 @@ def metadata(
 
 def _deadline(headers: dict[bytes, bytes], now: float) -> float | None:
     for name in TIMEOUT_HEADERS:
-        value = headers.get(name)
-        if value is not None:
+        if (value := headers.get(name)) is not None:
             if not value.isdigit() or len(value) > 12:
                 raise BadRequest(f"{_text(name)} has to be a number of milliseconds")
             return now + int(value) / 1000
