@@ -6,7 +6,7 @@ down to the HTTP head. A receipt stands in the head and, as the last of the JSON
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -52,12 +52,24 @@ class Writer:
 
     def write(self, plan: Plan, arrays: list[Array], receipt: bytes | None = None) -> tuple[bytes, bytes]:
         """Return the HTTP head, complete but for the connection line, and the body."""
-        wanted = plan.outputs
-        if plan.is_plain:
-            if all(is_binary for _, is_binary in wanted):
-                return self._binary(plan, arrays, receipt)
-            if not any(is_binary for _, is_binary in wanted):
-                return self._text(plan, arrays, receipt)
+        if not plan.is_plain:
+            return self._one_by_one(plan, arrays, receipt)
+        look = _look(plan, arrays, receipt) if plan.id is None else None
+        if (around := self._heads.get(look)) is not None:
+            return _binary(plan, arrays, receipt, around)
+        if (between := self._between.get(look)) is not None:
+            return self._text(plan, arrays, receipt, between)
+        forms = {is_binary for _, is_binary in plan.outputs}
+        if forms == {True}:
+            around = self._around(plan, arrays, 0 if receipt is None else len(receipt))
+            if look is not None:
+                _keep(self._heads, look, around)
+            return _binary(plan, arrays, receipt, around)
+        if forms <= {False}:
+            between = self._gaps(plan, arrays)
+            if look is not None:
+                _keep(self._between, look, between)
+            return self._text(plan, arrays, receipt, between)
         return self._one_by_one(plan, arrays, receipt)
 
     def _one_by_one(self, plan: Plan, arrays: list[Array], receipt: bytes | None) -> tuple[bytes, bytes]:
@@ -78,62 +90,43 @@ class Writer:
         head = _binary_head(len(document), sum(map(len, tensors)))
         return with_line(head, receipt), document + b"".join(tensors)
 
-    def _binary(self, plan: Plan, arrays: list[Array], receipt: bytes | None) -> tuple[bytes, bytes]:
-        if receipt is not None:
-            head, document = self._binary_around(plan, arrays, len(receipt))
-            parts = [document, receipt, _END, *(arrays[index].tobytes() for index, _ in plan.outputs)]
-            return with_line(head, receipt), b"".join(parts)
-        head, document = self._binary_around(plan, arrays, 0)
-        if len(plan.outputs) == 1:
-            return head, document + arrays[plan.outputs[0][0]].tobytes()
-        return head, b"".join([document, *(arrays[index].tobytes() for index, _ in plan.outputs)])
+    def _around(self, plan: Plan, arrays: list[Array], receipt_bytes: int) -> tuple[bytes, bytes]:
+        """Return the HTTP head and the JSON before binary tensors: whole, or up to where a receipt of that length goes."""
+        entries = [
+            _entry(
+                self._outputs[index].name,
+                self._word(index, arrays),
+                arrays[index].shape,
+                b'"parameters":{"binary_data_size":%d}' % arrays[index].nbytes,
+            )
+            for index, _ in plan.outputs
+        ]
+        document = self._document(plan, entries)
+        length = len(document)
+        if receipt_bytes:
+            document = document[:-1] + _PARAMETERS
+            length = len(document) + receipt_bytes + len(_END)
+        return _binary_head(length, sum(arrays[index].nbytes for index, _ in plan.outputs)), document
 
-    def _binary_around(self, plan: Plan, arrays: list[Array], receipt_bytes: int) -> tuple[bytes, bytes]:
-        """Return the HTTP head and the JSON: whole, or up to where a receipt of that length goes."""
-        key = (receipt_bytes, *_look(plan, arrays)) if plan.id is None else None
-        kept = self._heads.get(key) if key else None
-        if kept is None:
-            entries = [
-                _entry(
-                    self._outputs[index].name,
-                    output_datatype(self._outputs[index].datatype, arrays[index]),
-                    arrays[index].shape,
-                    b'"parameters":{"binary_data_size":%d}' % arrays[index].nbytes,
-                )
-                for index, _ in plan.outputs
-            ]
-            document = self._document(plan, entries)
-            length = len(document)
-            if receipt_bytes:
-                document = document[:-1] + _PARAMETERS
-                length = len(document) + receipt_bytes + len(_END)
-            size = sum(arrays[index].nbytes for index, _ in plan.outputs)
-            kept = _binary_head(length, size), document
-            if key:
-                if len(self._heads) >= _KEPT:
-                    self._heads.clear()
-                self._heads[key] = kept
-        return kept
+    def _gaps(self, plan: Plan, arrays: list[Array]) -> tuple[bytes, ...]:
+        """Return the JSON around the values of every output."""
+        entries = [
+            _entry(self._outputs[index].name, self._word(index, arrays), arrays[index].shape, b'"data":' + _GAP)
+            for index, _ in plan.outputs
+        ]
+        return tuple(self._document(plan, entries).split(_GAP))
 
-    def _text(self, plan: Plan, arrays: list[Array], receipt: bytes | None) -> tuple[bytes, bytes]:
-        key = _look(plan, arrays) if plan.id is None else None
-        between = self._between.get(key) if key else None
-        words = [output_datatype(self._outputs[index].datatype, arrays[index]) for index, _ in plan.outputs]
-        if between is None:
-            entries = [
-                _entry(self._outputs[index].name, word, arrays[index].shape, b'"data":' + _GAP)
-                for (index, _), word in zip(plan.outputs, words, strict=True)
-            ]
-            between = tuple(self._document(plan, entries).split(_GAP))
-            if key:
-                if len(self._between) >= _KEPT:
-                    self._between.clear()
-                self._between[key] = between
+    def _text(
+        self, plan: Plan, arrays: list[Array], receipt: bytes | None, between: tuple[bytes, ...]
+    ) -> tuple[bytes, bytes]:
         pieces = [between[0]]
-        for (index, _), word, after in zip(plan.outputs, words, between[1:], strict=True):
-            pieces += (_values(arrays[index], word), after)
+        for (index, _), after in zip(plan.outputs, between[1:], strict=True):
+            pieces += (_values(arrays[index], self._word(index, arrays)), after)
         document = with_receipt(b"".join(pieces), receipt)
         return with_line(_text_head(len(document)), receipt), document
+
+    def _word(self, index: int, arrays: list[Array]) -> str:
+        return output_datatype(self._outputs[index].datatype, arrays[index])
 
     def _document(self, plan: Plan, entries: list[bytes]) -> bytes:
         identifier = b"" if plan.id is None else b',"id":' + orjson.dumps(plan.id)
@@ -152,9 +145,32 @@ def with_line(head: bytes, receipt: bytes | None) -> bytes:
     return b"%s%s%s\r\n" % (head, _LINE, receipt)
 
 
-def _look(plan: Plan, arrays: list[Array]) -> tuple[object, ...]:
-    """Return all that the text of an answer depends on, but for the values."""
-    return plan.outputs, *((arrays[index].shape, arrays[index].dtype.char) for index, _ in plan.outputs)
+def _look(plan: Plan, arrays: list[Array], receipt: bytes | None) -> tuple[object, ...]:
+    """Return all that the text of an answer depends on, but for the values and the receipt itself."""
+    size = None if receipt is None else len(receipt)
+    if len(plan.outputs) == 1:
+        array = arrays[plan.outputs[0][0]]
+        return size, plan.outputs, array.shape, array.dtype.char
+    return size, plan.outputs, *((arrays[index].shape, arrays[index].dtype.char) for index, _ in plan.outputs)
+
+
+def _binary(plan: Plan, arrays: list[Array], receipt: bytes | None, around: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    head, document = around
+    if receipt is None:
+        return head, document + _bytes(plan, arrays)
+    return with_line(head, receipt), b"".join((document, receipt, _END, _bytes(plan, arrays)))
+
+
+def _bytes(plan: Plan, arrays: list[Array]) -> bytes:
+    if len(plan.outputs) == 1:
+        return arrays[plan.outputs[0][0]].tobytes()
+    return b"".join([arrays[index].tobytes() for index, _ in plan.outputs])
+
+
+def _keep(kept: dict[object, Any], look: object, found: object) -> None:
+    if len(kept) >= _KEPT:
+        kept.clear()
+    kept[look] = found
 
 
 def _text_head(document: int) -> bytes:

@@ -118,10 +118,7 @@ class Reader:
             return self._with_values(plan, {}, body, split)
         return Asked(
             plan,
-            [
-                np.frombuffer(body, part.dtype, part.count, split + (part.start or 0)).reshape(part.shape)
-                for part in plan.parts
-            ],
+            [np.ndarray(part.shape, part.dtype, body, split + (part.start or 0)) for part in plan.parts],
         )
 
     def read_document(self, document: dict[str, Any], tensors: bytes) -> Asked:

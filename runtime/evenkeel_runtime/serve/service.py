@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 JSON = b"application/json"
 FEEDBACK_PATH = b"/v1/feedback"
 LOADING = "the model is still loading"
+OCTETS = b"application/octet-stream"
+TAKEN_AS_THEY_ARE = (None, JSON, OCTETS)
 TIMEOUT_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
 """How long the client will wait: work that it has given up on is dropped before it reaches the model."""
 
@@ -157,7 +159,7 @@ class Service:
         headers = exchange.headers
         try:
             content_type = headers.get(b"content-type")
-            if content_type is not None and rejects_content(content_type):
+            if content_type not in TAKEN_AS_THEY_ARE and rejects_content(content_type):
                 raise BadRequest(
                     f"content-type {_text(content_type)[:80]!r} is not application/json or application/octet-stream",
                     415,
@@ -201,6 +203,7 @@ class Service:
         metrics.compute.observe(took, len(batch.works))
         finished = began + took
         receipts = None if self.ready is None else self.ready.receipts
+        now = time.perf_counter()
         for index, work in enumerate(batch.works):
             pending: Pending = work.payload
             if work.cancelled:
@@ -219,6 +222,8 @@ class Service:
             start = time.perf_counter()
             receipt = None if receipts is None else receipts.issue(answer, exchange.headers)
             head, body = pending.writer.write(pending.asked.plan, answer, receipt)
+            start = now
+            head, body = pending.writer.write(pending.asked.plan, answer)
             exchange.respond_head(head, body)
             now = time.perf_counter()
             metrics.postprocess.observe(now - start)
@@ -398,8 +403,7 @@ def metadata(
 
 def _deadline(headers: dict[bytes, bytes], now: float) -> float | None:
     for name in TIMEOUT_HEADERS:
-        value = headers.get(name)
-        if value is not None:
+        if (value := headers.get(name)) is not None:
             if not value.isdigit() or len(value) > 12:
                 raise BadRequest(f"{_text(name)} has to be a number of milliseconds")
             return now + int(value) / 1000

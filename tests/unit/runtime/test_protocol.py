@@ -85,6 +85,44 @@ async def test_cuts_do_not_matter(sent: list[tuple[str, bytes, bool]], data: st.
     assert talk.wire.sent.count(b"HTTP/1.1 200 OK") == len(sent)
 
 
+def told(exchange: Exchange) -> tuple[object, ...]:
+    return exchange.method, exchange.path, exchange.headers, exchange.body, exchange.keep_alive
+
+
+HEADS = (
+    b"POST /a HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\n",
+    b"POST /b HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nHost: t\r\nContent-Length: 04\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n",
+)
+bodies = st.sampled_from([b"\r\n\r\n", b"1234", b"abcd", b"GET "])
+repeated = st.tuples(st.sampled_from(HEADS), bodies, st.none() | st.integers(1, 90))
+
+
+@settings(deadline=None)
+@given(st.lists(repeated, min_size=1, max_size=12), st.sets(st.integers(1, 11)))
+async def test_request_is_the_same_however_often_its_head_came_before(
+    sent: list[tuple[bytes, bytes, int | None]], joined: set[int]
+) -> None:
+    talk = Conversation()
+    want: list[tuple[object, ...]] = []
+    pieces = [b""]
+    for number, (head, body, cut) in enumerate(sent):
+        wire = head + body + (b"\r\n0\r\n\r\n" if b"chunked" in head else b"")
+        alone = Conversation()
+        alone.connection.data_received(wire)
+        want += [told(exchange) for exchange in alone.exchanges]
+        if number not in joined:
+            pieces.append(b"")
+        pieces[-1] += wire[:cut]
+        pieces += [wire[cut:]] if cut else []
+    for piece in pieces:
+        talk.connection.data_received(piece)
+    assert len(want) == len(sent)
+    assert [told(exchange) for exchange in talk.exchanges] == want
+
+
 @settings(deadline=None)
 @given(st.permutations(range(6)))
 async def test_answers_leave_in_the_order_of_their_requests(order: list[int]) -> None:
