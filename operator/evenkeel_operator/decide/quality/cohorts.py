@@ -1,0 +1,167 @@
+"""Which labelled predictions may be counted by now? The rows that evidence is folded from, each time anew.
+
+A row counts one revision's predictions of a quarter of an hour. Nothing else is kept: two rows of one cohort add up,
+their order does not matter, and an operator that was killed reads the same rows and comes to the same result.
+
+A cohort is mature, and counts, once a fixed horizon has passed since its end. Counting labels as they arrive would be
+wrong: where wrong answers are noticed sooner than right ones, every model looks bad at first. The horizon is given, not
+learnt: delays learnt from labels that were cut off at the learnt delay shrink round by round. Labels that come later
+than the horizon still count, from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from evenkeel_operator.decide.quality.measures import Measure
+from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
+
+COHORT = timedelta(minutes=15)
+
+ANSWERS = timedelta(minutes=1)
+
+SKEWED = 2.0
+"""Coverage of one predicted class against another's from which labels are called biased."""
+
+MOST_WEIGHT = 5.0
+"""The most that one label may stand for in the weighted estimate, relative to the best covered class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """One revision's predictions of the COHORT that begins at `start`, and the labels known of them by now.
+
+    `predictions`: how many were made, per predicted class (of a regression: one number). `labels`: how many are known,
+    per cell of the measure (`measures.cell`), 0 where none is.
+    """
+
+    revision: str
+    start: datetime
+    predictions: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Requests of one cohort that both revisions answered, and whose label is known, per (stable's, canary's) cell."""
+
+    start: datetime
+    labels: Mapping[tuple[int, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How one revision answered in the minute (ANSWERS) from `start` on.
+
+    One sample per pod and second, since the requests of one batch are not independent of each other; how many of the
+    samples were slow, and how many failed.
+    """
+
+    revision: str
+    start: datetime
+    samples: int
+    slow: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Which share of the predictions has a label: of all, and per predicted class where there were predictions."""
+
+    total: float | NoSignal
+    by_class: Mapping[int, float]
+
+    @property
+    def is_skewed(self) -> bool:
+        """Whether one class is labelled so much more often than another that the plain metric may mislead."""
+        shares = self.by_class.values()
+        return bool(shares) and max(shares) > SKEWED * min(shares)
+
+
+def cohorts(rows: Iterable[Cohort], revision: str) -> tuple[Cohort, ...]:
+    """Return `revision`'s rows by time, one per cohort."""
+    merged: dict[datetime, Cohort] = {}
+    for row in rows:
+        if row.revision != revision:
+            continue
+        before = merged.get(row.start)
+        merged[row.start] = (
+            row
+            if before is None
+            else Cohort(
+                revision, row.start, _added(before.predictions, row.predictions), _added(before.labels, row.labels)
+            )
+        )
+    return tuple(merged[start] for start in sorted(merged))
+
+
+def pairs(rows: Iterable[Pairs]) -> tuple[Pairs, ...]:
+    """Return the rows by time, one per cohort."""
+    merged: dict[datetime, dict[tuple[int, int], int]] = {}
+    for row in rows:
+        known = merged.setdefault(row.start, {})
+        for cells, count in row.labels.items():
+            known[cells] = known.get(cells, 0) + count
+    return tuple(Pairs(start, merged[start]) for start in sorted(merged))
+
+
+def answers(rows: Iterable[Answers], revision: str) -> tuple[Answers, ...]:
+    """Return `revision`'s rows by time, one per start."""
+    merged: dict[datetime, Answers] = {}
+    for row in rows:
+        if row.revision == revision:
+            old = merged.get(row.start, Answers(revision, row.start, 0, 0, 0))
+            merged[row.start] = Answers(
+                revision, row.start, old.samples + row.samples, old.slow + row.slow, old.failed + row.failed
+            )
+    return tuple(merged[start] for start in sorted(merged))
+
+
+def mature_at(start: datetime, horizon: timedelta) -> datetime:
+    """Return when the cohort that begins at `start` counts."""
+    return start + COHORT + horizon
+
+
+def total(rows: Iterable[Cohort], cells: int) -> tuple[int, ...]:
+    """Return the labels of all rows, per cell."""
+    found = (0,) * cells
+    for row in rows:
+        found = _added(found, row.labels)
+    return found
+
+
+def coverage(rows: Iterable[Cohort], classes: int) -> Coverage:
+    """Return which share of the rows' predictions has a label."""
+    predicted, labelled = [0] * classes, [0] * classes
+    for row in rows:
+        step = len(row.labels) // classes
+        for k, count in enumerate(row.predictions):
+            predicted[k] += count
+            labelled[k] += sum(row.labels[k * step : (k + 1) * step])
+    by_class = {k: labelled[k] / predicted[k] for k in range(classes) if predicted[k] > 0}
+    return Coverage(sum(labelled) / sum(predicted) if sum(predicted) else NO_SIGNAL, by_class)
+
+
+def weighted_value(measure: Measure, rows: Iterable[Cohort], classes: int) -> float | NoSignal:
+    """Return the metric with each label weighing as many predictions as it stands for, to be shown and not decided on.
+
+    The weights are estimated and capped, either of which would break the error rates of a decision.
+    """
+    known = tuple(rows)
+    found = coverage(known, classes)
+    counts = total(known, measure.cells)
+    best = max(found.by_class.values(), default=0.0)
+    if best == 0:
+        return NO_SIGNAL
+    step = measure.cells // classes
+    # Whole numbers, as counts are: a thousand stands for one label of the best covered class.
+    weights = [
+        round(1000 * min(MOST_WEIGHT, best / found.by_class[k])) if found.by_class.get(k) else 0 for k in range(classes)
+    ]
+    return measure.value([count * weights[i // step] for i, count in enumerate(counts)])
+
+
+def _added(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(a + b for a, b in zip(one, other, strict=True))

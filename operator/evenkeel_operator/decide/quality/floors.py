@@ -1,0 +1,153 @@
+"""Does one revision meet its floor, and between which bounds does its metric lie?
+
+Of a single ratio (accuracy, a class's precision, recall, Fβ) "at least f" is a hypothesis about the mean of
+gain - f·size, and the evidence a function of the counts: exact, for any order and any stopping. An average over classes
+is no ratio: its floor is tested by its linearisation, stratum by stratum (`linearised`); the smallest class against f
+would be another hypothesis.
+
+An interval holds every value that neither side's test refuses: a confidence sequence, right at all times at once with
+the stated probability (Howard, Ramdas, McAuliffe and Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence
+sequences", Annals of Statistics 49 (2021)). For an average over classes it is the average of the classes' own bounds,
+each at its part of α: wider than need be, and right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from evenkeel_operator.decide.quality import linearised
+from evenkeel_operator.decide.quality.betting import FLOOR_STAKES, log_mean_exp, log_wealth
+from evenkeel_operator.decide.quality.measures import Counts, Measure, Term, dot
+from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
+
+LEAST_LABELS = 20
+"""Labels that make a stratum where a stratum is needed."""
+
+BISECTIONS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A metric over `labels` labels, in the unit of the objective, and between which bounds it lies."""
+
+    value: float
+    lower: float
+    upper: float
+    labels: int
+
+
+class Floor:
+    """The evidence that a revision is below its floor, fed cohort by cohort.
+
+    `log_e` is the logarithm of the wealth of whoever bets against "the metric is at least the floor".
+    """
+
+    def __init__(self, measure: Measure, floor: float, history: Counts | None = None) -> None:
+        """`floor` is in the unit of the objective; `history` teaches an average's plug-ins and is not bet on."""
+        self._measure = measure
+        self._floor = measure.from_objective(floor)
+        self._known = list(history or (0,) * measure.cells)
+        self._open = [0] * measure.cells
+        self._before = 0
+        self._logs = [0.0] * len(FLOOR_STAKES)
+        if measure.is_exact:
+            scores = _against(measure.terms[0], self._floor)
+            most = max(scores)
+            self._exact = scores, most
+
+    @property
+    def log_e(self) -> float:
+        """How much speaks for "below the floor", as a logarithm."""
+        return log_mean_exp(self._logs)
+
+    def add(self, labels: Counts) -> None:
+        """Take one cohort's labels into account."""
+        if self._measure.is_exact:
+            self._bet(labels, *self._exact)
+            return
+        for i, count in enumerate(labels):
+            self._open[i] += count
+        if not linearised.is_full(sum(self._open), self._before, LEAST_LABELS):
+            return
+        if (scores := floor_scores(self._measure, self._known, self._floor)) is not None:
+            self._bet(self._open, scores, max(scores))
+        self._before += sum(self._open)
+        self._known = [a + b for a, b in zip(self._known, self._open, strict=True)]
+        self._open = [0] * self._measure.cells
+
+    def _bet(self, labels: Counts, scores: tuple[float, ...], most: float) -> None:
+        for k, stake in enumerate(FLOOR_STAKES):
+            self._logs[k] += log_wealth(labels, scores, stake / most)
+
+
+def floor_scores(measure: Measure, known: Counts, floor: float) -> tuple[float, ...] | None:
+    """Return each cell's score, of mean at least 0 where the metric is at least `floor`; None during the burn-in.
+
+    `floor` is a value of the metric.
+    """
+    if measure.is_exact:
+        return _against(measure.terms[0], floor)
+    plugin = linearised.learnt(measure, known, known, floor)
+    if plugin is None:
+        return None
+    found = linearised.scores(measure, plugin, plugin.stable_sizes, 0.0)
+    return tuple(score + plugin.value - floor for score in found)
+
+
+def log_e_below(measure: Measure, cohorts: Iterable[Counts], floor: float) -> float:
+    """Return the evidence that the metric is below `floor`, over `cohorts` in order of time."""
+    test = Floor(measure, floor)
+    for labels in cohorts:
+        test.add(labels)
+    return test.log_e
+
+
+def interval(measure: Measure, labels: Counts, alpha: float = 0.05) -> Interval | NoSignal:
+    """Return the metric over `labels` and its bounds, right at all times at once with probability 1 - `alpha`."""
+    value = measure.value(labels)
+    if isinstance(value, NoSignal):
+        return NO_SIGNAL
+    seen = [term for term in measure.terms if dot(term.size, labels) > 0]
+    weights = [dot(term.support, labels) if measure.by_support else 1.0 for term in seen]
+    total = sum(weights)
+    lower = upper = 0.0
+    for term, weight in zip(seen, weights, strict=True):
+        low, high = _bounds(term, labels, alpha / len(seen))
+        lower += weight / total * low
+        upper += weight / total * high
+    ends = sorted((measure.to_objective(lower), measure.to_objective(upper)))
+    return Interval(measure.to_objective(value), ends[0], ends[1], sum(labels))
+
+
+def _bounds(term: Term, labels: Counts, alpha: float) -> tuple[float, float]:
+    """Return what the ratio of `term` lies between: the values that neither side refuses at `alpha`/2."""
+    ratio = dot(term.gain, labels) / dot(term.size, labels)
+    return _bound(term, labels, ratio, 0.0, alpha / 2), _bound(term, labels, ratio, 1.0, alpha / 2)
+
+
+def _bound(term: Term, labels: Counts, ratio: float, end: float, alpha: float) -> float:
+    """Return the value nearest to `end`, 0 or 1, that is not refused; evidence grows with the distance from `ratio`."""
+    refused, kept = end, ratio
+    for _ in range(BISECTIONS):
+        middle = (refused + kept) / 2
+        if _refuses(term, labels, middle, alpha, is_below=end > 0):
+            refused = middle
+        else:
+            kept = middle
+    return kept
+
+
+def _refuses(term: Term, labels: Counts, value: float, alpha: float, *, is_below: bool) -> bool:
+    """Return whether "the ratio is at least `value`" (`is_below`), or "at most", is refused."""
+    scores = _against(term, value)
+    if not is_below:
+        scores = tuple(-score for score in scores)
+    most = max(scores)
+    log_e = log_mean_exp([log_wealth(labels, scores, stake / most) for stake in FLOOR_STAKES])
+    return log_e >= -math.log(alpha)
+
+
+def _against(term: Term, floor: float) -> tuple[float, ...]:
+    return tuple(gain - floor * size for gain, size in zip(term.gain, term.size, strict=True))

@@ -1,0 +1,171 @@
+"""The revision in service has decayed: is it the revision's fault, and would the one before be better?
+
+    alarm   decay began            an earlier revision that was good      outcome
+    no      -                      -                                      Quiet
+    yes     with the revision      yes, and quiet to its end              RollBack to it; the bad one is quarantined
+    yes     with the revision      none                                   Decayed: DriftSuspected is all that is left
+    yes     long after it          -                                      Decayed, DriftSuspected: nothing is changed
+
+A model that was good for long and is no longer has not changed; what it is asked about has, and the one before it would
+be just as bad: going back would only be a flip. Where an earlier revision's labels of the same period are known (of a
+mirror, or an exploring share), they decide instead: one that is no better now is not gone back to.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from evenkeel_operator.decide.quality import cohorts
+from evenkeel_operator.decide.quality.cohorts import Cohort
+from evenkeel_operator.decide.quality.cusum import COHORTS_PER_YEAR, Cusum
+from evenkeel_operator.decide.quality.evidence import Objective
+from evenkeel_operator.decide.snapshot import NoSignal
+
+SOAK = timedelta(hours=24)
+SOAK_LABELS = 1000
+"""A revision was good once it has served for so long, or with so many labels, and its detector stayed quiet."""
+
+SAME_PERIOD_LABELS = 50
+"""Labels of another revision since the decay began that are enough to compare it."""
+
+LEAST_BETWEEN_ROLLBACKS = timedelta(hours=24)
+
+
+class Outcome(enum.StrEnum):
+    """What the guard says."""
+
+    QUIET = "Quiet"
+    ROLL_BACK = "RollBack"
+    DECAYED = "Decayed"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A revision that was promoted, and from when until when it served; `until` is None of the one in service."""
+
+    revision: str
+    since: datetime
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One metric's detector: its evidence and threshold as logarithms, when the evidence began and when it sufficed."""
+
+    measure: str
+    log_e: float
+    log_threshold: float
+    began: datetime | None
+    raised: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the guard says of the revision in service; `target` is what to go back to, `quarantine` what to leave.
+
+    `is_drift_suspected`: the data have changed rather than the model.
+    """
+
+    outcome: Outcome
+    alarms: tuple[Alarm, ...]
+    target: str | None = None
+    quarantine: str | None = None
+    is_drift_suspected: bool = False
+
+
+def watch(
+    objectives: Sequence[Objective],
+    stable: Served,
+    earlier: Sequence[Served],
+    rows: Sequence[Cohort],
+    now: datetime,
+    last_rollback: datetime | None = None,
+) -> Finding:
+    """Return what the guard says at `now`.
+
+    `earlier` are revisions that may be gone back to, the newest first: promoted once, and not quarantined.
+    `last_rollback`: when an automatic rollback last happened, of which there is at most one in 24 h.
+    """
+    alarms = tuple(detect(objective, stable, rows, now) for objective in objectives)
+    raised = [(objective, alarm) for objective, alarm in zip(objectives, alarms, strict=True) if alarm.raised]
+    if not raised:
+        return Finding(Outcome.QUIET, alarms)
+    if any(not _is_own_fault(objective, alarm, stable, rows) for objective, alarm in raised):
+        return Finding(Outcome.DECAYED, alarms, is_drift_suspected=True)
+    target = next((g for g in earlier if _is_good(objectives, g, rows, now)), None)
+    if target is None or any(_is_no_better(objective, alarm, stable, target, rows, now) for objective, alarm in raised):
+        return Finding(Outcome.DECAYED, alarms, is_drift_suspected=True)
+    if last_rollback is not None and now < last_rollback + LEAST_BETWEEN_ROLLBACKS:
+        return Finding(Outcome.DECAYED, alarms)
+    return Finding(Outcome.ROLL_BACK, alarms, target.revision, stable.revision)
+
+
+def detect(objective: Objective, served: Served, rows: Sequence[Cohort], now: datetime) -> Alarm:
+    """Return the state of one objective's detector over the mature cohorts in which `served` was in service.
+
+    The detector starts with the revision. An alarm stays raised: what comes later does not take it back.
+    """
+    detector = Cusum(objective.measure, objective.floor)
+    threshold = math.log(COHORTS_PER_YEAR)
+    began: datetime | None = None
+    for row in _of(served, rows, objective.horizon, now):
+        was_quiet = detector.log_e <= 0
+        detector.add(row.labels)
+        if detector.log_e <= 0:
+            began = None
+        elif was_quiet or began is None:
+            began = row.start
+        if detector.log_e >= threshold:
+            return Alarm(objective.measure.name, detector.log_e, threshold, began, row.start)
+    return Alarm(objective.measure.name, detector.log_e, threshold, began, None)
+
+
+def _of(served: Served, rows: Sequence[Cohort], horizon: timedelta, now: datetime) -> list[Cohort]:
+    return [
+        row
+        for row in cohorts.cohorts(rows, served.revision)
+        if served.since <= row.start
+        and (served.until is None or row.start + cohorts.COHORT <= served.until)
+        and cohorts.mature_at(row.start, horizon) <= now
+    ]
+
+
+def _is_own_fault(objective: Objective, alarm: Alarm, stable: Served, rows: Sequence[Cohort]) -> bool:
+    """Return whether the decay began before the revision had been good for long."""
+    assert alarm.began is not None
+    before = [row for row in cohorts.cohorts(rows, stable.revision) if stable.since <= row.start < alarm.began]
+    labels = sum(cohorts.total(before, objective.measure.cells))
+    return alarm.began < stable.since + SOAK and labels < SOAK_LABELS
+
+
+def _is_good(objectives: Sequence[Objective], served: Served, rows: Sequence[Cohort], now: datetime) -> bool:
+    """Return whether `served` was long enough in service, with labels, and ended with every detector quiet."""
+    for objective in objectives:
+        known = _of(served, rows, objective.horizon, now)
+        labels = sum(cohorts.total(known, objective.measure.cells))
+        lasted = (served.until or now) - served.since
+        if labels == 0 or (lasted < SOAK and labels < SOAK_LABELS):
+            return False
+        if detect(objective, served, rows, now).raised is not None:
+            return False
+    return True
+
+
+def _is_no_better(
+    objective: Objective, alarm: Alarm, stable: Served, target: Served, rows: Sequence[Cohort], now: datetime
+) -> bool:
+    """Return whether the target's labels since the decay began, where there are enough, show no better metric."""
+    assert alarm.began is not None
+    measure = objective.measure
+    totals = []
+    for served in (stable, target):
+        same_period = Served(served.revision, alarm.began)
+        totals.append(cohorts.total(_of(same_period, rows, objective.horizon, now), measure.cells))
+    ours, theirs = measure.value(totals[0]), measure.value(totals[1])
+    if sum(totals[1]) < SAME_PERIOD_LABELS or isinstance(ours, NoSignal) or isinstance(theirs, NoSignal):
+        return False
+    return theirs <= ours

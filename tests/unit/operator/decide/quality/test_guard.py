@@ -1,0 +1,89 @@
+"""Is a decayed revision left only where going back would help?"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from evenkeel_operator.decide.quality.cohorts import COHORT, Cohort
+from evenkeel_operator.decide.quality.evidence import Objective
+from evenkeel_operator.decide.quality.guard import Outcome, Served, watch
+from evenkeel_operator.decide.quality.measures import Metric, classification
+
+START = datetime(2026, 1, 5, tzinfo=UTC)
+HORIZON = timedelta(hours=1)
+NOW = START + timedelta(days=2)
+OBJECTIVE = Objective(classification(Metric.ACCURACY, 2), 0.9, 0.01, HORIZON)
+STABLE = Served("new", START)
+OLD = Served("old", START - timedelta(days=2), START)
+
+
+def of(revision: str, first: int, count: int, hits: int) -> list[Cohort]:
+    """Return cohorts of 20 labels from number `first` after START on, of which `hits` are right."""
+    return [Cohort(revision, START + (first + i) * COHORT, (20, 0), (hits, 20 - hits, 0, 0)) for i in range(count)]
+
+
+GOOD_OLD = of("old", -100, 100, 19)
+BAD = of("new", 0, 60, 14)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "rows", "last_rollback", "want"),
+    [
+        pytest.param([OLD], GOOD_OLD + of("new", 0, 100, 19), None, (Outcome.QUIET, None, False), id="all is well"),
+        pytest.param([OLD], GOOD_OLD, None, (Outcome.QUIET, None, False), id="no label is no decay"),
+        pytest.param([OLD], GOOD_OLD + BAD, None, (Outcome.ROLL_BACK, "old", False), id="bad since it serves"),
+        pytest.param([], GOOD_OLD + BAD, None, (Outcome.DECAYED, None, True), id="nothing to go back to"),
+        pytest.param(
+            [OLD],
+            GOOD_OLD + of("new", 0, 100, 19) + of("new", 100, 60, 14),
+            None,
+            (Outcome.DECAYED, None, True),
+            id="good for a day and then bad: the data have changed",
+        ),
+        pytest.param(
+            [OLD],
+            of("old", -100, 40, 19) + of("old", -60, 60, 14) + BAD,
+            None,
+            (Outcome.DECAYED, None, True),
+            id="the one before had decayed too",
+        ),
+        pytest.param(
+            [Served("older", START - timedelta(days=4), START - timedelta(days=2))],
+            BAD,
+            None,
+            (Outcome.DECAYED, None, True),
+            id="nothing is known of the one before",
+        ),
+        pytest.param(
+            [OLD],
+            GOOD_OLD + BAD + of("old", 0, 10, 14),
+            None,
+            (Outcome.DECAYED, None, True),
+            id="the one before is as bad in the same hours",
+        ),
+        pytest.param(
+            [OLD],
+            GOOD_OLD + BAD,
+            NOW - timedelta(hours=1),
+            (Outcome.DECAYED, None, False),
+            id="one rollback a day is enough",
+        ),
+    ],
+)
+def test_guard(
+    earlier: list[Served], rows: list[Cohort], last_rollback: datetime | None, want: tuple[Outcome, str | None, bool]
+) -> None:
+    got = watch([OBJECTIVE], STABLE, earlier, rows, NOW, last_rollback)
+    assert (got.outcome, got.target, got.is_drift_suspected) == want
+    assert got.quarantine == ("new" if want[0] is Outcome.ROLL_BACK else None)
+
+
+def test_labels_of_a_cohort_that_is_not_mature_raise_no_alarm() -> None:
+    assert watch([OBJECTIVE], STABLE, [OLD], GOOD_OLD + BAD, START + HORIZON).outcome is Outcome.QUIET
+
+
+def test_an_alarm_stays_raised() -> None:
+    rows = GOOD_OLD + BAD + of("new", 60, 100, 20)
+    assert watch([OBJECTIVE], STABLE, [OLD], rows, NOW).outcome is Outcome.ROLL_BACK
