@@ -95,6 +95,7 @@ def _serve(told: argparse.Namespace) -> int:
             model=_model(told),
             host=told.host,
             port=told.port,
+            admin_port=told.port and told.port + 1,
             drain_delay_s=0.0,
             grace_period_s=30.0,
             limits=config.Limits(),

@@ -15,6 +15,10 @@ import json
 from dataclasses import asdict, dataclass
 
 HTTP_PORT = 8080
+ADMIN_PORT = HTTP_PORT + 1
+"""Where the operator asks a replica for its signals and tells it directives. No Service leads here."""
+SIGNALS_PATH = "/v2/signals"
+DIRECTIVES_PATH = "/v2/directives"
 
 MODEL_DIR = "/model"
 """Where `fetch` writes and the server reads: an emptyDir, read-only for the server."""

@@ -20,6 +20,7 @@ from evenkeel_runtime.serve.body import BadRequest
 from evenkeel_runtime.serve.metrics import Metrics
 from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.protocol import Exchange, error_body
+from evenkeel_runtime.serve.signals import Signals
 from evenkeel_runtime.serve.v1 import Predictions
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Service:
     def __init__(self, config: Serve, render: Callable[[Exchange, Callable[[], bytes]], None]) -> None:
         self._name, self._version = config.name, config.version
         self.metrics = Metrics(config.name, config.version)
+        self.signals = Signals()
         self.ready: Ready | None = None
         self.is_draining = False
         self._render = render
@@ -128,6 +130,9 @@ class Service:
             self._reject(exchange, error.status, "invalid", error.message, b"", begun)
             return
         plan = asked.plan
+        signals = self.signals
+        signals.arrivals += 1
+        signals.arrived_rows += plan.rows
         now = time.perf_counter()
         writer = ready.predictions if is_v1 else ready.writer
         work = Work(plan.rows, plan.kind, Pending(exchange, asked, writer, asked.arrays, begun, now), deadline)
@@ -135,6 +140,7 @@ class Service:
         if not queue.admit(work, now):
             wait = retry_after_s(queue.rows, ready.rows_per_second)
             message = f"the queue is full ({queue.rows} rows wait)"
+            signals.rejected += 1
             self._reject(exchange, 429, "queue_full", message, b"retry-after: %d\r\n" % wait, begun)
             return
         metrics = self.metrics
@@ -145,7 +151,7 @@ class Service:
 
     def answered(self, batch: Batch, answers: Answers | Exception, began: float, took: float) -> None:
         """Write each request its own rows."""
-        metrics = self.metrics
+        metrics, signals = self.metrics, self.signals
         metrics.batch_rows.observe(batch.rows)
         metrics.compute.observe(took, len(batch.works))
         finished = began + took
@@ -159,6 +165,7 @@ class Service:
             metrics.predict.observe(finished - pending.read)
             answer = answers if isinstance(answers, Exception) else answers[index]
             if isinstance(answer, Exception):
+                signals.failed += 1
                 log.error("forward failed rows=%d error=%s", work.rows, last_line(answer))
                 self._error(exchange, 500, f"the model failed: {last_line(answer)}", code_since=pending.begun)
                 continue
@@ -169,11 +176,14 @@ class Service:
             metrics.postprocess.observe(now - start)
             metrics.rows += work.rows
             metrics.answered(200, now - pending.begun)
+            signals.latency.observe(now - pending.begun)
+        signals.batch(batch.rows, time.perf_counter() - began)
 
     def expired(self, work: Work) -> None:
         pending: Pending = work.payload
         self.metrics.in_flight -= 1
         self.metrics.reject("deadline")
+        self.signals.rejected += 1
         self._error(pending.exchange, 504, "the request's time was over before its turn came", code_since=pending.begun)
 
     def _abandoned(self, work: Work) -> None:
