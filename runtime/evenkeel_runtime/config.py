@@ -116,7 +116,7 @@ def serve(environ: Mapping[str, str] = os.environ) -> Serve:
         model=_model(environ),
         host=environ.get(HOST_ENV, "0.0.0.0"),
         port=port,
-        # Beside the other, so that several servers on one machine need one number each; 0: any free one, like the other.
+        # Beside the other, so that several servers on one machine need one number each; 0: any free one, as there.
         admin_port=int(_number(environ, ADMIN_PORT_ENV, port and port + contract.ADMIN_PORT - contract.HTTP_PORT)),
         drain_delay_s=_number(environ, Env.DRAIN_DELAY_S, 5.0),
         grace_period_s=_number(environ, Env.GRACE_PERIOD_S, 30.0),

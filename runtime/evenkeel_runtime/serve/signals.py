@@ -2,8 +2,8 @@
 
 Sums and counts since the start, never averages or rates: whoever asks twice gets them by subtraction, a lost answer
 loses nothing, and `bootId` says when to begin again. Latencies are counted in buckets one edge of which is the target
-itself, so that the share of requests within it is exact and its quantiles, near the target, are within 5 %: the
-geometric middle of a bucket whose edges are a factor of 1.10 apart is at most a factor of 1.0488 from any of its values.
+itself, so that the share of requests within it is exact and its quantiles, near the target, are within 5 %: where edges
+are a factor of 1.10 apart, the geometric middle of a bucket is at most a factor of 1.0488 from any of its values.
 """
 
 from __future__ import annotations
@@ -63,7 +63,6 @@ class Signals:
         self.failed = 0
         self.rejected = 0
         self.latency = Histogram(latency_edges(TARGET_S))
-        self.busy_s = 0.0
         self.generation: int | None = None
         self.target_s = TARGET_S
         self.load_s: float | None = None
@@ -81,7 +80,6 @@ class Signals:
         self._batches[index] += 1
         self._rows[index] += rows
         self._seconds[index] += seconds
-        self.busy_s += seconds
 
     def render(self, queue: Queue | None, in_flight: int, is_ready: bool) -> bytes:
         """Return the answer to `GET /v2/signals`."""
@@ -99,7 +97,7 @@ class Signals:
             "inFlight": in_flight,
             "queuedRequests": queue.requests if queue else 0,
             "queuedRows": queue.rows if queue else 0,
-            "busySeconds": self.busy_s,
+            "busySeconds": sum(self._seconds),
             "latency": {
                 "targetSeconds": self.target_s,
                 "edges": latency.bounds,
