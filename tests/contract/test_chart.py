@@ -16,6 +16,8 @@ from kubernetes import client
 from evenkeel_operator import settings
 from evenkeel_operator.api import crd
 from evenkeel_operator.api.modeldeployment import Object
+from evenkeel_operator.decide import names
+from evenkeel_runtime import contract
 from tests.contract.conftest import CHART, Helm, Render
 
 WATCHED = "watchNamespaces={team-a,team-b}"
@@ -175,13 +177,14 @@ def test_no_permission_is_a_wildcard(values: tuple[str, ...], render: Render) ->
     ("resource", "want"),
     [
         pytest.param("secrets", set(), id="Secrets are out of reach"),
-        pytest.param("pods", {"list", "watch"}, id="pods are seen, never written"),
+        pytest.param("pods", {"list", "watch", "patch"}, id="pods are seen and marked, never made or removed"),
         pytest.param("pods/exec", set(), id="nothing is run in a pod"),
         pytest.param("modeldeployments", {"list", "watch"}, id="what users want is read only"),
         pytest.param("modeldeployments/status", {"patch"}, id="the status is written only"),
         pytest.param("nodes", {"list", "watch"}, id="nodes are seen, never written"),
         pytest.param("services", {"list", "watch", "create", "patch"}, id="Services go with their ModelDeployment"),
-        pytest.param("configmaps", set(), id="what nobody needs"),
+        pytest.param("configmaps", {"get", "create", "patch"}, id="ConfigMaps are read by name, never listed"),
+        pytest.param("deployments", set(), id="what nobody needs"),
         pytest.param("roles", set(), id="no role is written"),
     ],
 )
@@ -317,3 +320,11 @@ def test_service_and_policy_point_at_the_pods_and_their_port(render: Render) -> 
     assert service["spec"]["ports"][0]["targetPort"] == port
     assert policy["spec"]["ingress"][0]["ports"][0]["port"] == port
     assert find(objects, "ServiceMonitor")["spec"]["selector"]["matchLabels"] == labels
+
+
+def test_policy_lets_the_operator_ask_the_replicas(render: Render) -> None:
+    policy = find(render("networkPolicy.enabled=true"), "NetworkPolicy")
+    (rule,) = [r for r in policy["spec"]["egress"] if r["ports"] == [{"port": contract.ADMIN_PORT, "protocol": "TCP"}]]
+    (peer,) = rule["to"]
+    assert peer["namespaceSelector"] == {}, "they are in every namespace"
+    assert peer["podSelector"] == {"matchLabels": {names.ROLE_LABEL: names.SERVE_ROLE}}

@@ -189,14 +189,14 @@ def unit_gaps(count: int, dispersion: float, seed: int = 7) -> list[float]:
     A Poisson process whose rate is drawn anew from a gamma distribution for every ten arrivals; with `dispersion` 1
     it is a plain one.
     """
-    random = Random(seed)
+    source = Random(seed)
     if dispersion <= 1.0:
-        return [random.expovariate(1.0) for _ in range(count)]
+        return [source.expovariate(1.0) for _ in range(count)]
     shape = 10.0 / (dispersion - 1.0)
     gaps: list[float] = []
     while len(gaps) < count:
-        rate = max(0.05, random.gammavariate(shape, 1.0 / shape))
-        gaps += [random.expovariate(1.0) / rate for _ in range(10)]
+        rate = max(0.05, source.gammavariate(shape, 1.0 / shape))
+        gaps += [source.expovariate(1.0) / rate for _ in range(10)]
     mean = sum(gaps) / len(gaps)
     return [gap / mean for gap in gaps[:count]]
 

@@ -32,6 +32,7 @@ COARSE_BELOW, COARSE_ABOVE = 10, 8
 
 BATCH_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Batches of up to so many rows are added up together; their rows are, too, so that the mean size is exact."""
+_MOST_ROWS = (*BATCH_ROWS, 2**31)
 
 
 class BadDirective(Exception):
@@ -104,8 +105,10 @@ class Signals:
                 "counts": latency.counts,
                 "sumSeconds": latency.total,
             },
-            # [batches, rows, seconds] of every size that has occurred.
-            "batches": [row for row in zip(self._batches, self._rows, self._seconds, strict=True) if row[0]],
+            # [rows at most, batches, rows, seconds] of every size that has occurred.
+            "batches": [
+                row for row in zip(_MOST_ROWS, self._batches, self._rows, self._seconds, strict=True) if row[1]
+            ],
             "loadSeconds": self.load_s,
             "maxBatchRows": self.max_rows,
             # [rows, seconds] of a call as measured at load.

@@ -33,7 +33,7 @@ def test_requests_are_counted_once_each(perceptron: Replica) -> None:
     assert after["arrivedRows"] - before["arrivedRows"] == 10
     assert sum(after["latency"]["counts"]) - sum(before["latency"]["counts"]) == 5
     assert after["failed"] == after["rejected"] == after["inFlight"] == after["queuedRequests"] == 0
-    batches, rows, seconds = (sum(column) for column in zip(*after["batches"], strict=True))
+    _, batches, rows, seconds = (sum(column) for column in zip(*after["batches"], strict=True))
     assert (batches, rows) == (after["arrivals"], after["arrivedRows"])
     assert 0 < seconds <= after["busySeconds"] * 1.001 < after["uptimeSeconds"]
 

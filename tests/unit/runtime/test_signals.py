@@ -50,7 +50,7 @@ def test_batches_are_added_up_by_size() -> None:
     for rows, seconds in ((1, 0.01), (1, 0.03), (5, 0.05), (6, 0.07), (5000, 1.0)):
         signals.batch(rows, seconds)
     found = rendered(signals)
-    assert found["batches"] == [[2, 2, 0.04], [2, 11, pytest.approx(0.12)], [1, 5000, 1.0]]
+    assert found["batches"] == [[1, 2, 2, 0.04], [6, 2, 11, pytest.approx(0.12)], [2**31, 1, 5000, 1.0]]
     assert found["busySeconds"] == pytest.approx(1.16)
 
 
