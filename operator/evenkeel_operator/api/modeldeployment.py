@@ -349,7 +349,7 @@ class Status(Model):
     latency: tuple[LatencyStatus, ...] | None = Field(default=None, json_schema_extra=map_by("metric"))
     """Latencies that have an objective, as measured."""
     last_decisions: tuple[DecisionStatus, ...] | None = Field(default=None, max_length=5, json_schema_extra=ATOMIC)
-    """The newest decisions on the number of replicas, the latest first; `evenkeel explain` reads them out."""
+    """The newest decisions on the number of replicas, the latest first, with what each was made from."""
     conditions: tuple[Condition, ...] | None = Field(default=None, json_schema_extra=map_by("type"))
     """Ready, Reconciling and Stalled as kstatus reads them; Available; LatencyMet where a latency has an
     objective, Scalable where scaling is asked for; RuntimeOutdated where it holds."""
