@@ -18,7 +18,9 @@ from typing import Any
 from evenkeel_operator.api.modeldeployment import GROUP, PLURAL, Object
 from evenkeel_operator.control import watch
 from evenkeel_operator.control.controller import Controller, Decisions
+from evenkeel_operator.control.memories import Memories
 from evenkeel_operator.control.resync import Resync
+from evenkeel_operator.control.scaling import Scaler
 from evenkeel_operator.decide import plan
 from evenkeel_operator.decide.snapshot import Defaults, Feedback
 from evenkeel_operator.feedback.settings import master_keys
@@ -31,6 +33,7 @@ from evenkeel_operator.world.fleet import FleetWatch
 from evenkeel_operator.world.health import Health
 from evenkeel_operator.world.kinds import Kind
 from evenkeel_operator.world.lease import Lease, LeaseLost
+from evenkeel_operator.world.signals import Replicas
 
 log = logging.getLogger("evenkeel_operator")
 
@@ -59,6 +62,13 @@ class Process:
         )
         cluster = Cluster(connection, self._lease.check, self._lease.write_timeout_s)
         self._fleet = FleetWatch(connection, lambda: self._controller.fleet_changed())
+        self._scaler = Scaler(
+            replicas=Replicas(settings.signals_port),
+            memories=Memories(cluster),
+            fleet=self._fleet.fleet,
+            changed=lambda key: self._controller.queue.add(key),
+            interval_s=settings.signals_s,
+        )
         self._controller = Controller(
             cluster=cluster,
             recorder=Recorder(cluster, settings.identity),
@@ -70,6 +80,7 @@ class Process:
                 _feedback(settings),
             ),
             fleet=self._fleet.fleet,
+            scaler=self._scaler,
         )
         self._resync = Resync(connection, self._controller, settings.namespaces, settings.resync_s)
         self._is_leading = False
@@ -78,6 +89,7 @@ class Process:
         """Run until asked to stop or unable to go on; return the exit code."""
         self._catch_signals()
         metrics.LAST_EVENT_AGE.set_function(self._controller.last_event_age_s)
+        metrics.PER_DEPLOYMENT.source = self._scaler.measured
         health = Health(alive=self._alive, ready=self._ready, standing=self._standing)
         await health.start(self._settings.http_port)
         log.info("started identity=%s http_port=%d", self._settings.identity, health.port)
@@ -110,6 +122,7 @@ class Process:
         await asyncio.wait({stopped, *running}, return_when=asyncio.FIRST_COMPLETED)
         code = 0 if self._stop.is_set() else _report(task for task in running if task.done())
         await self._controller.drain(workers, DRAIN_S)
+        await self._scaler.stop()
         await self._lease.release()
         running.add(stopped)
         for task in running:

@@ -8,6 +8,8 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from evenkeel_runtime import contract
+
 _SERVICE_ACCOUNT_NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
@@ -41,6 +43,10 @@ class Settings:
     """Deployments that are worked on at the same time."""
     resync_s: float = 450.0
     """Mean seconds between two comparisons of the cache with full lists, one third of it either way."""
+    signals_port: int = contract.ADMIN_PORT
+    """Port at which replicas answer what they measure."""
+    signals_s: float = 5.0
+    """Mean seconds between two questions to a replica."""
     log_level: str = "INFO"
 
 
@@ -65,6 +71,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         http_port=got.http_port,
         workers=got.workers,
         resync_s=got.resync_seconds,
+        signals_port=got.signals_port,
+        signals_s=got.signals_seconds,
         log_level=got.log_level,
     )
 
@@ -129,6 +137,13 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         kind=_seconds,
         default=defaults.resync_s,
         text="mean seconds between two comparisons with full lists, which find what a cut watch has missed",
+    )
+    add("--signals-port", kind=_positive, default=defaults.signals_port, text="port of the replicas' signals")
+    add(
+        "--signals-seconds",
+        kind=_seconds,
+        default=defaults.signals_s,
+        text="mean seconds between two questions to a replica for its signals",
     )
     add("--log-level", default=defaults.log_level, text="least level of log lines", choices=_LEVELS)
     return parser

@@ -99,6 +99,7 @@ def _serve(told: argparse.Namespace) -> int:
             host=told.host,
             port=told.port,
             grpc_port=told.grpc_port,
+            admin_port=told.port and told.port + 1,
             drain_delay_s=0.0,
             grace_period_s=30.0,
             limits=config.Limits(),

@@ -15,6 +15,7 @@ from evenkeel_runtime.failure import ModelError
 
 AUTO = "Auto"
 PORT_ENV = "EVENKEEL_HTTP_PORT"
+ADMIN_PORT_ENV = "EVENKEEL_ADMIN_PORT"
 HOST_ENV = "EVENKEEL_HTTP_HOST"
 MODEL_DIR_ENV = "EVENKEEL_MODEL_DIR"
 CLAIM_DIR_ENV = "EVENKEEL_CLAIM_DIR"
@@ -99,6 +100,7 @@ class Serve:
     model: Model
     host: str
     port: int
+    admin_port: int
     drain_delay_s: float
     grace_period_s: float
     limits: Limits
@@ -128,13 +130,16 @@ def serve(environ: Mapping[str, str] = os.environ) -> Serve:
     """Return what the server was told."""
     path = _required(environ, Env.MODEL_PATH)
     limits = Limits()
+    port = int(_number(environ, PORT_ENV, contract.HTTP_PORT))
     return Serve(
         name=environ.get(Env.MODEL_NAME) or "model",
         version=environ.get(Env.MODEL_VERSION) or "1",
         path=Path(path.removeprefix("file://")),
         model=_model(environ),
         host=environ.get(HOST_ENV, "0.0.0.0"),
-        port=int(_number(environ, PORT_ENV, contract.HTTP_PORT)),
+        port=port,
+        # Beside the other, so that several servers on one machine need one number each; 0: any free one, as there.
+        admin_port=int(_number(environ, ADMIN_PORT_ENV, port and port + contract.ADMIN_PORT - contract.HTTP_PORT)),
         drain_delay_s=_number(environ, Env.DRAIN_DELAY_S, 5.0),
         grace_period_s=_number(environ, Env.GRACE_PERIOD_S, 30.0),
         limits=Limits(

@@ -17,6 +17,10 @@ from dataclasses import asdict, dataclass
 HTTP_PORT = 8080
 GRPC_PORT = 8081
 """Where gRPC listens, where it was asked for."""
+ADMIN_PORT = 8082
+"""Where the operator asks a replica for its signals and tells it directives. No Service leads here."""
+SIGNALS_PATH = "/v2/signals"
+DIRECTIVES_PATH = "/v2/directives"
 
 MODEL_DIR = "/model"
 """Where `fetch` writes and the server reads: an emptyDir, read-only for the server."""

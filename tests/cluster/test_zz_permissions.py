@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
+from evenkeel_operator.decide.names import memory_name
 from tests.cluster import installation
-from tests.cluster.faults import audit
+from tests.cluster.faults import audit, deployments
 from tests.cluster.faults.world import World, made
+from tests.cluster.kubectl import wait_until
 from tests.cluster.processes import CommandFailed
 
 pytestmark = pytest.mark.cluster
@@ -78,11 +80,31 @@ def _live(world: World) -> None:
         world.settle()
     world.write("a", 1, "5")
     world.settle()
+    for size in (2, 1):
+        _hold(world, size)
+    wait_until("what the decisions remember is kept", lambda: _remembers(world), timeout_s=180)
     kinds = "controllerrevisions,replicasets,services,poddisruptionbudgets"
     selector = "--selector=evenkeel.dev/modeldeployment=a"
     world.kubectl.ask("delete", kinds, selector, f"--namespace={world.namespace}")
     world.settle()
     world.reset()
+
+
+def _hold(world: World, size: int) -> None:
+    """Have the operator decide the size, between bounds that leave it no choice."""
+    made = deployments.deployment(world.namespace, "a", world.namespace, replicas=size, variant="5")
+    made["spec"] |= {
+        "scaling": {"minReplicas": size, "maxReplicas": size},
+        "objectives": {"latency": [{"quantile": 0.95, "target": "200ms"}]},
+    }
+    world.wanted["a"] = size, "5"
+    world.kubectl.apply(made)
+    world.settle()
+
+
+def _remembers(world: World) -> bool:
+    found = world.kubectl.ask("get", "configmaps", "--output=name", f"--namespace={world.namespace}")
+    return f"configmap/{memory_name('a')}" in found.split()
 
 
 def _values(world: World) -> tuple[str, ...]:

@@ -35,6 +35,14 @@ def _pod(says: str, part: Object, field: str, word: str) -> BadSpec:
     return BadSpec(says, {"pod": part}, f"spec.pod.{field}", word)
 
 
+_TARGET = "spec.objectives.latency[0].target"
+
+
+def _held(says: str, objective: Object, scaling: Object | None, field: str, word: str) -> BadSpec:
+    latency = merged({"quantile": 0.95, "target": "200ms"}, objective)
+    return BadSpec(says, {"scaling": scaling, "objectives": {"latency": [latency]}}, field, word)
+
+
 BAD = (
     # Where the model is.
     BadSpec("no model", {"model": None}, "spec.model", "Required value"),
@@ -222,6 +230,20 @@ BAD = (
         "spec.runtime.env[0].valueFrom",
         "one of the two",
     ),
+    # What shall be held.
+    BadSpec("sizes without a latency to hold", {"scaling": {"maxReplicas": 4}}, "spec.scaling", "needs a latency"),
+    _held(
+        "more at least than at most", {}, {"minReplicas": 5, "maxReplicas": 4}, "spec.scaling.maxReplicas", "raise it"
+    ),
+    _held("no upper bound", {}, {"minReplicas": 1}, "spec.scaling.maxReplicas", "Required value"),
+    _held("a size that goes to nothing", {}, {"minReplicas": 0, "maxReplicas": 4}, "spec.scaling.minReplicas", "1"),
+    _held("a target without a unit", {"target": "200"}, None, _TARGET, "one number and its unit"),
+    _held("a target of two units", {"target": "1s500ms"}, None, _TARGET, "one number and its unit"),
+    _held("a target that no answer meets", {"target": "0ms"}, None, _TARGET, "from 1ms to 10m"),
+    _held("a target of an hour", {"target": "60m"}, None, _TARGET, "from 1ms to 10m"),
+    _held("no target", {"target": None}, None, _TARGET, "Required value"),
+    _held("a quantile in percent", {"quantile": 95}, None, "spec.objectives.latency[0].quantile", "0.999"),
+    _held("a metric that is not known", {"metric": "Mean"}, None, "spec.objectives.latency[0].metric", "EndToEnd"),
     # The pods.
     _pod("a label of the operator", {"labels": {"evenkeel.dev/role": "serve"}}, "labels", "evenkeel.dev/"),
     _pod(

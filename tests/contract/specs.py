@@ -145,5 +145,19 @@ GOOD = (
     ),
     GoodSpec("a server of somebody else", {"runtime": {"image": "example.com/triton@sha256:" + SHA256}}),
     GoodSpec("gRPC beside HTTP", {"runtime": {"grpc": True}}),
+    GoodSpec(
+        "a latency to hold, with as many replicas as that needs",
+        {"scaling": {"maxReplicas": 8}, "objectives": {"latency": [{"quantile": 0.95, "target": "200ms"}]}},
+        {
+            "scaling": {"minReplicas": 1, "maxReplicas": 8},
+            "objectives": {
+                "latency": [{"metric": "EndToEnd", "quantile": 0.95, "target": "200ms", "violationBudget": 0.05}]
+            },
+        },
+    ),
+    GoodSpec(
+        "a latency that is watched, with a number of replicas",
+        {"replicas": 2, "objectives": {"latency": [{"metric": "EndToEnd", "quantile": 0.99, "target": "1.5s"}]}},
+    ),
     GoodSpec("a paused rollout", {"rollout": {"paused": True}}),
 )

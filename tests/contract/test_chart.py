@@ -17,7 +17,9 @@ from kubernetes import client
 from evenkeel_operator import settings
 from evenkeel_operator.api import crd
 from evenkeel_operator.api.modeldeployment import Object
+from evenkeel_operator.decide import names
 from evenkeel_operator.feedback import settings as feedback
+from evenkeel_runtime import contract
 from tests.contract.conftest import CHART, Helm, Render
 
 WATCHED = "watchNamespaces={team-a,team-b}"
@@ -185,13 +187,14 @@ def test_no_permission_is_a_wildcard(values: tuple[str, ...], render: Render) ->
     ("resource", "want"),
     [
         pytest.param("secrets", set(), id="Secrets are out of reach"),
-        pytest.param("pods", {"list", "watch"}, id="pods are seen, never written"),
+        pytest.param("pods", {"list", "watch", "patch"}, id="pods are seen and marked, never made or removed"),
         pytest.param("pods/exec", set(), id="nothing is run in a pod"),
         pytest.param("modeldeployments", {"list", "watch"}, id="what users want is read only"),
         pytest.param("modeldeployments/status", {"patch"}, id="the status is written only"),
         pytest.param("nodes", {"list", "watch"}, id="nodes are seen, never written"),
         pytest.param("services", {"list", "watch", "create", "patch"}, id="Services go with their ModelDeployment"),
-        pytest.param("configmaps", set(), id="what nobody needs"),
+        pytest.param("configmaps", {"get", "create", "patch"}, id="ConfigMaps are read by name, never listed"),
+        pytest.param("deployments", set(), id="what nobody needs"),
         pytest.param("roles", set(), id="no role is written"),
     ],
 )
@@ -394,3 +397,11 @@ def test_only_feedback_asks_who_somebody_is(render: Render) -> None:
 def test_a_file_has_one_writer(render: Render) -> None:
     with pytest.raises(RuntimeError, match="PostgreSQL"):
         render(*FEEDBACK, "feedback.replicas=2")
+
+
+def test_policy_lets_the_operator_ask_the_replicas(render: Render) -> None:
+    policy = find(render("networkPolicy.enabled=true"), "NetworkPolicy")
+    (rule,) = [r for r in policy["spec"]["egress"] if r["ports"] == [{"port": contract.ADMIN_PORT, "protocol": "TCP"}]]
+    (peer,) = rule["to"]
+    assert peer["namespaceSelector"] == {}, "they are in every namespace"
+    assert peer["podSelector"] == {"matchLabels": {names.ROLE_LABEL: names.SERVE_ROLE}}

@@ -86,7 +86,9 @@ def test_node_is_structural(path: str, node: Object) -> None:
         assert "items" in node
         assert "x-kubernetes-list-type" in node
     if node.get("x-kubernetes-list-type") == "map":
-        assert set(node["x-kubernetes-list-map-keys"]) <= set(node["items"]["required"])
+        items = node["items"]
+        defaulted = {name for name, part in items["properties"].items() if "default" in part}
+        assert set(node["x-kubernetes-list-map-keys"]) <= set(items["required"]) | defaulted
     if node.get("type") == "object" and path not in ("", ".metadata"):
         holds = {"properties", "additionalProperties", "x-kubernetes-preserve-unknown-fields"}
         assert holds & node.keys()
@@ -148,7 +150,7 @@ def test_scale_subresource_reads_and_writes_fields_that_exist() -> None:
 def test_columns() -> None:
     columns = crd.crd()["spec"]["versions"][0]["additionalPrinterColumns"]
     got = {wide: [c["name"].upper() for c in columns if c.get("priority", 0) == wide] for wide in (0, 1)}
-    want = {0: ["READY", "REASON", "REPLICAS", "AGE"], 1: ["URL", "MODEL", "GPU", "REVISION"]}
+    want = {0: ["READY", "REASON", "REPLICAS", "P95", "TARGET", "AGE"], 1: ["URL", "MODEL", "GPU", "REVISION"]}
     assert got == want
 
 

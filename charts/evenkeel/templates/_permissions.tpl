@@ -7,9 +7,10 @@ what is used is granted, what is granted is used.
   own      in the operator's own namespace
 
 create stands beside patch because a server-side apply of an object that does not exist is a creation. Services and
-budgets are never deleted: they go with their ModelDeployment. Pods are never written: ReplicaSets and Jobs do that.
-Secrets are named in pods and are out of reach; with the feedback service, one per ModelDeployment is created, and none
-is ever read.
+budgets are never deleted: they go with their ModelDeployment. Pods are never made or removed: ReplicaSets and Jobs do
+that; patch marks those that go first when a ReplicaSet shrinks. A ConfigMap is read by its name, and holds what the
+decisions about one ModelDeployment remember. Secrets are named in pods and are out of reach; with the feedback service,
+one per ModelDeployment is created, and none is ever read.
 */}}
 {{- define "evenkeel.permissions" -}}
 watched:
@@ -33,7 +34,10 @@ watched:
   verbs: [list, watch, create, patch]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch]
+  verbs: [list, watch, patch]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, create, patch]
 - apiGroups: [""]
   resources: [events]
   verbs: [list, watch, create]

@@ -6,6 +6,7 @@ spelling them out costs hundreds of kilobytes of schema and falls behind Kuberne
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
@@ -37,6 +38,9 @@ Quantity = Annotated[
     ),
 ]
 """A Kubernetes quantity; always more than zero."""
+
+Duration = Annotated[str, Field(min_length=2, max_length=16, json_schema_extra=rules.DURATION)]
+"""One number and its unit: ms, s or m."""
 
 OpaqueObject = Annotated[Object, WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
 """A core/v1 structure that goes into the pod as it is and is judged by the API server there."""
@@ -122,6 +126,15 @@ LocalObjectReference = Annotated[
     ),
 ]
 """A core/v1 LocalObjectReference."""
+
+
+def seconds(duration: str) -> float:
+    """Return a Duration in seconds. Raises ValueError for what is none."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m)", duration)
+    if found is None:
+        raise ValueError(f"{duration!r} is not a duration such as 200ms")
+    return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0}[found[2]]
+
 
 ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}

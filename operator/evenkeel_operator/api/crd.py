@@ -130,11 +130,16 @@ def _columns() -> list[Object]:
         made: Object = {"name": name, "type": kind, "jsonPath": path, "description": description}
         return made | {"priority": 1} if wide else made
 
+    latency = '.{}.latency[?(@.metric=="EndToEnd")]'
     ready = '.status.conditions[?(@.type=="Ready")]'
     return [
         column("Ready", f"{ready}.status", "string", "Whether it is in full service."),
         column("Reason", f"{ready}.reason", "string", "Why it is, or is not."),
         column("Replicas", ".status.readyReplicas", "integer", "Replicas that answer."),
+        column(
+            "P95", f"{latency.format('status')}.observed", "string", "Measured latency, of the objective's quantile."
+        ),
+        column("Target", f"{latency.format('spec.objectives')}.target", "string", "Latency that shall be held."),
         column("Age", ".metadata.creationTimestamp", "date", "Time since it was created."),
         column("URL", ".status.url", "string", "Where predictions are served.", wide=True),
         column("Model", ".spec.model.uri", "string", "Address of the model.", wide=True),

@@ -16,6 +16,7 @@ from evenkeel_operator.api import rules
 from evenkeel_operator.api.core import (
     ATOMIC,
     SET,
+    Duration,
     EnvVar,
     LabelValue,
     LocalObjectReference,
@@ -93,6 +94,38 @@ class Gpu(Model):
     all."""
     min_memory: Quantity | None = None
     """Least memory of one GPU, compared with the node label nvidia.com/gpu.memory."""
+
+
+class Scaling(Model):
+    """Let Evenkeel decide the number of replicas, between these bounds."""
+
+    model_config = ConfigDict(json_schema_extra=rules.SCALING)
+
+    min_replicas: int = Field(default=1, ge=1, le=1000)
+    """Least number of replicas."""
+    max_replicas: int = Field(ge=1, le=1000)
+    """Most replicas."""
+
+
+class LatencyObjective(Model):
+    """One latency that shall be held."""
+
+    metric: Literal["EndToEnd"] = "EndToEnd"
+    """What is measured: EndToEnd is the time from the last byte of a request to its answer, in the replica."""
+    quantile: float = Field(default=0.95, ge=0.5, le=0.999)
+    """Share of the requests of a minute that shall be answered within the target."""
+    target: Duration
+    """Time within which they shall be answered, such as 200ms."""
+    violation_budget: float = Field(default=0.05, ge=0, le=0.5)
+    """Share of the minutes of the last hour that may miss the target before the condition LatencyMet turns
+    False."""
+
+
+class Objectives(Model):
+    """What shall be held, by measurement."""
+
+    latency: tuple[LatencyObjective, ...] = Field(default=(), max_length=4, json_schema_extra=map_by("metric"))
+    """Latencies to hold. With spec.scaling, the number of replicas follows from them."""
 
 
 class Rollout(Model):
@@ -173,12 +206,19 @@ class PodOptions(Model):
 class Spec(Model):
     """What the user wants."""
 
+    model_config = ConfigDict(json_schema_extra=rules.SPEC)
+
     model: ModelSource
     """The model to serve."""
     gpu: Gpu | None = None
     """What every replica needs of a GPU. Absent: CPU only."""
     replicas: int = Field(default=1, ge=0, le=1000)
-    """Number of replicas; `kubectl scale` and an autoscaler write it."""
+    """Number of replicas; `kubectl scale` and an autoscaler write it. Beside scaling it is the first number only,
+    and a later write to it changes nothing."""
+    scaling: Scaling | None = None
+    """Let Evenkeel decide the number of replicas from measured latency. Absent: replicas is the number."""
+    objectives: Objectives = Objectives()
+    """What shall be held, by measurement."""
     rollout: Rollout = Rollout()
     """How a new revision replaces the one in service."""
     runtime: Runtime = Runtime()
@@ -211,6 +251,53 @@ class ModelStatus(Model):
     """Inputs of the model."""
     outputs: tuple[TensorStatus, ...] = Field(default=(), json_schema_extra=ATOMIC)
     """Outputs of the model."""
+
+
+class LatencyStatus(Model):
+    """One latency as it was measured over a minute."""
+
+    metric: str
+    """What is measured."""
+    quantile: float
+    """Share of the requests that were answered within the observed time."""
+    state: Literal["Fresh", "Stale", "NoTraffic", "NoMetrics"]
+    """Whether there is a measurement: of now, an old one, none because no request came, or none at all."""
+    observed: str | None = None
+    """The measured time; absent where there is none."""
+    target: str
+    """The time within which they shall be answered."""
+    as_of: str = Field(json_schema_extra={"format": "date-time"})
+    """When it was measured."""
+
+
+class DecisionInput(Model):
+    """One thing that a decision was made from."""
+
+    name: str
+    """What it is."""
+    value: float | None = None
+    """Its value; absent where there is none."""
+    state: str
+    """Whether it is a measurement of now (Fresh), an old one, or none."""
+    age_seconds: float | None = None
+    """How old it was."""
+
+
+class DecisionStatus(Model):
+    """One decision on the number of replicas."""
+
+    time: str = Field(json_schema_extra={"format": "date-time"})
+    """When it was made."""
+    from_: int = Field(alias="from")
+    """Replicas before."""
+    to: int
+    """Replicas after."""
+    limit: str
+    """What bound it, in one word."""
+    message: str = Field(max_length=1024)
+    """Why, in a sentence."""
+    inputs: tuple[DecisionInput, ...] = Field(default=(), max_length=32, json_schema_extra=ATOMIC)
+    """What it was made from."""
 
 
 class RevisionStatus(Model):
@@ -263,5 +350,10 @@ class Status(Model):
     """The last revision that was in full service."""
     revisions: tuple[RevisionStatus, ...] | None = Field(default=None, json_schema_extra=map_by("name"))
     """Revisions that have replicas or are about to."""
+    latency: tuple[LatencyStatus, ...] | None = Field(default=None, json_schema_extra=map_by("metric"))
+    """Latencies that have an objective, as measured."""
+    last_decisions: tuple[DecisionStatus, ...] | None = Field(default=None, max_length=5, json_schema_extra=ATOMIC)
+    """The newest decisions on the number of replicas, the latest first, with what each was made from."""
     conditions: tuple[Condition, ...] | None = Field(default=None, json_schema_extra=map_by("type"))
-    """Ready, Reconciling and Stalled as kstatus reads them; Available; RuntimeOutdated where it holds."""
+    """Ready, Reconciling and Stalled as kstatus reads them; Available; LatencyMet where a latency has an
+    objective, Scalable where scaling is asked for; RuntimeOutdated where it holds."""

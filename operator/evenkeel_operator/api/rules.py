@@ -167,6 +167,33 @@ POSITIVE_QUANTITY = rules(
     )
 )
 
+DURATION = rules(
+    must(
+        "self.matches('^[0-9]+([.][0-9]+)?(ms|s|m)$') && "
+        "duration(self) >= duration('1ms') && duration(self) <= duration('10m')",
+        "must be from 1ms to 10m, one number and its unit, such as 200ms, 1.5s or 2m",
+    )
+)
+
+SCALING = rules(
+    must(
+        "self.minReplicas <= self.maxReplicas",
+        "must be at least minReplicas: raise it, or lower minReplicas",
+        ".maxReplicas",
+    )
+)
+
+SPEC = rules(
+    must(
+        "!has(self.scaling) || (has(self.objectives) && has(self.objectives.latency) && "
+        "self.objectives.latency.size() > 0)",
+        "needs a latency to hold: give spec.objectives.latency a quantile and a target, or leave scaling out and "
+        "set replicas",
+        ".scaling",
+        "FieldValueRequired",
+    )
+)
+
 CORE_RESOURCES = rules(
     must(
         "self.all(name, !name.contains('/'))",

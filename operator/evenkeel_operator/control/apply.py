@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.control.cache import Cache, Key, controller_uid, key_of
 from evenkeel_operator.control.drift import content, digest, is_subset, owns_more
+from evenkeel_operator.decide import names
 from evenkeel_operator.decide.intent import Plan, Ref
 from evenkeel_operator.world import kinds
-from evenkeel_operator.world.cluster import Cluster, Gone, Rejected, Transient
+from evenkeel_operator.world.cluster import Cluster, Conflict, Gone, Rejected, Transient
 from evenkeel_operator.world.kinds import Kind
 from evenkeel_runtime import contract
 
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 
 _NAMED_BY_USERS = (kinds.SERVICE, kinds.POD_DISRUPTION_BUDGET)
 """Children that carry the ModelDeployment's own name; the others' names end in a hash that no stranger's has."""
+
+
+VICTIM_COST = -100
+"""Of replicas that go first; those without an annotation cost 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ class Applier:
 
     async def children(self, key: Key, deployment: Object, plan: Plan) -> None:
         """Apply and delete what `plan` asks for; raises Transient or Rejected at the first that fails."""
+        for name in plan.victims:
+            await self._mark(key, name)
         for obj in plan.apply:
             await self._apply(key, deployment, obj)
         for ref in plan.delete:
@@ -62,6 +69,20 @@ class Applier:
         self._cache.put(kinds.MODELDEPLOYMENT, stored)
         self._remember(key, place, status, stored.get("status") or {})
         return True
+
+    async def _mark(self, key: Key, pod: str) -> None:
+        """Have `pod` go first when its ReplicaSet shrinks; one that is gone or another by now needs no mark."""
+        observed = self._cache.get(kinds.POD, key.namespace, pod)
+        if observed is None:
+            return
+        annotations = observed["metadata"].get("annotations") or {}
+        if annotations.get(names.DELETION_COST_ANNOTATION) == str(VICTIM_COST):
+            return
+        try:
+            stored = await self._cluster.mark(key.namespace, pod, observed["metadata"]["uid"], VICTIM_COST)
+        except (Gone, Conflict):
+            return
+        self._cache.put(kinds.POD, stored)
 
     def forget(self, key: Key) -> None:
         """Forget what was written for a ModelDeployment that is gone."""

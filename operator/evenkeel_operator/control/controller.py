@@ -20,6 +20,7 @@ from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.control import cache
 from evenkeel_operator.control.apply import Applier
 from evenkeel_operator.control.cache import Cache, Key
+from evenkeel_operator.control.scaling import Scaler
 from evenkeel_operator.control.workqueue import WorkQueue
 from evenkeel_operator.decide.intent import Plan
 from evenkeel_operator.decide.names import Reason
@@ -64,6 +65,7 @@ class Controller:
         decisions: Decisions,
         defaults: Defaults,
         fleet: Callable[[], Fleet | NoSignal],
+        scaler: Scaler,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.cache = Cache()
@@ -73,6 +75,7 @@ class Controller:
         self._decisions = decisions
         self._defaults = defaults
         self._fleet = fleet
+        self._scaler = scaler
         self._now = now
         self._waiting_for_gpu: set[Key] = set()
         self._busy: dict[int, tuple[Key, float]] = {}
@@ -167,6 +170,7 @@ class Controller:
         deployment = self.cache.get(kinds.MODELDEPLOYMENT, key.namespace, key.name)
         if deployment is None:
             self._applier.forget(key)
+            self._scaler.forget(key)
             self._waiting_for_gpu.discard(key)
             return "gone", None
         if "deletionTimestamp" in deployment["metadata"]:
@@ -202,6 +206,7 @@ class Controller:
             )
         except ValidationError as e:
             return self._decisions.invalid(deployment, _readable(e), now)
+        snapshot = self._scaler.look(key, deployment, snapshot)
         return snapshot, self._decisions.plan(snapshot, now)
 
     def _note_waiting(self, key: Key, status: Object) -> None:

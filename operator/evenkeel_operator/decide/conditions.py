@@ -24,6 +24,7 @@ PROGRESS_DEADLINE = timedelta(minutes=10)
 """How long a deployment may be on its way before it counts as stalled: Deployment's own default."""
 
 _MESSAGE_CHARACTERS = 1024
+_MEASURED = ("LatencyMet", "Scalable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +39,39 @@ class State:
     """Whether waiting is what was asked for (a paused rollout), so that no deadline applies."""
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One condition; `holds` is None where that is not known."""
+
+    type: str
+    holds: bool | None
+    reason: str
+    message: str
+
+
 def conditions(
     state: State,
     *,
     available: int,
     outdated: str | None,
+    further: Iterable[Row] = (),
     previous: Iterable[Condition],
     generation: int,
     now: datetime,
 ) -> list[Object]:
     """Return the conditions; one whose status has not changed keeps its time.
 
-    `available` replicas answer; `outdated` is the message of RuntimeOutdated, None where it does not hold.
+    `available` replicas answer; `outdated` is the message of RuntimeOutdated, None where it does not hold; `further`
+    are conditions of others.
     """
     before = {c.type: c for c in previous}
     stalled = state.is_stalled or _is_overdue(state, before.get("Reconciling"), before.get("Stalled"), now)
     word, text = state.reason, state.message[:_MESSAGE_CHARACTERS]
     rows = [
-        ("Ready", state.is_ready, word, text),
-        ("Reconciling", not state.is_ready and not stalled, word, text),
-        ("Stalled", stalled, word, text),
-        (
+        Row("Ready", state.is_ready, word, text),
+        Row("Reconciling", not state.is_ready and not stalled, word, text),
+        Row("Stalled", stalled, word, text),
+        Row(
             "Available",
             available > 0,
             "ReplicasAnswer" if available else "NoReplicaAnswers",
@@ -66,8 +79,9 @@ def conditions(
         ),
     ]
     if outdated is not None:
-        rows.append(("RuntimeOutdated", True, "RuntimeOutdated", outdated))
-    return [_condition(*row, before.get(row[0]), generation, now) for row in rows]
+        rows.append(Row("RuntimeOutdated", True, "RuntimeOutdated", outdated))
+    rows += further
+    return [_condition(row, before.get(row.type), generation, now) for row in rows]
 
 
 def events(new: Iterable[Object], previous: Iterable[Condition]) -> tuple[Event, ...]:
@@ -82,6 +96,11 @@ def events(new: Iterable[Object], previous: Iterable[Condition]) -> tuple[Event,
                 told.append(Event("Warning" if stalled else "Normal", condition["reason"], condition["message"]))
         elif condition["type"] == "RuntimeOutdated" and old is None:
             told.append(Event("Normal", condition["reason"], condition["message"]))
+        elif condition["type"] in _MEASURED:
+            was = (old.status, old.reason) if old is not None else ("", "")
+            is_bad = condition["status"] == "False"
+            if was != (condition["status"], condition["reason"]) and (is_bad or was[0] == "False"):
+                told.append(Event("Warning" if is_bad else "Normal", condition["reason"], condition["message"]))
     return tuple(told)
 
 
@@ -99,16 +118,14 @@ def _is_overdue(state: State, reconciling: Condition | None, stalled: Condition 
     return stalled is not None and stalled.status == "True" and stalled.reason == state.reason
 
 
-def _condition(
-    kind: str, holds: bool, reason: str, message: str, old: Condition | None, generation: int, now: datetime
-) -> Object:
-    status = "True" if holds else "False"
+def _condition(row: Row, old: Condition | None, generation: int, now: datetime) -> Object:
+    status = "Unknown" if row.holds is None else str(row.holds)
     since = old.last_transition_time if old is not None and old.status == status else timestamp(now)
     return {
-        "type": kind,
+        "type": row.type,
         "status": status,
         "observedGeneration": generation,
         "lastTransitionTime": since,
-        "reason": reason,
-        "message": message,
+        "reason": row.reason,
+        "message": row.message,
     }

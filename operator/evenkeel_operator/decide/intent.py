@@ -29,6 +29,7 @@ class Event:
 class Plan:
     """What shall be done, in this order: apply, delete, write the status, then tell.
 
+    `victims` are the pods that go first when a ReplicaSet shrinks; they are marked before anything is applied.
     `apply` holds whole objects for server-side apply; one that already is as asked for costs no request. `status` is
     the whole status. `look_again_after_s` is None when only a change can make a difference.
     """
@@ -37,4 +38,5 @@ class Plan:
     delete: tuple[Ref, ...]
     status: Object
     events: tuple[Event, ...] = ()
+    victims: tuple[str, ...] = ()
     look_again_after_s: float | None = None

@@ -17,6 +17,8 @@ SERVE_ROLE = "serve"
 PREPARE_ROLE = "prepare"
 ATTEMPT_ANNOTATION = f"{GROUP}/attempt"
 PREPARED_ANNOTATION = f"{GROUP}/prepared"
+DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
+"""Of several replicas that could go, a ReplicaSet's controller takes the one with the lowest."""
 
 FIELD_MANAGER = "evenkeel"
 STATUS_FIELD_MANAGER = "evenkeel-status"
@@ -43,6 +45,22 @@ class Reason(enum.StrEnum):
     CRASH_LOOPING = "CrashLooping"
     QUOTA_EXCEEDED = "QuotaExceeded"
     NO_REPLICA = "NoReplica"
+    # Why the latency is held or not, or is not known.
+    WITHIN_TARGET = "WithinTarget"
+    ABOVE_TARGET = "AboveTarget"
+    NO_TRAFFIC = "NoTraffic"
+    METRICS_MISSING = "MetricsMissing"
+    METRICS_STALE = "MetricsStale"
+    # Why the size follows the demand, or does not.
+    AS_NEEDED = "AsNeeded"
+    SIGNALS_REFUSED = "SignalsRefused"
+    REPLICAS_SILENT = "ReplicasSilent"
+    SLO_UNATTAINABLE = "SLOUnattainable"
+    GPU_CAPACITY_LIMITED = "GPUCapacityLimited"
+    MAX_REPLICAS = "MaxReplicas"
+    # What is told in Events only.
+    SCALED = "Scaled"
+    REPLICAS_IGNORED = "ReplicasIgnored"
 
 
 def revision_name(deployment: str, spec: Spec) -> str:
@@ -60,6 +78,11 @@ def revision_spec(spec: Spec) -> dict[str, object]:
     return spec.model_dump(
         mode="json", by_alias=True, exclude_defaults=True, include={"model", "gpu", "runtime", "pod"}
     )
+
+
+def memory_name(deployment: str) -> str:
+    """Return the name of the ConfigMap that keeps what the decisions about `deployment` remember."""
+    return f"{deployment}-evenkeel-memory"
 
 
 def prepare_job_name(revision: str, attempt: int) -> str:

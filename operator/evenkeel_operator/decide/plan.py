@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from evenkeel_operator.api.modeldeployment import Object, Status
-from evenkeel_operator.decide import conditions, gpus, names, resources, rollout
+from evenkeel_operator.decide import conditions, gpus, names, resources, rollout, sizing
 from evenkeel_operator.decide.conditions import State
 from evenkeel_operator.decide.failures import Failure, is_over, prepare_retry_delay
 from evenkeel_operator.decide.intent import Plan, Ref
@@ -81,7 +81,11 @@ def plan(snapshot: Snapshot, now: datetime) -> Plan:
         apply=tuple(apply),
         delete=tuple(delete),
         status=answer,
-        events=conditions.events(answer["conditions"], snapshot.status.conditions or ()),
+        events=(
+            *conditions.events(answer["conditions"], snapshot.status.conditions or ()),
+            *sizing.events(snapshot.sizing, snapshot.status),
+        ),
+        victims=_victims(snapshot, apply),
         look_again_after_s=min(look_again, default=None),
     )
 
@@ -199,7 +203,7 @@ def _rolled_out(snapshot: Snapshot, revision: Revision, apply: list[Object]) -> 
         is_refused = any(r.failure is not None and r.failure.reason == Reason.UNSCHEDULABLE for r in live)
         free_slots = 0 if is_refused else 1
     step = rollout.next_step(
-        desired=snapshot.spec.replicas,
+        desired=snapshot.desired,
         target=revision.name,
         standing={s.revision: _standing(snapshot, s.revision) for s in snapshot.replica_sets},
         terminating=sum(1 for r in snapshot.replicas if r.terminating and r.node is not None),
@@ -222,7 +226,7 @@ def _held(snapshot: Snapshot, apply: list[Object]) -> None:
         return
     best = max(standing, key=lambda name: (standing[name].ready, standing[name].asked, name))
     step = rollout.next_step(
-        desired=snapshot.spec.replicas,
+        desired=snapshot.desired,
         target=best,
         standing=standing,
         terminating=0,
@@ -248,6 +252,26 @@ def _apply_sizes(snapshot: Snapshot, sizes: dict[str, int], apply: list[Object],
             apply.append(resources.replica_set(snapshot, name, kept.template, kept.prepared, sizes[name]))
         elif carried is not None:
             apply.append(resources.replica_set(snapshot, name, carried.template, carried.prepared, sizes[name]))
+
+
+def _victims(snapshot: Snapshot, apply: list[Object]) -> tuple[str, ...]:
+    """Return the replicas that go where a ReplicaSet shrinks: those with the fewest requests, of these the newest.
+
+    Left to itself, its controller takes the newest, busy or not. Replicas that do not answer it takes first anyway.
+    """
+    if snapshot.sizing is None:
+        return ()
+    busy = snapshot.sizing.in_flight
+    found: list[str] = []
+    for obj in apply:
+        if obj["kind"] != "ReplicaSet":
+            continue
+        live = snapshot.live(obj["metadata"]["name"])
+        ready = [r for r in live if r.ready]
+        count = len(live) - obj["spec"]["replicas"] - (len(live) - len(ready))
+        newest_first = sorted(ready, key=lambda r: (r.created_at is not None, r.created_at, r.name), reverse=True)
+        found += [r.name for r in sorted(newest_first, key=lambda r: busy.get(r.name, 0))[: max(0, count)]]
+    return tuple(found)
 
 
 def _finished_jobs(snapshot: Snapshot, target: str, apply: list[Object]) -> list[Ref]:

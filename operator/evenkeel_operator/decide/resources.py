@@ -115,6 +115,15 @@ def replica_set(
     }
 
 
+def memory(deployment: Object, data: Mapping[str, str]) -> Object:
+    """Return the ConfigMap that keeps `data` for the decisions about `deployment`."""
+    metadata = deployment["metadata"]
+    name = metadata["name"]
+    return _owned(name, metadata["namespace"], metadata["uid"], "v1", "ConfigMap", names.memory_name(name)) | {
+        "data": dict(data)
+    }
+
+
 def model_status(spec: Mapping[str, Any], prepared: contract.Prepared) -> Object:
     """Return status.model for a revision whose user-written part is `spec`."""
     found = {"resolved": spec["model"]["uri"], "digest": prepared.digest, "format": prepared.format}
@@ -137,19 +146,32 @@ def _child(
     revision: str | None = None,
     role: str | None = None,
 ) -> Object:
+    return _owned(snapshot.name, snapshot.namespace, snapshot.uid, api_version, kind, name, revision, role)
+
+
+def _owned(
+    deployment: str,
+    namespace: str,
+    uid: str,
+    api_version: str,
+    kind: str,
+    name: str,
+    revision: str | None = None,
+    role: str | None = None,
+) -> Object:
     return {
         "apiVersion": api_version,
         "kind": kind,
         "metadata": {
             "name": name,
-            "namespace": snapshot.namespace,
-            "labels": names.labels(snapshot.name, revision, role),
+            "namespace": namespace,
+            "labels": names.labels(deployment, revision, role),
             "ownerReferences": [
                 {
                     "apiVersion": f"{GROUP}/{VERSION}",
                     "kind": KIND,
-                    "name": snapshot.name,
-                    "uid": snapshot.uid,
+                    "name": deployment,
+                    "uid": uid,
                     "controller": True,
                     "blockOwnerDeletion": False,
                 }

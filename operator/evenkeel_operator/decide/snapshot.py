@@ -11,12 +11,15 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evenkeel_operator.api.modeldeployment import Object, Spec, Status
 from evenkeel_operator.decide import failures, names
 from evenkeel_operator.decide.failures import Failure
 from evenkeel_runtime import contract
+
+if TYPE_CHECKING:
+    from evenkeel_operator.decide.sizing import Sizing
 
 
 class NoSignal(enum.Enum):
@@ -80,7 +83,7 @@ class Warning:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One pod that serves, or is about to. `node` is None while it is not bound."""
+    """One pod that serves, or is about to. `node` is None while it is not bound, `address` while it has no IP."""
 
     name: str
     revision: str
@@ -88,6 +91,9 @@ class Replica:
     ready: bool
     terminating: bool
     failure: Failure | None
+    address: str | None = None
+    created_at: datetime | None = None
+    ready_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +154,29 @@ class Snapshot:
     replicas: tuple[Replica, ...]
     fleet: Fleet | NoSignal
     defaults: Defaults
+    sizing: Sizing | None = None
+    """What was measured and decided; None where the spec asks for neither, or nobody has looked yet."""
+
+    @property
+    def desired(self) -> int:
+        """How many replicas there shall be.
+
+        With spec.scaling the decision's number alone, and until there is one what is there already: a start of the
+        operator shrinks nothing.
+        """
+        scaling = self.spec.scaling
+        if scaling is None:
+            return self.spec.replicas
+        if self.sizing is not None and self.sizing.size is not None:
+            return self.sizing.size
+        return min(max(self.standing_size, scaling.min_replicas), scaling.max_replicas)
+
+    @property
+    def standing_size(self) -> int:
+        """How many replicas there were to be by what the cluster holds; spec.replicas before the first."""
+        if self.status.last_decisions:
+            return self.status.last_decisions[0].to
+        return sum(s.replicas for s in self.replica_sets) or self.spec.replicas
 
     def revision(self, name: str) -> Revision | None:
         """Return the revision called `name`, or None."""
@@ -211,7 +240,10 @@ def _is_live_replica(pod: Object) -> bool:
 
 def _replica(pod: Object) -> Replica:
     status = pod.get("status") or {}
-    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
+    row = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), None)
+    ready = row is not None and row["status"] == "True"
+    since = row.get("lastTransitionTime") if row is not None and ready else None
+    created = pod["metadata"].get("creationTimestamp")
     return Replica(
         name=pod["metadata"]["name"],
         revision=_label(pod, names.REVISION_LABEL),
@@ -219,6 +251,9 @@ def _replica(pod: Object) -> Replica:
         ready=ready,
         terminating="deletionTimestamp" in pod["metadata"],
         failure=None if ready else failures.of_pod(pod),
+        address=status.get("podIP"),
+        created_at=parse_time(created) if created else None,
+        ready_at=parse_time(since) if since else None,
     )
 
 

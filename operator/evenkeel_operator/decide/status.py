@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from evenkeel_operator.api.modeldeployment import Object, Spec
-from evenkeel_operator.decide import conditions, names, podspec, resources
+from evenkeel_operator.decide import conditions, names, podspec, resources, sizing
 from evenkeel_operator.decide.conditions import State
 from evenkeel_operator.decide.failures import Failure
 from evenkeel_operator.decide.gpus import Supply
@@ -32,7 +32,7 @@ class Progress:
 
 def state(snapshot: Snapshot, progress: Progress) -> State:
     """Return the state of the deployment: the first of these that holds."""
-    desired = snapshot.spec.replicas
+    desired = snapshot.desired
     live = snapshot.live(progress.target)
     ready = sum(r.ready for r in live)
     others = [r for r in snapshot.replicas if r.revision != progress.target and not r.terminating]
@@ -78,6 +78,7 @@ def status(snapshot: Snapshot, progress: Progress, found: State, now: datetime) 
             found,
             available=ready,
             outdated=None if stable is None else _outdated(snapshot, stable),
+            further=sizing.rows(snapshot.spec, snapshot.sizing),
             previous=snapshot.status.conditions or (),
             generation=snapshot.generation,
             now=now,
@@ -97,6 +98,7 @@ def status(snapshot: Snapshot, progress: Progress, found: State, now: datetime) 
     ]
     if rows:
         answer["revisions"] = rows
+    answer |= sizing.status(snapshot.spec, snapshot.sizing, snapshot.status)
     return answer
 
 

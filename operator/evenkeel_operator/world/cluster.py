@@ -11,7 +11,7 @@ from collections.abc import Callable
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.decide import failures, names
 from evenkeel_operator.world import kinds, metrics
-from evenkeel_operator.world.connection import APPLY, ApiError, Connection
+from evenkeel_operator.world.connection import APPLY, MERGE_PATCH, ApiError, Connection
 from evenkeel_operator.world.kinds import Kind
 
 _CREATED_ONLY = (kinds.SECRET,)
@@ -122,6 +122,13 @@ class Cluster:
         }
         return await self._write("DELETE", kind, namespace, name, body=body)
 
+    async def mark(self, namespace: str, pod: str, uid: str, cost: int) -> Object:
+        """Say what removing this very pod costs; Gone when it is not there, Conflict when it is another by now."""
+        annotations = {names.DELETION_COST_ANNOTATION: str(cost)}
+        body = {"metadata": {"uid": uid, "annotations": annotations}}
+        # No apply: of a pod that is gone it would try to make another.
+        return await self._write("PATCH", kinds.POD, namespace, pod, body=body, content_type=MERGE_PATCH)
+
     async def create_event(self, namespace: str, event: Object) -> None:
         """Post a Kubernetes Event."""
         try:
@@ -139,6 +146,7 @@ class Cluster:
         body: Object,
         subresource: str | None = None,
         query: dict[str, str] | None = None,
+        content_type: str = APPLY,
     ) -> Object:
         self._check()
         path = kind.path(namespace, name, subresource)
@@ -149,7 +157,7 @@ class Cluster:
                 path,
                 query=query,
                 body=body,
-                content_type=APPLY if verb == "PATCH" else "application/json",
+                content_type=content_type if verb == "PATCH" else "application/json",
                 timeout_s=self._timeout_s,
             )
         except ApiError as e:

@@ -53,13 +53,15 @@ EVENT = Kind("", "v1", "Event", "events", "", "reason=FailedCreate,involvedObjec
 CHILDREN = (CONTROLLER_REVISION, REPLICA_SET, JOB, SERVICE, POD_DISRUPTION_BUDGET, POD)
 WATCHED = (MODELDEPLOYMENT, *CHILDREN, EVENT)
 
+# Asked for by name, once per ModelDeployment: nobody else's change of it matters.
+CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps")
 SECRET = Kind("", "v1", "Secret", "secrets")
 NODE = Kind("", "v1", "Node", "nodes")
 # Every pod that may hold a GPU, whoever made it.
 ANY_POD = Kind("", "v1", "Pod", "pods", "", "status.phase!=Succeeded,status.phase!=Failed")
 LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 
-_BY_NAME = {(kind.api_version, kind.kind): kind for kind in (*WATCHED, SECRET, LEASE)}
+_BY_NAME = {(kind.api_version, kind.kind): kind for kind in (*WATCHED, CONFIG_MAP, SECRET, LEASE)}
 
 
 def of(api_version: str, kind: str) -> Kind:

@@ -36,7 +36,7 @@ _WORTH_THREADS = 1.2
 @dataclass(frozen=True, slots=True)
 class Calibrated:
     """`max_rows` is 0 where requests cannot share a call; `forward_s` is None where the model could not be tried out
-    (its file does not say what it takes)."""
+    (its file does not say what it takes). `profile` holds the seconds of a call by its rows, as measured."""
 
     call: Call
     path: str
@@ -44,6 +44,7 @@ class Calibrated:
     max_rows: int
     forward_s: float | None
     rows_per_second: float
+    profile: tuple[tuple[int, float], ...] = ()
 
 
 def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
@@ -65,12 +66,13 @@ def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
         call, path = _fastest(loaded, tried, min(limit or most_rows, most_rows), is_long)
         shares = limit is not None and _rows_are_independent(call, loaded, min(limit or 4, 2 if is_long else 4))
         sizes = _sizes_up_to(min(limit or most_rows, most_rows)) if shares else [1]
-        threads, best, forward_s, speed = _fastest_threads(call, loaded, sizes, cpus)
+        threads, best, speeds = _fastest_threads(call, loaded, sizes, cpus)
         torch.set_num_threads(threads)
         for _ in range(3):  # TorchScript specialises in its first calls of a shape
             call(*_rows(loaded, best))
             call(*_rows(loaded, 1))
-    return Calibrated(call, path, threads, best if shares else 0, forward_s, speed)
+    profile = tuple((rows, rows / speed) for rows, speed in speeds.items() if rows <= best)
+    return Calibrated(call, path, threads, best if shares else 0, 1 / speeds[1], speeds[best], profile)
 
 
 def _sizes_up_to(most: int) -> list[int]:
@@ -86,29 +88,26 @@ def _disable_fusers() -> None:
     torch._C._jit_override_can_fuse_on_gpu(False)
 
 
-def _fastest_threads(call: Call, loaded: Loaded, sizes: list[int], cpus: int) -> tuple[int, int, float, float]:
-    """Return threads, batch size, seconds of a batch-1 forward, and rows per second.
+def _fastest_threads(call: Call, loaded: Loaded, sizes: list[int], cpus: int) -> tuple[int, int, dict[int, float]]:
+    """Return threads, batch size, and the rows per second of every size that was tried, the first of which is 1.
 
     A small model is faster with one thread: with two, every operator waits for the other, which is late whenever
     anything else wants its CPU.
     """
     import torch
 
-    found: list[tuple[int, int, float, float]] = []
+    found: list[tuple[int, int, dict[int, float]]] = []
     for threads in sorted({1, cpus}):
         torch.set_num_threads(threads)
         speeds: dict[int, float] = {}
-        first_s = 0.0
         for size in sizes:
             took = _seconds(call, _rows(loaded, size), loaded.device)
             speeds[size] = size / took
-            first_s = first_s or took
             if took > _LONG_S and size > 1:
                 break
-        best = batch_size_to_use(speeds)
-        found.append((threads, best, first_s, speeds[best]))
+        found.append((threads, batch_size_to_use(speeds), speeds))
     one, more = found[0], found[-1]
-    return more if more[3] > one[3] * _WORTH_THREADS else one
+    return more if more[2][more[1]] > one[2][one[1]] * _WORTH_THREADS else one
 
 
 def _rows(loaded: Loaded, rows: int) -> list[torch.Tensor]:

@@ -91,7 +91,7 @@ class Writer:
         return with_line(head, receipt), document + b"".join(tensors)
 
     def _around(self, plan: Plan, arrays: list[Array], receipt_bytes: int) -> tuple[bytes, bytes]:
-        """Return the HTTP head and the JSON before binary tensors: whole, or up to where a receipt of that length goes."""
+        """Return the HTTP head and the JSON: whole, or up to where a receipt of that length goes."""
         entries = [
             _entry(
                 self._outputs[index].name,

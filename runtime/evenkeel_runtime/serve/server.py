@@ -1,10 +1,11 @@
 """How does a replica live: bind, load, answer, drain, end?
 
-    start      the port is bound and `live` answers 200 before torch is imported; `ready` is 503
+    start      the ports are bound and `live` answers 200 before torch is imported; `ready` is 503
     ready      the model is loaded, tried out and warm
     SIGTERM    `ready` is 503 again, everything else goes on for DRAIN_DELAY_S, while endpoints forget this replica;
                answers already carry `Connection: close`, so that clients reconnect elsewhere in their own time
-    then       the listener closes, idle connections are closed, admitted requests are answered
+    then       the listener closes, idle connections are closed, admitted requests are answered; the admin port
+               answers to the end
     end        exit 0, at the latest 5 s before the grace period is over; a second SIGTERM ends it at once
 
 Connections that are still idle when the delay is over have been idle all through it, so closing them hits no request.
@@ -31,7 +32,9 @@ from evenkeel_runtime.config import Serve
 from evenkeel_runtime.engine.batching import Policy, Queue
 from evenkeel_runtime.engine.forward import Forward
 from evenkeel_runtime.engine.modes import INLINE, Inline, Mode, Threaded, mode_for
+from evenkeel_runtime.engine.threads import stretch
 from evenkeel_runtime.receipts import Issuer, Origin, subject_of
+from evenkeel_runtime.serve.admin import Admin
 from evenkeel_runtime.serve.answer import Writer
 from evenkeel_runtime.serve.feedback import Feedback
 from evenkeel_runtime.serve.loading import Running, load
@@ -79,6 +82,7 @@ class _Replica:
         self._service.feedback = self._feedback
         self._http = Server(self._service.handle, config.limits, self._service.metrics.reject_early)
         self._rpc: RpcServer | None = None
+        self._admin = Admin(self._service).http
         self._terminations = 0
         self._failure: Exception | None = None
         self.is_loading = False
@@ -90,15 +94,22 @@ class _Replica:
             loop.add_signal_handler(number, self._terminate, changed)
         listener = await loop.create_server(self._http.connection, sock=_bound(self._config.host, self._config.port))
         port = listener.sockets[0].getsockname()[1]
-        log.info("listening host=%s port=%d model=%s", self._config.host, port, self._config.name)
-        sweeper = loop.create_task(self._http.sweep())
+        admin = await loop.create_server(
+            self._admin.connection, sock=_bound(self._config.host, self._config.admin_port)
+        )
+        admin_port = admin.sockets[0].getsockname()[1]
+        log.info(
+            "listening host=%s port=%d admin_port=%d model=%s", self._config.host, port, admin_port, self._config.name
+        )
         teller = None if self._feedback is None else loop.create_task(self._feedback.run())
+        sweepers = [loop.create_task(self._http.sweep()), loop.create_task(self._admin.sweep())]
         self.is_loading = True
         threading.Thread(target=self._load, args=(loop, changed), name="load", daemon=True).start()
         if self._config.grpc_port is not None:
             await self._listen_for_rpc(self._config.grpc_port)
         await changed.wait()
-        sweeper.cancel()
+        for sweeper in sweepers:
+            sweeper.cancel()
         if self._failure is not None:
             failed = report.failed(self._failure)
             report.write(failed)
@@ -206,7 +217,10 @@ class _Replica:
         )
         load_s = time.monotonic() - self._started
         metrics = service.metrics
-        metrics.load_s = load_s
+        metrics.load_s = service.signals.load_s = load_s
+        slower = stretch(found.threads)
+        service.signals.profile = tuple((rows, seconds * slower) for rows, seconds in found.profile)
+        service.signals.max_rows = found.max_rows
         metrics.info = Info(running.loaded.format, running.sha256, name, max(1, found.max_rows), running.torch_version)
         gc.collect()
         gc.freeze()

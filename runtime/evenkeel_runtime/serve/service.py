@@ -21,6 +21,7 @@ from evenkeel_runtime.serve.body import BadRequest
 from evenkeel_runtime.serve.metrics import CONTENT_TYPE, Metrics
 from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.protocol import Exchange, error_body
+from evenkeel_runtime.serve.signals import Signals
 from evenkeel_runtime.serve.tracing import Stay, Trace, Tracer
 from evenkeel_runtime.serve.v1 import Predictions
 
@@ -105,6 +106,7 @@ class Service:
         self.name, self.version = config.name, config.version
         self.metrics = Metrics(config.name, config.version, has_triton_names=config.has_triton_metrics)
         self.tracer: Tracer | None = None
+        self.signals = Signals()
         self.ready: Ready | None = None
         self.is_draining = False
         self.feedback: Feedback | None = None
@@ -182,12 +184,16 @@ class Service:
     ) -> None:
         """Let a request that was read wait for the model, or send it away."""
         plan = asked.plan
+        signals = self.signals
+        signals.arrivals += 1
+        signals.arrived_rows += plan.rows
         now = time.perf_counter()
         work = Work(plan.rows, plan.kind, Pending(exchange, asked, writer, asked.arrays, begun, now), deadline)
         queue = ready.mode.queue
         if not queue.admit(work, now):
             wait = retry_after_s(queue.rows, ready.rows_per_second)
             message = f"the queue is full ({queue.rows} rows wait)"
+            signals.rejected += 1
             self.reject(exchange, 429, "queue_full", message, b"retry-after: %d\r\n" % wait, begun)
             return
         metrics = self.metrics
@@ -198,7 +204,7 @@ class Service:
 
     def answered(self, batch: Batch, answers: Answers | Exception, began: float, took: float) -> None:
         """Write each request its own rows."""
-        metrics = self.metrics
+        metrics, signals = self.metrics, self.signals
         metrics.batch_rows.observe(batch.rows)
         metrics.compute.observe(took, len(batch.works))
         finished = began + took
@@ -214,29 +220,31 @@ class Service:
             metrics.predict.observe(finished - pending.read)
             answer = answers if isinstance(answers, Exception) else answers[index]
             if isinstance(answer, Exception):
+                signals.failed += 1
                 trace = exchange.trace
                 where = f" traceparent={trace.parent}" if trace else ""
                 log.error("forward failed rows=%d error=%s%s", work.rows, last_line(answer), where)
                 self._error(exchange, 500, f"the model failed: {last_line(answer)}", code_since=pending.begun)
                 continue
-            start = time.perf_counter()
+            start = now
             receipt = None if receipts is None else receipts.issue(answer, exchange.headers)
             head, body = pending.writer.write(pending.asked.plan, answer, receipt)
-            start = now
-            head, body = pending.writer.write(pending.asked.plan, answer)
             exchange.respond_head(head, body)
             now = time.perf_counter()
             metrics.postprocess.observe(now - start)
             metrics.rows += work.rows
             metrics.answered(exchange.succeeded, now - pending.begun)
+            signals.latency.observe(now - pending.begun)
             if self.tracer is not None:
                 stay = Stay(work.admitted, began, finished, batch.rows)
                 self.tracer.record(exchange.trace, exchange.protocol, exchange.succeeded, pending.begun, now, stay)
+        signals.batch(batch.rows, time.perf_counter() - began)
 
     def expired(self, work: Work) -> None:
         pending: Pending = work.payload
         self.metrics.in_flight -= 1
         self.metrics.reject("deadline")
+        self.signals.rejected += 1
         self._error(pending.exchange, 504, "the request's time was over before its turn came", code_since=pending.begun)
 
     def _abandoned(self, work: Work) -> None:

@@ -44,7 +44,7 @@ class Replica:
     def __init__(
         self, model: Path, termination: Path, environment: dict[str, str], *, speaks_grpc: bool = False
     ) -> None:
-        self.port, self.grpc_port = free_ports(2)
+        self.port, self.grpc_port, self.admin_port = free_ports(3)
         self._termination = termination
         self.process = subprocess.Popen(
             [sys.executable, "-m", "evenkeel_runtime"],
@@ -55,6 +55,7 @@ class Replica:
                 "EVENKEEL_MODEL_PATH": str(model),
                 "EVENKEEL_HTTP_HOST": "127.0.0.1",
                 "EVENKEEL_HTTP_PORT": str(self.port),
+                "EVENKEEL_ADMIN_PORT": str(self.admin_port),
                 "EVENKEEL_TERMINATION_LOG": str(termination),
                 "EVENKEEL_DRAIN_DELAY_S": "0.2",
                 **environment,
@@ -65,14 +66,20 @@ class Replica:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
 
-    def ask(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+    def ask(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None, port: int | None = None
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=PATIENCE_S)
         try:
             connection.request(method, path, body or None, headers or {})
             response = connection.getresponse()
             return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
         finally:
             connection.close()
+
+    def admin(self, method: str, path: str, body: bytes = b"") -> Answer:
+        """Ask the admin port."""
+        return self.ask(method, path, body, port=self.admin_port)
 
     def infer(self, body: Any, **headers: str) -> Answer:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()

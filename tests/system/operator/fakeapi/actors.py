@@ -7,6 +7,7 @@ import asyncio
 from evenkeel_runtime import contract
 from tests.system.operator.fakeapi.resources import Resource
 from tests.system.operator.fakeapi.store import NotFound, Object, Store, timestamp
+from tests.system.operator.replicas import FakeReplicas
 
 PREPARED = contract.Prepared(digest="sha256:" + "ab" * 32, format="TorchExport", file="digits.pt2", size_bytes=1000)
 
@@ -14,10 +15,19 @@ PREPARED = contract.Prepared(digest="sha256:" + "ab" * 32, format="TorchExport",
 class Actors:
     """Runs Jobs to their end and keeps ReplicaSets at their size, `delay_s` after each change."""
 
-    def __init__(self, store: Store, *, delay_s: float = 0.01, report: contract.Prepared | contract.Failed = PREPARED):
+    def __init__(
+        self,
+        store: Store,
+        *,
+        delay_s: float = 0.01,
+        report: contract.Prepared | contract.Failed = PREPARED,
+        replicas: FakeReplicas | None = None,
+    ) -> None:
         self._store = store
         self._delay_s = delay_s
         self.report = report
+        self._replicas = replicas
+        self.removed: list[str] = []
         store.listeners.append(self._changed)
 
     def _changed(self, resource: Resource, what: str, obj: Object) -> None:
@@ -57,14 +67,27 @@ class Actors:
         if (replica_set := self._find("replicasets", namespace, name)) is None:
             return
         own = [name for plural, _, name in self._store.owned(replica_set["metadata"]["uid"]) if plural == "pods"]
+        own.sort(key=lambda name: -_cost(self._store.get("pods", namespace, name)))
         wanted = replica_set["spec"]["replicas"]
         for surplus in own[wanted:]:
+            if self._replicas is not None:
+                self._replicas.stop(self._store.get("pods", namespace, surplus)["status"]["podIP"])
+            self.removed.append(surplus)
             self._store.delete("pods", namespace, surplus)
         for _ in range(wanted - len(own)):
-            ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
-            self._store.create(_pod(replica_set, None, ready))
+            ready = {"type": "Ready", "status": "True", "lastTransitionTime": timestamp()}
+            status: Object = {"phase": "Running", "conditions": [ready]}
+            if self._replicas is not None:
+                status["podIP"] = self._replicas.start()
+            self._store.create(_pod(replica_set, None, status))
         replica_set["status"] = {"replicas": wanted, "readyReplicas": wanted}
         self._store.replace(replica_set)
+
+
+def _cost(pod: Object) -> int:
+    # As the ReplicaSet's controller reads it: what has no annotation costs 0.
+    annotations = pod["metadata"].get("annotations") or {}
+    return int(annotations.get("controller.kubernetes.io/pod-deletion-cost", "0"))
 
 
 def _pod(owner: Object, name: str | None, status: Object) -> Object:

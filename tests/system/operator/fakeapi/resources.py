@@ -33,6 +33,7 @@ RESOURCES = (
     Resource("", "v1", "Service", "services"),
     Resource("", "v1", "Pod", "pods"),
     Resource("", "v1", "Event", "events", has_status=False),
+    Resource("", "v1", "ConfigMap", "configmaps", has_status=False),
     Resource("", "v1", "Secret", "secrets", has_status=False),
     Resource("", "v1", "Node", "nodes", namespaced=False),
     Resource("", "v1", "Namespace", "namespaces", namespaced=False),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.decide.intent import Plan
 from evenkeel_operator.decide.plan import invalid, plan, rejected
+from evenkeel_operator.decide.replicas import Fresh
+from evenkeel_operator.decide.sizing import Sizing
 from evenkeel_operator.decide.snapshot import Defaults, Feedback, Fleet, NoSignal, Warning, freeze
 from evenkeel_runtime import contract, receipts
 from tests.builders import DEFAULTS, PREPARED, ended, modeldeployment, node, observed, pod, revision_of
@@ -378,3 +381,42 @@ def test_a_spec_that_cannot_be_read_keeps_the_rest_of_the_status() -> None:
     assert ready(got) == ("False", "Invalid")
     assert got.status["stableRevision"] == "digits-1"
     assert got.status["observedGeneration"] == 7
+
+
+SCALED: dict[str, Any] = {
+    "scaling": {"minReplicas": 1, "maxReplicas": 8},
+    "objectives": {"latency": [{"metric": "EndToEnd", "quantile": 0.95, "target": "200ms"}]},
+}
+
+
+def sized(deployment: Object, children: Sequence[Object], size: int | None, busy: Mapping[str, int]) -> Plan:
+    known = freeze(deployment=deployment, children=children, fleet=(), defaults=DEFAULTS, warnings=())
+    return plan(replace(known, sizing=Sizing(size, Fresh(0.1), NOW, in_flight=busy)), NOW)
+
+
+def test_with_scaling_the_decision_is_the_size_and_replicas_changes_nothing() -> None:
+    deployment = modeldeployment(replicas=2, **SCALED)
+    children = serving(deployment)
+    deployment["spec"]["replicas"] = 7
+    (size,) = sizes(sized(deployment, children, 3, {})).values()
+    assert size == 3
+    (size,) = sizes(sized(modeldeployment(replicas=7), children, None, {})).values()
+    assert size == 7, "without scaling it is the other way round"
+
+
+def test_an_operator_that_starts_keeps_the_size_it_finds() -> None:
+    deployment = modeldeployment(replicas=5, **SCALED)
+    children = serving(deployment)
+    deployment["spec"]["replicas"] = 1
+    assert set(sizes(planned(deployment, children)).values()) == {5}
+    deployment["spec"]["scaling"] = {"minReplicas": 1, "maxReplicas": 3}
+    assert set(sizes(planned(deployment, children)).values()) == {3}
+
+
+def test_those_with_the_fewest_requests_go_first() -> None:
+    deployment = modeldeployment(replicas=4, **SCALED)
+    children = serving(deployment)
+    names = [o["metadata"]["name"] for o in children if o["kind"] == "Pod"]
+    busy = dict(zip(names, (5, 0, 7, 1), strict=True))
+    assert sized(deployment, children, 2, busy).victims == (names[1], names[3])
+    assert sized(deployment, children, 4, busy).victims == (), "where none goes, none is marked"

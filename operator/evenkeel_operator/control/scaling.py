@@ -1,0 +1,386 @@
+"""When is each ModelDeployment's latency looked at, and what follows for its size?
+
+One task for each that names a latency: every five seconds, a little more or less, it asks the replicas, decides by
+`decide/replicas.py`, and queues the ModelDeployment where that makes a difference to what is applied or said. The plan
+takes the decision from here; it decides no size itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from evenkeel_operator.api.core import seconds
+from evenkeel_operator.api.modeldeployment import LatencyObjective, Object
+from evenkeel_operator.control.cache import Key
+from evenkeel_operator.control.capacities import Capacities
+from evenkeel_operator.control.memories import Memories
+from evenkeel_operator.decide import capacity, gpus, replicas, sizing
+from evenkeel_operator.decide.capacity import Capacity
+from evenkeel_operator.decide.memory import Memory
+from evenkeel_operator.decide.observed import Batches, Observed
+from evenkeel_operator.decide.replicas import TICK_S, Decision, Fresh, Limit, NoMetrics, NoTraffic, Signals
+from evenkeel_operator.decide.sizing import KEPT_DECISIONS, Refused, Sizing
+from evenkeel_operator.decide.snapshot import NO_SIGNAL, Fleet, NoSignal, Snapshot
+from evenkeel_operator.decide.speed import Speed
+from evenkeel_operator.world import metrics
+from evenkeel_operator.world.cluster import Rejected, Transient
+from evenkeel_operator.world.lease import LeaseLost
+from evenkeel_operator.world.metrics import Measured
+from evenkeel_operator.world.signals import Answers, Directive, Replicas, Target
+
+log = logging.getLogger(__name__)
+
+JITTER = 0.1
+TELL_S = 60.0
+"""What differs in numbers only is written to the status once in so many seconds at most."""
+MOVED = 0.1
+"""A latency that has moved by less is not worth a write."""
+MINUTES = 60
+COLD_START_S = 60.0
+"""Taken for the time from a replica's creation until it is ready while none has been seen to start."""
+COLD_STARTS = 20
+LEARN_S = 60.0
+
+
+@dataclass(slots=True)
+class Watched:
+    """One ModelDeployment that names a latency: what the last plan saw of it, and what has been measured since."""
+
+    deployment: Object
+    snapshot: Snapshot
+    objective: LatencyObjective
+    observed: Observed = field(default_factory=Observed)
+    memory: Memory = field(default_factory=Memory)
+    speed: Speed = field(default_factory=Speed)
+    carries: Capacity | NoSignal = NO_SIGNAL
+    derating: float = 1.0
+    size: int | None = None
+    signals: Signals | None = None
+    decision: Decision | None = None
+    refused: Refused | None = None
+    published: Sizing | None = None
+    published_at: float = -TELL_S
+    decisions: tuple[Object, ...] = ()
+    minutes: list[bool] = field(default_factory=list)
+    minute_at: float = 0.0
+    learnt_at: float = 0.0
+    asked_at: float | None = None
+    cold_starts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def target_s(self) -> float:
+        """The target in seconds."""
+        return seconds(self.objective.target)
+
+    @property
+    def ready(self) -> list[Target]:
+        """The replicas that take requests."""
+        rows = self.snapshot.replicas
+        return [Target(r.name, r.address) for r in rows if r.ready and not r.terminating and r.address is not None]
+
+
+class Scaler:
+    """Looks at every ModelDeployment that names a latency. `changed` is called with one whose plan may be another."""
+
+    def __init__(
+        self,
+        *,
+        replicas: Replicas,
+        memories: Memories,
+        fleet: Callable[[], Fleet | NoSignal],
+        changed: Callable[[Key], None],
+        interval_s: float = TICK_S,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._replicas = replicas
+        self._memories = memories
+        self._capacities = Capacities()
+        self._fleet = fleet
+        self._changed = changed
+        self._interval_s = interval_s
+        self._wall = wall
+        self._clock = clock
+        self._watched: dict[Key, Watched] = {}
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+
+    def measured(self) -> Iterator[Measured]:
+        """Yield what Prometheus is told."""
+        for key, found in self._watched.items():
+            signals, carries = found.signals, self._believed(found)
+            latency = signals.latency_s if signals is not None else NoMetrics()
+            demand = signals.demand if signals is not None else NoMetrics()
+            yield Measured(
+                namespace=key.namespace,
+                name=key.name,
+                state=type(latency).__name__,
+                ready=len(found.ready),
+                heard=signals.heard if signals is not None else 0,
+                quantile=found.objective.quantile,
+                target_s=found.target_s,
+                latency_s=latency.value if isinstance(latency, Fresh) else None,
+                demand=demand.value if isinstance(demand, Fresh) else 0.0 if isinstance(demand, NoTraffic) else None,
+                capacity=None if isinstance(carries, NoSignal) else carries.rate,
+                desired=found.size,
+                limit=None if found.decision is None else str(found.decision.limit),
+                is_scalable=None
+                if found.decision is None
+                else sizing.follows_demand(found.decision, self._is_attainable(found)),
+            )
+
+    def look(self, key: Key, deployment: Object, snapshot: Snapshot) -> Snapshot:
+        """Take note of what a plan is about to be made from; return it with what was measured and decided."""
+        wanted = sizing.objective(snapshot.spec)
+        if wanted is None:
+            self.forget(key)
+            return snapshot
+        found = self._watched.get(key)
+        ignored = None
+        if found is None:
+            found = self._watched[key] = Watched(deployment, snapshot, wanted, minute_at=self._clock())
+            found.decisions = tuple(
+                d.model_dump(mode="json", by_alias=True, exclude_none=True)
+                for d in snapshot.status.last_decisions or ()
+            )
+            self._tasks[key] = asyncio.create_task(self._follow(key, found), name=f"signals {key}")
+        else:
+            spec, before = snapshot.spec, found.snapshot.spec
+            if spec.scaling is not None and before.scaling is not None and spec.replicas != before.replicas:
+                ignored = spec.replicas
+            if wanted.target != found.objective.target:
+                found.minutes.clear()
+            found.deployment, found.snapshot, found.objective = deployment, snapshot, wanted
+        self._note_replicas(found)
+        if snapshot.spec.scaling is None:
+            found.size, found.decision = None, None
+        elif found.size is None:
+            found.size = snapshot.desired
+        elif not snapshot.spec.scaling.min_replicas <= found.size <= snapshot.spec.scaling.max_replicas:
+            bounds = snapshot.spec.scaling
+            self._resize(found, min(max(found.size, bounds.min_replicas), bounds.max_replicas))
+        if found.published is None or found.published.size != found.size:
+            self._publish(found)
+        assert found.published is not None, "published"
+        told = found.published
+        if ignored is not None or told.in_flight != found.observed.in_flight():
+            told = replace(told, ignored=ignored, in_flight=found.observed.in_flight())
+        return replace(snapshot, sizing=told)
+
+    def forget(self, key: Key) -> None:
+        """Look no more at `key`."""
+        self._watched.pop(key, None)
+        self._memories.forget(key)
+        if (task := self._tasks.pop(key, None)) is not None:
+            task.cancel()
+
+    async def stop(self) -> None:
+        """End every task."""
+        tasks = list(self._tasks.values())
+        for key in list(self._tasks):
+            self.forget(key)
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+        await self._replicas.close()
+
+    async def _follow(self, key: Key, found: Watched) -> None:
+        await asyncio.sleep(random.uniform(0.0, min(1.0, self._interval_s)))
+        while True:
+            try:
+                await self._restore(key, found)
+                await self._round(key, found)
+                await self._save(key, found)
+            except Transient as e:
+                metrics.ERRORS.labels(kind="memory").inc()
+                log.warning("memory not kept deployment=%s error=%s", key, e)
+            except LeaseLost:
+                return
+            except Exception:
+                # Ours to mend; the size stays as it is meanwhile, and the other deployments are looked at.
+                metrics.ERRORS.labels(kind="bug").inc()
+                log.exception("not looked at deployment=%s", key)
+            await asyncio.sleep(self._interval_s * random.uniform(1 - JITTER, 1 + JITTER))
+
+    async def _round(self, key: Key, found: Watched) -> None:
+        directive = Directive(found.snapshot.generation, found.target_s)
+        targets = found.ready
+        answers = await self._replicas.ask(targets, directive) if targets else {}
+        heard_at = self._clock()
+        found.observed.keep({r.name for r in found.snapshot.replicas})
+        self._note_answers(found, answers, heard_at)
+        await self._learn(found, heard_at)
+        if self._watched.get(key) is not found:
+            return
+        self._decide(key, found, heard_at)
+        metrics.DECISION_LAG.observe(self._clock() - heard_at)
+
+    def _note_answers(self, found: Watched, answers: Answers, now: float) -> None:
+        batches: list[Batches] = []
+        for name, answer in answers.items():
+            batches += found.observed.note(name, answer, now)
+        found.speed.note(batches, 0.0 if found.asked_at is None else now - found.asked_at)
+        found.asked_at = now
+
+    async def _learn(self, found: Watched, now: float) -> None:
+        """Bring the capacity up to date: at once while none is known, once a minute later."""
+        if found.carries is not NO_SIGNAL and now - found.learnt_at < LEARN_S:
+            return
+        profile, max_rows = found.observed.profile()
+        roofline = found.speed.learn(profile, max_rows, now - found.learnt_at if found.learnt_at else 0.0)
+        found.learnt_at = now
+        if not isinstance(roofline, NoSignal):
+            found.carries = await self._capacities.of(roofline, found.target_s, found.objective.quantile)
+
+    def _decide(self, key: Key, found: Watched, now: float) -> None:
+        ready = [target.replica for target in found.ready]
+        target_s, share = found.target_s, found.objective.quantile
+        found.signals = found.observed.signals(ready, target_s, share, now)
+        flaws = found.observed.flaws(ready, now)
+        found.refused = None
+        if flaws:
+            name, flaw = next(iter(flaws.items()))
+            found.refused = Refused(name, flaw.flaw, flaw.message, len(flaws))
+        self._note_minute(found, now)
+        bounds = sizing.scaling(found.snapshot.spec)
+        before = found.decision
+        if bounds is not None and found.size is not None:
+            started = time.perf_counter()
+            decision, found.memory = replicas.decide(
+                found.signals, self._standing(found), bounds, self._believed(found), found.memory, self._wall()
+            )
+            metrics.DECISION_DURATION.observe(time.perf_counter() - started)
+            found.decision = self._unless_rolling(found, decision)
+            if found.decision.size != found.size:
+                log.info(
+                    "decided deployment=%s from=%d to=%d limit=%s message=%r",
+                    key, found.size, found.decision.size, found.decision.limit, found.decision.message,
+                )  # fmt: skip
+                self._resize(found, found.decision.size)
+                self._publish(found)
+                self._changed(key)
+                return
+        if self._is_worth_telling(found, before, now):
+            self._publish(found)
+            self._changed(key)
+
+    def _standing(self, found: Watched) -> replicas.Fleet:
+        spec, assumed = found.snapshot.spec, found.size or 0
+        free: int | NoSignal | None = None
+        if spec.gpu is not None:
+            template: Object = next((r.template["spec"] for r in reversed(found.snapshot.revisions)), {})
+            supply = gpus.supply(spec.gpu, template, self._fleet())
+            free = supply if isinstance(supply, NoSignal) else supply.slots
+            if isinstance(free, int):
+                # A replica that waits for its GPU is asked for and holds none: it is no room for another.
+                live = [r for r in found.snapshot.replicas if not r.terminating]
+                free = max(0, free - max(0, assumed - sum(r.node is not None for r in live)))
+        starts = sorted(found.cold_starts.values())
+        cold_s = starts[min(len(starts) - 1, int(0.9 * len(starts)))] if starts else COLD_START_S
+        return replicas.Fleet(assumed, len(found.ready), free, cold_s)
+
+    def _believed(self, found: Watched) -> Capacity | NoSignal:
+        return found.carries if isinstance(found.carries, NoSignal) else found.carries.derated(found.derating)
+
+    @staticmethod
+    def _is_attainable(found: Watched) -> bool:
+        return isinstance(found.carries, NoSignal) or found.carries.is_attainable
+
+    @staticmethod
+    def _unless_rolling(found: Watched, decision: Decision) -> Decision:
+        """Return the decision, held where it would shrink a deployment between two revisions."""
+        is_rolling = len({r.revision for r in found.snapshot.replicas if not r.terminating}) > 1
+        if found.size is None or decision.size >= found.size or not is_rolling:
+            return decision
+        text = f"the size is held while one revision replaces another; {decision.size} wanted: {decision.message}"
+        return replace(decision, size=found.size, limit=Limit.HOLD, message=text)
+
+    def _resize(self, found: Watched, size: int) -> None:
+        assert found.size is not None, "there is one before another"
+        now = datetime.fromtimestamp(self._wall(), UTC)
+        decision = found.decision or Decision(size, Limit.HOLD, "the bounds in spec.scaling have changed", ())
+        if decision.size != size:
+            decision = replace(decision, size=size, message="the bounds in spec.scaling have changed")
+        row = sizing.decided(decision, found.size, now)
+        found.decisions = (row, *found.decisions)[:KEPT_DECISIONS]
+        found.size = size
+
+    def _publish(self, found: Watched) -> None:
+        found.published_at = self._clock()
+        found.published = Sizing(
+            size=found.size,
+            latency=found.signals.latency_s if found.signals is not None else NoMetrics(),
+            measured_at=datetime.fromtimestamp(self._wall(), UTC),
+            decision=found.decision,
+            is_attainable=self._is_attainable(found),
+            missed=sum(found.minutes),
+            minutes=len(found.minutes),
+            refused=found.refused,
+            decisions=found.decisions,
+            in_flight=found.observed.in_flight(),
+        )
+
+    def _is_worth_telling(self, found: Watched, before: Decision | None, now: float) -> bool:
+        told, signals = found.published, found.signals
+        assert told is not None, "a plan was made before the first round"
+        assert signals is not None, "measured"
+        if type(told.latency) is not type(signals.latency_s):
+            return True
+        if (told.refused is None) != (found.refused is None) or (told.decision is None) != (found.decision is None):
+            return True
+        if now - found.published_at < TELL_S:
+            return False
+        if told.decision is not None and found.decision is not None and told.decision.limit != found.decision.limit:
+            return True
+        if isinstance(told.latency, Fresh) and isinstance(signals.latency_s, Fresh):
+            return abs(signals.latency_s.value / told.latency.value - 1.0) > MOVED or told.missed != sum(found.minutes)
+        return False
+
+    def _note_minute(self, found: Watched, now: float) -> None:
+        """Judge the minute that is over, and how much of the model's capacity to believe."""
+        if now - found.minute_at < 60.0:
+            return
+        found.minute_at = now
+        signals = found.signals
+        if signals is None or not isinstance(signals.latency_s, Fresh):
+            return
+        observed_s = signals.latency_s.value
+        found.minutes = [*found.minutes, observed_s > found.target_s][-MINUTES:]
+        if isinstance(found.carries, NoSignal) or not isinstance(signals.demand, Fresh) or not signals.heard:
+            return
+        is_calm = isinstance(signals.queued, Fresh) and signals.queued.value < 1.0 and not self._is_cold(found)
+        load = signals.demand.value / signals.heard
+        found.derating = capacity.derate(
+            found.derating, found.carries, observed_s, found.target_s, load, is_calm=is_calm
+        )
+
+    def _is_cold(self, found: Watched) -> bool:
+        now = self._wall()
+        live = [r for r in found.snapshot.replicas if not r.terminating]
+        return any(not r.ready or (r.ready_at is not None and now - r.ready_at.timestamp() < 60.0) for r in live)
+
+    @staticmethod
+    def _note_replicas(found: Watched) -> None:
+        for row in found.snapshot.replicas:
+            if row.created_at is not None and row.ready_at is not None and row.name not in found.cold_starts:
+                found.cold_starts[row.name] = max(0.0, (row.ready_at - row.created_at).total_seconds())
+        while len(found.cold_starts) > COLD_STARTS:
+            found.cold_starts.pop(next(iter(found.cold_starts)))
+
+    async def _restore(self, key: Key, found: Watched) -> None:
+        kept = await self._memories.restored(key, found.deployment)
+        if kept is not None:
+            found.memory, found.speed = kept
+
+    async def _save(self, key: Key, found: Watched) -> None:
+        if found.snapshot.spec.scaling is None:
+            return
+        try:
+            await self._memories.keep(key, found.deployment, found.memory, found.speed)
+        except Rejected as e:
+            metrics.ERRORS.labels(kind="memory").inc()
+            log.warning("memory not kept deployment=%s reason=%s message=%s", key, e.reason, e.message)

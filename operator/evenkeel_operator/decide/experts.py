@@ -1,0 +1,281 @@
+"""Which signal and which holding time should each replica level follow?
+
+Level k is the k-th replica (or the k-th group of them). It is wanted while some signal of demand exceeds what the
+levels below carry, and for a holding time after that. Which signal and which time is best differs tenfold between
+workloads and between the levels of one workload: the base load needs no margin, the peaks need a fast one. As arrivals
+do not depend on the size, every pair (an expert) can be replayed beside what really happened: what it would have cost
+in replica seconds, and how many requests would have found the level not ready. Each level follows the expert that
+would have been best for it over the last hours; its neighbours' losses count as well, as evidence is thin at the top.
+
+Events only: an expert costs work when its signal crosses a level, not while it stays on one side. Losses fade with a
+half-life; contributions grow by a weight instead, so that nothing has to be multiplied down at every step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+HOLDS_S = (0.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 2400.0, 4800.0, 9600.0, 86400.0)
+HEADROOMS = (1.05, 1.15, 1.3, 1.5, 2.0, 3.0)
+PERIODS_S = (240.0, 300.0, 600.0, 3600.0, 86400.0)
+SIGNALS = (*(f"rate × {h}" for h in HEADROOMS), "slope", *(f"period {p:.0f} s" for p in PERIODS_S))
+SLOPE = len(HEADROOMS)
+
+MAX_LEVELS = 48
+"""Beyond that many replicas a level is a group of them: memory and work stay bounded."""
+
+_HOLDS = len(HOLDS_S)
+_COUNT = len(SIGNALS) * _HOLDS
+_DEFAULT = SLOPE * _HOLDS + HOLDS_S.index(600.0)
+_NEVER = -math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """`price` is what one second of one replica's requests that find a level missing costs, in replica seconds.
+
+    `neighbours` and `others` are the weights of the adjacent and of all other levels' losses; a level changes its
+    expert where another's score is below `switch` times that of the present one.
+    """
+
+    price: float = 120.0
+    half_life_s: float = 21600.0
+    neighbours: float = 1.0
+    others: float = 0.02
+    switch: float = 0.97
+
+
+TUNING = Tuning()
+
+
+class Level:
+    """The experts of one level. Lists are indexed by signal, or by signal × hold."""
+
+    __slots__ = ("above", "chosen", "ended", "gaps", "missed", "onset", "row", "since")
+
+    def __init__(self) -> None:
+        self.chosen = _DEFAULT
+        self.since = [_NEVER] * len(SIGNALS)
+        self.ended = [_NEVER] * len(SIGNALS)
+        self.above = [0.0] * len(SIGNALS)
+        self.gaps = [0.0] * _COUNT
+        self.onset = [_NEVER] * _COUNT
+        self.missed = [0.0] * (len(SIGNALS) * (_HOLDS + 1))
+        self.row = [0.0] * _COUNT
+
+    def is_on(self, now: float) -> bool:
+        """Return whether the chosen expert wants this level."""
+        signal, hold = divmod(self.chosen, _HOLDS)
+        return self.since[signal] != _NEVER or now - self.ended[signal] <= HOLDS_S[hold]
+
+    def first_ready(self, signal: int, now: float, cold_start_s: float) -> int:
+        """Return the shortest hold with which `signal` would have the level ready now; _HOLDS where none would.
+
+        Longer holds are on earlier, so those that are ready are the last ones.
+        """
+        begin = signal * _HOLDS
+        if self.since[signal] != _NEVER:
+            hold = 0
+        else:
+            gap, hold = now - self.ended[signal], 0
+            while hold < _HOLDS and HOLDS_S[hold] < gap:
+                hold += 1
+        while hold < _HOLDS and self.onset[begin + hold] > now - cold_start_s:
+            hold += 1
+        return hold
+
+
+class Experts:
+    """The levels above the first, each with its experts. `now` is a clock that only runs forward."""
+
+    __slots__ = ("_counts", "_total", "_turn", "_weight_at", "levels", "tuning")
+
+    def __init__(self, levels: int, tuning: Tuning = TUNING) -> None:
+        self.tuning = tuning
+        self.levels = [Level() for _ in range(levels)]
+        self._counts = [0] * len(SIGNALS)
+        self._total = [0.0] * _COUNT
+        self._turn = 0
+        self._weight_at = 0.0
+
+    def resize(self, levels: int) -> None:
+        """Have `levels` levels: new ones start with the experts of the highest before."""
+        while len(self.levels) < levels:
+            level = Level()
+            if self.levels:
+                level.chosen = self.levels[-1].chosen
+            self.levels.append(level)
+        if len(self.levels) > levels:
+            for level in self.levels[levels:]:
+                self._total = [t - x for t, x in zip(self._total, level.row, strict=True)]
+            del self.levels[levels:]
+            self._counts = [min(c, levels) for c in self._counts]
+
+    def to_rows(self, now: float, kept: int) -> list[list[Any]]:
+        """Return each level as [seconds since its signal wanted it, -1 if never; its expert; expert, loss, …].
+
+        The `kept` best experts and the present one are named.
+        """
+        rows: list[list[Any]] = []
+        for level in self.levels:
+            self._refresh(level, now)
+            signal = level.chosen // _HOLDS
+            last = now if level.since[signal] != _NEVER else level.ended[signal]
+            best = sorted(range(_COUNT), key=level.row.__getitem__)[:kept]
+            weight = self._weight(now)
+            row: list[Any] = [round(now - last) if last != _NEVER else -1, level.chosen]
+            for expert in sorted({*best, level.chosen}):
+                row += [expert, round(level.row[expert] / weight)]
+            rows.append(row)
+        return rows
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Sequence[Any]], now: float, tuning: Tuning = TUNING) -> Experts:
+        """Return what `to_rows` wrote. An expert that was not named is taken to be a tenth worse than the worst."""
+        experts = cls(len(rows), tuning)
+        experts._weight_at = now
+        for level, (ago, chosen, *pairs) in zip(experts.levels, rows, strict=True):
+            named = {int(e): float(loss) for e, loss in zip(pairs[::2], pairs[1::2], strict=True)}
+            if not (0 <= chosen < _COUNT and all(0 <= e < _COUNT and loss >= 0 for e, loss in named.items())):
+                raise ValueError(f"there is no expert {chosen} or one of {sorted(named)}")
+            level.chosen = int(chosen)
+            worst = 1.1 * max(named.values(), default=0.0)
+            level.gaps = [named.get(expert, worst) for expert in range(_COUNT)]
+            if ago >= 0:
+                level.ended = [now - float(ago)] * len(SIGNALS)
+                level.onset = [now - float(ago) - HOLDS_S[-1]] * _COUNT
+        return experts
+
+    def observe(
+        self,
+        signals: Sequence[float],
+        arrived: float,
+        rate: float,
+        step: float,
+        band: float,
+        cold_start_s: float,
+        now: float,
+    ) -> None:
+        """Take in the `signals` of demand at `now`.
+
+        `step` is what one level carries; level i is wanted by a signal above (i + 1) × `step`, and until it is `band`
+        below that. `arrived` requests came since the last time, at `rate`.
+        """
+        for signal, value in enumerate(signals):
+            count = self._counts[signal]
+            wanted = _levels_below(value, step, len(self.levels))
+            if wanted > count:
+                for index in range(count, wanted):
+                    self._rise(self.levels[index], signal, now)
+                self._counts[signal] = wanted
+            elif wanted < count:
+                kept = max(wanted, min(count, _levels_below(value + band, step, len(self.levels))))
+                for index in range(kept, count):
+                    self._fall(self.levels[index], signal, now)
+                self._counts[signal] = kept
+        miss = self.tuning.price * arrived / step * self._weight(now)
+        for index in range(_levels_below(rate, step, len(self.levels))):
+            level = self.levels[index]
+            for signal in range(len(SIGNALS)):
+                # `since` alone decides in the common case: above for longer than a start takes.
+                if not _NEVER < level.since[signal] <= now - cold_start_s:
+                    late = level.first_ready(signal, now, cold_start_s)
+                    if late:
+                        level.missed[signal * (_HOLDS + 1) + late] += miss
+
+    def wanted(self, now: float) -> int:
+        """Return how many levels are wanted: the highest that is on, with all below it."""
+        for index in range(len(self.levels) - 1, -1, -1):
+            if self.levels[index].is_on(now):
+                return index + 1
+        return 0
+
+    def choose(self, now: float, parts: int = 12) -> None:
+        """Let every `parts`-th level look for its best expert: in `parts` calls, each has.
+
+        Once a minute is enough for each, and a twelfth at each of twelve ticks keeps the slowest tick short.
+        """
+        if now - self._weight_at > 20 * self.tuning.half_life_s:
+            self._fade(now)
+        for index in range(self._turn, len(self.levels), parts):
+            self._refresh(self.levels[index], now)
+            self._choose(index)
+        self._turn = (self._turn + 1) % parts
+
+    def _choose(self, index: int) -> None:
+        level, tuning = self.levels[index], self.tuning
+        below = self.levels[index - 1].row if index else None
+        above = self.levels[index + 1].row if index + 1 < len(self.levels) else None
+        others, near = tuning.others, tuning.neighbours
+        scores = [(1.0 - others) * own + others * total for own, total in zip(level.row, self._total, strict=True)]
+        for row in (below, above):
+            if row is not None:
+                scores = [score + near * x for score, x in zip(scores, row, strict=True)]
+        best = min(scores)
+        if best < tuning.switch * scores[level.chosen]:
+            level.chosen = scores.index(best)
+
+    def _refresh(self, level: Level, now: float) -> None:
+        row: list[float] = []
+        until_now = self._area(now)
+        for signal in range(len(SIGNALS)):
+            begin = signal * _HOLDS
+            above = level.above[signal]
+            is_above = level.since[signal] != _NEVER
+            ended = level.ended[signal]
+            if is_above:
+                above += until_now - self._area(level.since[signal])
+            missed = sum(level.missed[signal * (_HOLDS + 1) + 1 : (signal + 1) * (_HOLDS + 1)])
+            for hold in range(_HOLDS):
+                loss = above + level.gaps[begin + hold] + missed
+                if not is_above and ended != _NEVER:
+                    loss += self._area(min(now, ended + HOLDS_S[hold])) - self._area(ended)
+                row.append(loss)
+                missed -= level.missed[signal * (_HOLDS + 1) + hold + 1]
+        self._total = [t + new - old for t, new, old in zip(self._total, row, level.row, strict=True)]
+        level.row = row
+
+    def _rise(self, level: Level, signal: int, now: float) -> None:
+        ended, begin = level.ended[signal], signal * _HOLDS
+        level.since[signal] = now
+        if ended == _NEVER:
+            for hold in range(begin, begin + _HOLDS):
+                level.onset[hold] = now
+            return
+        at_end = self._area(ended)
+        for hold, seconds in enumerate(HOLDS_S):
+            if ended + seconds >= now:
+                level.gaps[begin + hold] += self._area(now) - at_end
+            else:
+                level.gaps[begin + hold] += self._area(ended + seconds) - at_end
+                level.onset[begin + hold] = now
+
+    def _fall(self, level: Level, signal: int, now: float) -> None:
+        level.above[signal] += self._area(now) - self._area(level.since[signal])
+        level.since[signal] = _NEVER
+        level.ended[signal] = now
+
+    def _weight(self, now: float) -> float:
+        return float(2.0 ** ((now - self._weight_at) / self.tuning.half_life_s))
+
+    def _area(self, now: float) -> float:
+        """Return the integral of the weight until `now`, less a constant."""
+        return self._weight(now) * self.tuning.half_life_s / math.log(2)
+
+    def _fade(self, now: float) -> None:
+        factor = 1.0 / self._weight(now)
+        self._weight_at = now
+        for level in self.levels:
+            level.above = [x * factor for x in level.above]
+            level.gaps = [x * factor for x in level.gaps]
+            level.missed = [x * factor for x in level.missed]
+            level.row = [x * factor for x in level.row]
+        self._total = [x * factor for x in self._total]
+
+
+def _levels_below(value: float, step: float, most: int) -> int:
+    """Return how many of the thresholds step, 2 step, … are below `value`."""
+    return min(most, max(0, math.ceil(value / step) - 1))

@@ -1,0 +1,219 @@
+"""What does one replica say of itself, and is that to be believed?
+
+A reading is one answer to `GET /v2/signals`, checked as what comes from a stranger: a counter that is no number, is
+negative or has run backwards, and a histogram that cannot answer the question, refuse the whole reading, with a reason.
+A refused reading is no reading; nothing of it counts as zero.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NoReturn
+
+MOST_BUCKETS = 256
+MOST_SIZES = 64
+MOST_RATIO = 1.101
+"""Of two edges between a quarter of the target and twice the target: with more, a quantile could be off by over 5 %."""
+MOST_COUNT = 2**63
+
+
+class Flaw(enum.StrEnum):
+    """Why there is no reading, one word each."""
+
+    UNREACHABLE = "Unreachable"
+    NO_ENDPOINT = "NoEndpoint"
+    TOO_SLOW = "TooSlow"
+    TOO_LONG = "TooLong"
+    MALFORMED = "Malformed"
+    OTHER_BUCKETS = "OtherBuckets"
+    REWOUND = "CountersRewound"
+
+
+class BadReading(Exception):
+    """An answer that says nothing that can be believed."""
+
+    def __init__(self, flaw: Flaw, message: str) -> None:
+        super().__init__(message)
+        self.flaw = flaw
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """Requests answered since the process started or the target moved, by `edges` (seconds, ascending).
+
+    `counts` has one more entry than `edges`: those above the last.
+    """
+
+    target_s: float
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One answer. Counts are since the process started, which `boot` names; `uptime_s` is how long ago that was.
+
+    `batches` holds, of every size, (rows at most, batches, their rows, their seconds); `profile` the seconds of a call
+    by its rows, as measured at load; `max_rows` is 0 where requests never share a call.
+    """
+
+    boot: str
+    uptime_s: float
+    is_ready: bool
+    generation: int | None
+    arrivals: int
+    arrived_rows: int
+    failed: int
+    rejected: int
+    queued: int
+    queued_rows: int
+    in_flight: int
+    latencies: Latencies
+    batches: tuple[tuple[int, int, int, float], ...]
+    profile: tuple[tuple[int, float], ...]
+    max_rows: int
+
+
+def read(body: bytes) -> Reading:
+    """Return what an answer says; raises BadReading."""
+    try:
+        found: Any = json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as e:
+        raise BadReading(Flaw.MALFORMED, f"the answer is not JSON: {e}"[:200]) from None
+    try:
+        latency = found["latency"]
+        edges = tuple(_number(edge) for edge in _list(latency["edges"], MOST_BUCKETS))
+        counts = tuple(_count(count) for count in _list(latency["counts"], MOST_BUCKETS + 1))
+        generation = found.get("generation")
+        reading = Reading(
+            boot=_boot(found["bootId"]),
+            uptime_s=_number(found["uptimeSeconds"]),
+            is_ready=found["ready"] is True,
+            generation=None if generation is None else _count(generation),
+            arrivals=_count(found["arrivals"]),
+            arrived_rows=_count(found["arrivedRows"]),
+            failed=_count(found["failed"]),
+            rejected=_count(found["rejected"]),
+            queued=_count(found["queuedRequests"]),
+            queued_rows=_count(found["queuedRows"]),
+            in_flight=_count(found["inFlight"]),
+            latencies=Latencies(_number(latency["targetSeconds"]), edges, counts),
+            batches=tuple(
+                (_count(most), _count(batches), _count(rows), _number(seconds))
+                for most, batches, rows, seconds in _list(found["batches"], MOST_SIZES)
+            ),
+            profile=tuple((_count(rows), _number(seconds)) for rows, seconds in _list(found["profile"], MOST_SIZES)),
+            max_rows=_count(found["maxBatchRows"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise BadReading(Flaw.MALFORMED, f"the answer lacks something or holds something else: {e}"[:200]) from None
+    _require_buckets(reading.latencies)
+    return reading
+
+
+def require_onward(before: Reading, after: Reading) -> None:
+    """Raise BadReading where a counter of one process has run backwards."""
+    if before.boot != after.boot:
+        return
+    pairs = [
+        ("arrivals", before.arrivals, after.arrivals),
+        ("arrivedRows", before.arrived_rows, after.arrived_rows),
+        ("failed", before.failed, after.failed),
+        ("rejected", before.rejected, after.rejected),
+        ("uptimeSeconds", before.uptime_s, after.uptime_s),
+        ("batches", sum(b for _, b, _, _ in before.batches), sum(b for _, b, _, _ in after.batches)),
+        ("batch seconds", sum(s for *_, s in before.batches), sum(s for *_, s in after.batches)),
+    ]
+    if before.latencies.edges == after.latencies.edges:
+        counts = zip(before.latencies.counts, after.latencies.counts, strict=True)
+        pairs += [("latency.counts", old, new) for old, new in counts]
+    for name, old, new in pairs:
+        if new < old:
+            raise BadReading(Flaw.REWOUND, f"{name} went back from {old:g} to {new:g} in one process")
+
+
+def quantile(parts: Sequence[tuple[tuple[float, ...], Sequence[int]]], share: float) -> float | None:
+    """Return the `share`-quantile of all that was counted in `parts` (edges and counts), None where nothing was.
+
+    Every count stands for the geometric middle of its bucket: with edges a factor r apart no value is farther from it
+    than the square root of r, so neither is the quantile, whatever the edges of the other parts are.
+    """
+    masses = sorted((middle, count) for edges, counts in parts for middle, count in _middles(edges, counts))
+    total = sum(count for _, count in masses)
+    if not total:
+        return None
+    rank = max(1, math.ceil(share * total - 1e-9))
+    running = 0
+    for middle, count in masses:
+        running += count
+        if running >= rank:
+            return middle
+    raise AssertionError("the rank is at most the total")
+
+
+def _middles(edges: tuple[float, ...], counts: Sequence[int]) -> list[tuple[float, int]]:
+    found = []
+    for index, count in enumerate(counts):
+        if not count:
+            continue
+        if index == 0:
+            middle = edges[0] / 2
+        elif index == len(edges):
+            middle = edges[-1] * 1.25
+        else:
+            middle = math.sqrt(edges[index - 1] * edges[index])
+        found.append((middle, count))
+    return found
+
+
+def _require_buckets(latencies: Latencies) -> None:
+    edges, target_s = latencies.edges, latencies.target_s
+
+    def refuse(message: str) -> NoReturn:
+        raise BadReading(Flaw.OTHER_BUCKETS, f"the latency histogram {message}")
+
+    if len(latencies.counts) != len(edges) + 1:
+        refuse(f"has {len(latencies.counts)} counts for {len(edges)} edges")
+    if not edges or edges[0] <= 0 or any(a >= b for a, b in pairwise(edges)):
+        refuse("has edges that do not ascend from above zero")
+    if target_s not in edges:
+        refuse(f"has no edge at its target of {target_s:g} s")
+    if edges[0] > target_s / 4 or edges[-1] < 2 * target_s:
+        refuse("does not reach from a quarter of its target to twice its target")
+    for a, b in pairwise(edges):
+        if b > target_s / 4 * 1.001 and a < target_s * 2 * 0.999 and b / a > MOST_RATIO:
+            refuse(f"has edges of {a:g} s and {b:g} s side by side, too far apart near its target of {target_s:g} s")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MOST_COUNT:
+        raise ValueError(f"{str(value)[:40]} is not a number of zero or more")
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < MOST_COUNT:
+        raise ValueError(f"{str(value)[:40]} is not a count")
+    return value
+
+
+def _list(value: Any, most: int) -> list[Any]:
+    if not isinstance(value, list) or len(value) > most:
+        raise ValueError(f"there is no list of at most {most} entries")
+    return value
+
+
+def _boot(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= 64:
+        raise ValueError("bootId is not a word")
+    return value

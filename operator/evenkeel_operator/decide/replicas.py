@@ -1,0 +1,304 @@
+"""How many replicas should there be now?
+
+The law is an ordered list of named limits. Demand divided by what one replica carries gives the need; never a ratio
+times the present size, so replicas that are still starting count by construction. Missing input holds the size: the
+four states of a measurement (`NoTraffic`, `NoMetrics`, `Stale`, `Fresh`) are types of their own; none reads as zero.
+
+Demand may be in requests per second or in tokens per second, as long as `Capacity` is in the same unit.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+from evenkeel_operator.decide.capacity import Capacity
+from evenkeel_operator.decide.experts import HEADROOMS, MAX_LEVELS, PERIODS_S
+from evenkeel_operator.decide.memory import Memory
+from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
+from evenkeel_operator.decide.window import Rates
+
+TICK_S = 5.0
+"""How often the law is meant to be asked; it copes with any interval."""
+
+STALE_S = 15.0
+"""A measurement older than three ticks no longer speaks for the present."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A measurement that speaks for the present."""
+
+    value: float
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The last measurement, too old to speak for the present."""
+
+    value: float
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class NoTraffic:
+    """It was measured, and there was nothing to measure: no request came in the time it covers."""
+
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NoMetrics:
+    """Nobody has measured it: no replica answers, or none has ever."""
+
+
+Measurement = Fresh | Stale | NoTraffic | NoMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What the replicas in service say, all together.
+
+    `demand` is what arrived per second (served, rejected and still waiting alike) at the `heard` replicas, of `ready`
+    that take traffic, over the last `span_s` seconds by a clock that does not step. `queued` is what waits in them
+    now. `latency_s` is the objective's quantile over the last minute.
+    """
+
+    demand: Measurement
+    queued: Measurement
+    latency_s: Measurement
+    ready: int
+    heard: int
+    span_s: float = TICK_S
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The replicas as the cluster has them: `asked` for now, `ready` of these, `free` more that would get their GPUs.
+
+    `free` is None where a replica needs no GPU, and NO_SIGNAL where nodes cannot be read. `cold_start_s` is the time
+    from a replica's creation until it is ready.
+    """
+
+    asked: int
+    ready: int
+    free: int | NoSignal | None = None
+    cold_start_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What the user wants held: `quantile` of the latencies within `target_s`, with `least` to `most` replicas."""
+
+    least: int
+    most: int
+    target_s: float
+    quantile: float
+
+
+class Limit(enum.StrEnum):
+    """What bound a decision, one word each; the order is that in which they are applied."""
+
+    DEMAND = "Demand"
+    QUEUE = "Queue"
+    HOLD = "Hold"
+    NO_METRICS = "NoMetrics"
+    STALE_METRICS = "StaleMetrics"
+    SILENT_REPLICAS = "SilentReplicas"
+    SURVIVORS = "Survivors"
+    SLO_UNATTAINABLE = "SLOUnattainable"
+    FREE_GPUS = "FreeGPUs"
+    MIN_REPLICAS = "MinReplicas"
+    MAX_REPLICAS = "MaxReplicas"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One thing that a decision was made from: its value, None where there is none; its state; its age in seconds."""
+
+    name: str
+    value: float | None
+    state: str
+    age_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The `size` wanted, the `limit` that bound it, in words for people, and what it was made from."""
+
+    size: int
+    limit: Limit
+    message: str
+    inputs: tuple[Input, ...]
+
+
+def decide(
+    signals: Signals, fleet: Fleet, scaling: Scaling, capacity: Capacity | NoSignal, memory: Memory, now: float
+) -> tuple[Decision, Memory]:
+    """Return the size wanted at `now` (seconds since the epoch) and what to remember until the next time.
+
+    `memory` is handed over: it may be changed and returned, so its former owner must not use it again.
+    """
+    inputs = _inputs(signals, fleet, capacity)
+    elapsed_s = _elapsed(signals, memory, now)
+    memory.seen_at = now
+    rate = _rate(signals)
+    if rate is None or capacity is NO_SIGNAL or isinstance(capacity, NoSignal):
+        memory.rates.pass_over(elapsed_s)
+        limit = Limit.STALE_METRICS if isinstance(signals.demand, Stale) else Limit.NO_METRICS
+        message = "the size is held: " + (
+            "demand was not measured" if rate is None else "the capacity of a replica is not known"
+        )
+        return _bounded(fleet.asked, limit, message, fleet, scaling, inputs), memory
+    memory.rates.observe(rate, signals.span_s, elapsed_s)
+    want, limit, message = _need(signals, fleet, scaling, capacity, memory, rate, elapsed_s)
+    if want < fleet.asked:
+        want, limit, message = _shrunk(want, limit, message, signals, fleet, capacity, memory)
+    return _bounded(want, limit, message, fleet, scaling, inputs), memory
+
+
+def _elapsed(signals: Signals, memory: Memory, now: float) -> float:
+    """Return how many seconds have passed for the law.
+
+    A wall clock may be set: backwards, no time passes; forwards, no more than the measurement covers, as long as it
+    covers anything. Counter-example: with +60 s taken at its word, holding times would end a minute early.
+    """
+    if memory.seen_at is None:
+        return 0.0
+    elapsed = max(0.0, now - memory.seen_at)
+    if isinstance(signals.demand, Fresh | NoTraffic):
+        elapsed = min(elapsed, max(signals.span_s, TICK_S) + TICK_S)
+    return elapsed
+
+
+def _rate(signals: Signals) -> float | None:
+    """Return the arrivals per second of all replicas in service, or None where the present is not known.
+
+    Those that were not heard get as much as the others on average: that is how a Service spreads load.
+    """
+    match signals.demand:
+        case Fresh(value=value) if math.isfinite(value) and value >= 0.0:
+            if 0 < signals.heard < signals.ready:
+                return value * signals.ready / signals.heard
+            return value
+        case NoTraffic():
+            return 0.0
+        case _:
+            return None
+
+
+def _need(
+    signals: Signals,
+    fleet: Fleet,
+    scaling: Scaling,
+    capacity: Capacity,
+    memory: Memory,
+    rate: float,
+    elapsed_s: float,
+) -> tuple[int, Limit, str]:
+    rates, experts = memory.rates, memory.experts
+    group = max(1, math.ceil(scaling.most / MAX_LEVELS))
+    experts.resize(math.ceil(scaling.most / group) - 1)
+    step, start = group * capacity.rate, fleet.cold_start_s
+    rate_15 = rates.mean(15.0)
+    noise = math.sqrt(rate_15 / 15.0)
+    experts.observe(predictions(rates, start), rate * elapsed_s, rate, step, BAND * noise, start, rates.clock)
+    experts.choose(rates.clock)
+    held = 1 + experts.wanted(rates.clock) * group
+
+    # The last five seconds, less one standard deviation of their noise: without, a Poisson process at constant rate
+    # asks for one replica more every minute.
+    now = math.ceil(max(0.0, rate - math.sqrt(rate / TICK_S)) / capacity.rate)
+    queued = _value(signals.queued) or 0.0
+    # A queue is emptied over e × the time of a start: the delayed integrator that this is overshoots if asked for more.
+    drain = math.ceil((rate_15 + queued / (math.e * max(start, 10.0))) / (0.97 * capacity.max_rate))
+    need = max(now, drain, held)
+    if need == held:
+        return held, Limit.DEMAND, "demand"
+    if need == now:
+        return now, Limit.DEMAND, f"{rate:.1f} requests/s now"
+    return drain, Limit.QUEUE, f"{queued:.0f} requests wait"
+
+
+BAND = 4.0
+"""A level that was wanted stays so until the signal is this many standard deviations of Poisson noise below it."""
+
+
+def predictions(rates: Rates, cold_start_s: float) -> list[float]:
+    """Return every signal of demand, in the order of `experts.SIGNALS`."""
+    base = rates.mean(15.0)
+    found = [base * h for h in HEADROOMS]
+    recent, before = rates.mean(30.0), rates.mean(30.0, 30.0)
+    rise = recent - before
+    if rise <= 3.0 * math.sqrt((recent + before) / 30.0):
+        rise = 0.0
+    found.append(1.05 * (base + 2.0 * (cold_start_s + 15.0) * rise / 30.0))
+    ahead = cold_start_s + 30.0
+    for period in PERIODS_S:
+        seen = rates.peak(period + 30.0, max(0.0, period - ahead))
+        found.append(1.05 * max(base, seen))
+    return found
+
+
+def _shrunk(
+    want: int, limit: Limit, message: str, signals: Signals, fleet: Fleet, capacity: Capacity, memory: Memory
+) -> tuple[int, Limit, str]:
+    """Return the size after a removal: never on half the picture, never fewer than carry the load by themselves."""
+    if 2 * signals.heard < signals.ready:
+        return (
+            fleet.asked,
+            Limit.SILENT_REPLICAS,
+            f"{signals.ready - signals.heard} of {signals.ready} replicas are silent",
+        )
+    survivors = math.ceil(memory.rates.mean(15.0) / capacity.shrink_rate)
+    if want < survivors <= fleet.asked:
+        return survivors, Limit.SURVIVORS, f"{want} would not keep the target"
+    return want, limit, message
+
+
+def _bounded(
+    size: int, limit: Limit, message: str, fleet: Fleet, scaling: Scaling, inputs: tuple[Input, ...]
+) -> Decision:
+    if fleet.free is NO_SIGNAL or isinstance(fleet.free, NoSignal):
+        room: float = fleet.asked
+    else:
+        room = math.inf if fleet.free is None else fleet.asked + max(0, fleet.free)
+    if size > room:
+        size, limit, message = int(room), Limit.FREE_GPUS, f"{message}; {size} wanted, GPUs for {room:.0f}"
+    if size < scaling.least:
+        size, limit, message = scaling.least, Limit.MIN_REPLICAS, f"{message}; {size} wanted"
+    if size > scaling.most:
+        size, limit, message = scaling.most, Limit.MAX_REPLICAS, f"{message}; {size} wanted"
+    return Decision(size, limit, message, inputs)
+
+
+def _value(measurement: Measurement) -> float | None:
+    return measurement.value if isinstance(measurement, Fresh) and math.isfinite(measurement.value) else None
+
+
+def _inputs(signals: Signals, fleet: Fleet, capacity: Capacity | NoSignal) -> tuple[Input, ...]:
+    rows = [
+        _input("demand", signals.demand),
+        _input("queued", signals.queued),
+        _input("latency", signals.latency_s),
+        Input("ready replicas", float(fleet.ready), "Fresh", 0.0),
+        Input("heard replicas", float(signals.heard), "Fresh", 0.0),
+        Input("cold start", fleet.cold_start_s, "Fresh", 0.0),
+    ]
+    if isinstance(capacity, Capacity):
+        rows.append(Input("capacity of a replica", capacity.rate, "Fresh", None))
+    else:
+        rows.append(Input("capacity of a replica", None, "NoMetrics"))
+    return tuple(rows)
+
+
+def _input(name: str, measurement: Measurement) -> Input:
+    match measurement:
+        case Fresh(value=value, age_s=age) | Stale(value=value, age_s=age):
+            return Input(name, value, type(measurement).__name__, age)
+        case NoTraffic(age_s=age):
+            return Input(name, None, "NoTraffic", age)
+        case NoMetrics():
+            return Input(name, None, "NoMetrics")

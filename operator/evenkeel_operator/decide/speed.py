@@ -1,0 +1,100 @@
+"""How fast is one replica? What its batches took, learnt while it serves, from what it measured at load onwards.
+
+The profile of the load stands in for every size of batch that has not been seen in service. Measurements fade with a
+half-life of half an hour. Once there are enough, the model moves no faster than a device changes its speed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from evenkeel_operator.decide.capacity import Roofline, approached, faded, fit
+from evenkeel_operator.decide.observed import Batches
+from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
+
+ENOUGH = 200
+"""Batches after which the model is moved slowly: before, what is measured replaces what was assumed."""
+
+PROFILE_WEIGHT = 20.0
+"""For how many batches the profile of a size stands that has not been seen in service."""
+
+MOVED = 0.05
+"""A model that differs by less than this gives the same capacity."""
+
+
+@dataclass(slots=True)
+class Speed:
+    """What is known of the batch times of one ModelDeployment."""
+
+    roofline: Roofline | None = None
+    _times: dict[int, tuple[float, float]] = field(default_factory=dict)
+    _rows: dict[int, tuple[float, float]] = field(default_factory=dict)
+    _seen: int = 0
+    _at: float | None = None
+
+    def note(self, batches: Iterable[Batches], elapsed_s: float) -> None:
+        """Take in what batches took; `elapsed_s` have passed since the last call."""
+        self._times = faded(self._times, elapsed_s)
+        self._rows = faded(self._rows, elapsed_s)
+        for row in batches:
+            self._seen += row.count
+            self._times[row.most] = _sum(self._times.get(row.most), row.count, row.seconds)
+            self._rows[row.most] = _sum(self._rows.get(row.most), row.count, row.rows)
+
+    def learn(self, profile: Sequence[tuple[int, float]], max_rows: int, elapsed_s: float) -> Roofline | NoSignal:
+        """Return the model as of now; `elapsed_s` have passed since it was last asked for."""
+        measured = fit(self._points(profile), max_rows)
+        if isinstance(measured, NoSignal):
+            return self.roofline if self.roofline is not None else NO_SIGNAL
+        present = self.roofline
+        if present is None or self._seen < ENOUGH or present.max_rows != measured.max_rows:
+            self.roofline = measured
+        else:
+            self.roofline = approached(present, measured, elapsed_s)
+        return self.roofline
+
+    def to_json(self) -> str | None:
+        """Return what is worth keeping of it, None where nothing is known."""
+        found = self.roofline
+        if found is None:
+            return None
+        return json.dumps([found.floor_s, found.fixed_s, found.row_s, found.max_rows], separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Speed:
+        """Return what `to_json` wrote. Raises ValueError for anything else."""
+        try:
+            floor_s, fixed_s, row_s, max_rows = json.loads(text)
+            found = Roofline(float(floor_s), float(fixed_s), float(row_s), int(max_rows))
+        except (TypeError, ValueError) as e:
+            raise ValueError(f"the batch times cannot be read: {e!r}") from e
+        times = (found.floor_s, found.fixed_s, found.row_s)
+        if not all(math.isfinite(s) and s >= 0 for s in times) or found.max_rows < 1 or found.seconds(1) <= 0:
+            raise ValueError(f"the batch times cannot be read: {text[:80]}")
+        return cls(found, _seen=ENOUGH)
+
+    def _points(self, profile: Sequence[tuple[int, float]]) -> Mapping[int, tuple[float, float]]:
+        points: dict[int, tuple[float, float]] = {}
+        for most, (count, seconds) in self._times.items():
+            rows = max(1, round(self._rows[most][1] / self._rows[most][0])) if most in self._rows else most
+            had = points.get(rows, (0.0, 0.0))
+            points[rows] = had[0] + count, had[1] + seconds
+        for rows, seconds in profile:
+            if rows > 0 and seconds > 0 and points.get(rows, (0.0, 0.0))[0] < PROFILE_WEIGHT:
+                points[rows] = _sum(points.get(rows), PROFILE_WEIGHT, PROFILE_WEIGHT * seconds)
+        return points
+
+
+def has_moved(before: Roofline, after: Roofline) -> bool:
+    """Return whether the capacity has to be computed again."""
+    sizes = (1, max(1, after.max_rows // 2), after.max_rows)
+    return before.max_rows != after.max_rows or any(
+        abs(after.seconds(rows) / before.seconds(rows) - 1.0) > MOVED for rows in sizes
+    )
+
+
+def _sum(had: tuple[float, float] | None, count: float, total: float) -> tuple[float, float]:
+    return (count, total) if had is None else (had[0] + count, had[1] + total)

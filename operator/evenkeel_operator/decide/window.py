@@ -1,0 +1,116 @@
+"""How fast did requests come lately, and how fast at this time in an earlier period?
+
+`Rates` keeps what was measured for a minute as it came, and for a day as the highest 15 s mean of every 15 s, which
+is enough to look up "five minutes ago" and "yesterday at this time".
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections import deque
+
+SLOT_S = 15.0
+SLOTS = 5792
+"""A day, and the margin that a look-up may reach beyond it."""
+
+RECENT_S = 65.0
+
+_COARSE = 20
+_KEPT = 288
+"""What outlives the process: the highest value of every five minutes of a day, to 4 %."""
+
+_STEP = math.log(1.04)
+_FLOOR = 0.05
+
+
+class Rates:
+    """Arrival rates by time; `clock` is a time that only runs forward, in seconds."""
+
+    __slots__ = ("_peaks", "_recent", "_slot", "clock")
+
+    def __init__(self) -> None:
+        self.clock = 0.0
+        self._recent: deque[tuple[float, float, float]] = deque()
+        self._peaks = [0.0] * SLOTS
+        self._slot = 0
+
+    def observe(self, rate: float, span_s: float, elapsed_s: float) -> None:
+        """Take in the mean `rate` of the last `span_s` seconds; `elapsed_s` have passed since the last call."""
+        self._advance(elapsed_s)
+        if not self._recent and span_s < RECENT_S:
+            # Nothing older is known: the first measurement stands for the time before it.
+            self._recent.append((self.clock - RECENT_S, self.clock - span_s, rate))
+        self._recent.append((self.clock - span_s, self.clock, rate))
+        while len(self._recent) > 1 and self._recent[0][1] <= self.clock - RECENT_S:
+            self._recent.popleft()
+        slot = self._slot % SLOTS
+        self._peaks[slot] = max(self._peaks[slot], self.mean(SLOT_S))
+
+    def pass_over(self, elapsed_s: float) -> None:
+        """Let time pass in which nothing was measured."""
+        self._advance(elapsed_s)
+
+    def _advance(self, elapsed_s: float) -> None:
+        self.clock += elapsed_s
+        last = int(self.clock // SLOT_S)
+        for slot in range(max(self._slot + 1, last - SLOTS + 1), last + 1):
+            self._peaks[slot % SLOTS] = 0.0
+        self._slot = last
+
+    def mean(self, over_s: float, until_s: float = 0.0) -> float:
+        """Return the mean rate of the `over_s` seconds that ended `until_s` seconds ago."""
+        end = self.clock - until_s
+        begin = end - over_s
+        total = covered = 0.0
+        for start, stop, rate in reversed(self._recent):
+            if stop <= begin:
+                break
+            part = min(stop, end) - max(start, begin)
+            if part > 0.0:
+                total += part * rate
+                covered += part
+        return total / covered if covered > 0.0 else 0.0
+
+    def peak(self, from_ago_s: float, to_ago_s: float) -> float:
+        """Return the highest 15 s mean between `from_ago_s` and the later `to_ago_s` seconds ago; 0 where none is
+        known."""
+        first = max(0, int((self.clock - from_ago_s) // SLOT_S), self._slot - SLOTS + 1)
+        last = min(self._slot, int((self.clock - to_ago_s) // SLOT_S))
+        if last < first:
+            return 0.0
+        begin, end = first % SLOTS, last % SLOTS + 1
+        if begin < end:
+            return max(self._peaks[begin:end])
+        return max(max(self._peaks[begin:]), max(self._peaks[:end]))
+
+    def to_text(self) -> str:
+        """Return the day in 384 characters: a byte for every five minutes, logarithmic in steps of 4 %."""
+        first = self._slot - _KEPT * _COARSE + 1
+        kept = bytearray()
+        for index in range(_KEPT):
+            slots = range(max(0, first + index * _COARSE), first + (index + 1) * _COARSE)
+            kept.append(_byte(max((self._peaks[s % SLOTS] for s in slots), default=0.0)))
+        return base64.b64encode(kept).decode()
+
+    @classmethod
+    def from_text(cls, text: str) -> Rates:
+        """Return what `to_text` wrote, as if it had been written now. Raises ValueError for anything else."""
+        kept = base64.b64decode(text, validate=True)
+        if len(kept) != _KEPT:
+            raise ValueError(f"a day of rates has {_KEPT} values, not {len(kept)}")
+        rates = cls()
+        rates._advance(_KEPT * _COARSE * SLOT_S)
+        first = rates._slot - _KEPT * _COARSE + 1
+        for index, value in enumerate(kept):
+            for slot in range(first + index * _COARSE, first + (index + 1) * _COARSE):
+                rates._peaks[slot % SLOTS] = _rate(value)
+        return rates
+
+
+def _byte(rate: float) -> int:
+    return 0 if rate <= _FLOOR else min(255, 1 + round(math.log(rate / _FLOOR) / _STEP))
+
+
+def _rate(byte: int) -> float:
+    return 0.0 if byte == 0 else _FLOOR * math.exp((byte - 1) * _STEP)

@@ -1,0 +1,135 @@
+"""How are replicas asked for their signals, and told directives? Plain HTTP to their admin port, trusting none of it.
+
+A replica runs what its user brought. So an answer may have `MOST_BYTES` and take `TIMEOUT_S`, however it arrives; it is
+neither inflated nor redirected nor allowed to set cookies; and what is wrong with it is a value, never an exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import aiohttp
+
+from evenkeel_operator.decide.readings import BadReading, Flaw, Reading, read
+from evenkeel_operator.world import metrics
+from evenkeel_runtime import contract
+
+MOST_BYTES = 64 << 10
+TIMEOUT_S = 2.0
+AT_ONCE = 64
+KEEP_ALIVE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """What a replica shall be told, as of the `generation` of its ModelDeployment."""
+
+    generation: int
+    target_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One replica to ask: its pod's name and IP."""
+
+    replica: str
+    address: str
+
+
+Answers = dict[str, Reading | BadReading]
+"""By replica."""
+
+
+class Replicas:
+    """The connections to every replica; `port` is that of their admin server."""
+
+    def __init__(self, port: int = contract.ADMIN_PORT) -> None:
+        self._port = port
+        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def ask(self, targets: Sequence[Target], directive: Directive) -> Answers:
+        """Return what each replica answers; whoever does not follow `directive` yet is told it."""
+        if len(targets) == 1:
+            return {targets[0].replica: await self._ask(targets[0], directive)}
+        found = await asyncio.gather(*(self._ask(target, directive) for target in targets))
+        return {target.replica: answer for target, answer in zip(targets, found, strict=True)}
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _ask(self, target: Target, directive: Directive) -> Reading | BadReading:
+        answer: Reading | BadReading
+        async with self._gate:
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    body = await self._get(target.address)
+                answer = read(body)
+            except BadReading as e:
+                answer, flaw = e, e.flaw
+            except TimeoutError:
+                flaw = Flaw.TOO_SLOW
+                answer = BadReading(flaw, f"no whole answer within {TIMEOUT_S:g} s")
+            except (aiohttp.ClientError, OSError, ValueError) as e:
+                flaw = Flaw.UNREACHABLE
+                answer = BadReading(flaw, f"{type(e).__name__}: {e}"[:200])
+            else:
+                metrics.POLLS.labels(result="ok").inc()
+                if answer.latencies.target_s != directive.target_s:
+                    await self._tell(target.address, directive)
+                return answer
+        metrics.POLLS.labels(result=str(flaw)).inc()
+        return answer
+
+    async def _get(self, address: str) -> bytes:
+        async with self._opened().get(self._url(address, contract.SIGNALS_PATH), allow_redirects=False) as response:
+            if response.status != 200:
+                raise BadReading(
+                    Flaw.NO_ENDPOINT,
+                    f"{contract.SIGNALS_PATH} on port {self._port} answers {response.status}; "
+                    "Evenkeel's runtime answers it with 200, another image has to as well",
+                )
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > MOST_BYTES:
+                    response.close()
+                    raise BadReading(Flaw.TOO_LONG, f"the answer has more than {MOST_BYTES} bytes")
+            return bytes(body)
+
+    async def _tell(self, address: str, directive: Directive) -> None:
+        """Tell a directive; one that does not arrive is told again with the next question."""
+        body = {"generation": directive.generation, "latencyTargetSeconds": directive.target_s}
+        result = "failed"
+        try:
+            async with (
+                asyncio.timeout(TIMEOUT_S),
+                self._opened().post(
+                    self._url(address, contract.DIRECTIVES_PATH), json=body, allow_redirects=False
+                ) as response,
+            ):
+                result = "ok" if response.status == 200 else str(response.status)
+        except (aiohttp.ClientError, OSError, ValueError, TimeoutError):
+            pass
+        metrics.DIRECTIVES.labels(result=result).inc()
+
+    def _url(self, address: str, path: str) -> str:
+        host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
+        return f"http://{host}:{self._port}{path}"
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                read_bufsize=MOST_BYTES,
+                headers={"Accept-Encoding": "identity", "User-Agent": "evenkeel"},
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S),
+            )
+        return self._session

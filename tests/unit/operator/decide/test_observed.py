@@ -1,0 +1,172 @@
+"""Do the replicas' counters become rates that neither restarts nor silence can falsify?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evenkeel_operator.decide.observed import Observed
+from evenkeel_operator.decide.readings import BadReading, Flaw, Latencies, Reading
+from evenkeel_operator.decide.replicas import Fresh, NoMetrics, NoTraffic, Stale
+from evenkeel_runtime.serve.signals import latency_edges
+
+TARGET_S = 0.1
+EDGES = latency_edges(TARGET_S)
+SILENT = BadReading(Flaw.UNREACHABLE, "no route to host")
+
+
+def reading(arrivals: int, uptime_s: float, boot: str = "a", **change: object) -> Reading:
+    """Return what a replica says that has answered all its requests in 20 ms, one row each, in calls of their own."""
+    counts = [0] * (len(EDGES) + 1)
+    counts[next(i for i, edge in enumerate(EDGES) if edge >= 0.02)] = arrivals
+    found = Reading(
+        boot=boot,
+        uptime_s=uptime_s,
+        is_ready=True,
+        generation=1,
+        arrivals=arrivals,
+        arrived_rows=arrivals,
+        failed=0,
+        rejected=0,
+        queued=0,
+        queued_rows=0,
+        in_flight=2,
+        latencies=Latencies(TARGET_S, EDGES, tuple(counts)),
+        batches=((1, arrivals, arrivals, 0.01 * arrivals),),
+        profile=(),
+        max_rows=8,
+    )
+    return replace(found, **change)  # type: ignore[arg-type]
+
+
+def demand(observed: Observed, now: float, *ready: str) -> object:
+    return observed.signals(ready, TARGET_S, 0.95, now).demand
+
+
+STORIES = [
+    pytest.param(
+        [(-5, reading(0, 95)), (0, reading(50, 100)), (5, reading(49, 105))],
+        Stale(10.0, 5.0),
+        id="one that ran backwards is not believed what it said before",
+    ),
+    pytest.param([(0, reading(0, 100)), (5, reading(50, 105))], Fresh(10.0), id="a difference over its time"),
+    pytest.param([(0, reading(0, 100)), (9, reading(50, 105))], Fresh(10.0), id="by the replica's own clock"),
+    pytest.param([(0, reading(40, 4))], Fresh(10.0), id="one that is new, from its start"),
+    pytest.param([(0, reading(4000, 4000))], NoMetrics(), id="one that has counted for hours says nothing yet"),
+    pytest.param(
+        [(0, reading(500, 100)), (5, reading(20, 2, "b"))], Fresh(10.0), id="one that was restarted counts anew"
+    ),
+    pytest.param(
+        [(0, reading(500, 100)), (5, reading(499, 105))], NoMetrics(), id="one that ran backwards is not heard"
+    ),
+    pytest.param(
+        [(0, reading(500, 100)), (5, reading(499, 105)), (6, reading(510, 106))],
+        Fresh(11.0),
+        id="one that ran backwards is heard again once two answers agree",
+    ),
+    pytest.param([(0, reading(7, 100)), (5, reading(7, 105))], NoTraffic(), id="no request is no traffic"),
+    pytest.param([(0, SILENT)], NoMetrics(), id="no answer is no metrics"),
+    pytest.param(
+        [(-5, reading(0, 100)), (0, reading(50, 105)), (15, SILENT)], Fresh(10.0, 15.0), id="silent for three ticks"
+    ),
+    pytest.param(
+        [(-5, reading(0, 100)), (0, reading(50, 105)), (16, SILENT)], Stale(10.0, 16.0), id="silent for longer"
+    ),
+]
+
+
+@pytest.mark.parametrize(("story", "want"), STORIES)
+def test_demand(story: list[tuple[float, Reading | BadReading]], want: object) -> None:
+    observed, got = Observed(), None
+    for now, answer in story:
+        observed.note("r", answer, now)
+        got = demand(observed, now, "r")
+    assert got == want
+
+
+def test_half_the_replicas_silent_is_said_not_summed() -> None:
+    observed = Observed()
+    for name in ("r", "s"):
+        observed.note(name, reading(0, 100), 0)
+        observed.note(name, reading(50, 105), 5)
+    observed.note("r", reading(450, 145), 45)
+    observed.note("s", SILENT, 45)
+    got = observed.signals(("r", "s"), TARGET_S, 0.95, 45)
+    assert (got.demand, got.ready, got.heard) == (Fresh(10.0), 2, 1)
+    assert observed.flaws(("r", "s"), 45) == {"s": SILENT}
+
+
+def test_a_replica_that_went_counts_no_more() -> None:
+    observed = Observed()
+    for name in ("r", "s"):
+        observed.note(name, reading(0, 100), 0)
+        observed.note(name, reading(50, 105), 5)
+    assert demand(observed, 5, "r", "s") == Fresh(20.0)
+    observed.keep({"r"})
+    assert demand(observed, 5, "r") == Fresh(10.0)
+    assert set(observed.in_flight()) == {"r"}
+
+
+def test_latency_is_that_of_the_last_minute() -> None:
+    observed = Observed()
+    observed.note("r", reading(0, 100), 0)
+    observed.note("r", reading(50, 105), 5)
+    got = observed.signals(("r",), TARGET_S, 0.95, 5).latency_s
+    assert isinstance(got, Fresh)
+    assert abs(got.value / 0.02 - 1.0) < 0.25  # far below the target, where buckets are wide
+    for now in range(10, 75, 5):
+        observed.note("r", reading(50, 100 + now), now)
+    assert observed.signals(("r",), TARGET_S, 0.95, 70).latency_s == NoTraffic()
+    assert observed.signals(("r",), TARGET_S, 0.95, 100).latency_s == Stale(got.value, 95.0)
+
+
+def test_requests_that_were_sent_away_were_not_in_time() -> None:
+    observed = Observed()
+    observed.note("r", reading(0, 100), 0)
+    observed.note("r", reading(100, 105, rejected=50), 5)
+    got = observed.signals(("r",), TARGET_S, 0.95, 5).latency_s
+    assert isinstance(got, Fresh)
+    assert got.value > TARGET_S
+    assert observed.within(TARGET_S, 0) == (100, 150)
+
+
+def test_another_target_is_not_read_between_the_old_ones_edges() -> None:
+    observed = Observed()
+    observed.note("r", reading(0, 100), 0)
+    observed.note("r", reading(50, 105), 5)
+    assert observed.signals(("r",), 0.3, 0.95, 5).latency_s == NoMetrics()
+
+
+def test_batches_are_those_since_the_last_answer() -> None:
+    observed = Observed()
+    observed.note("r", reading(10, 100, batches=((1, 10, 10, 0.5), (4, 2, 7, 0.4))), 0)
+    (got,) = observed.note("r", reading(12, 105, batches=((1, 10, 10, 0.5), (4, 5, 18, 1.0))), 5)
+    assert (got.most, got.count, got.rows, round(got.seconds, 6)) == (4, 3, 11, 0.6)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 500), st.booleans(), st.booleans()), min_size=2, max_size=40),
+)
+def test_no_request_counts_twice_whatever_is_lost_or_restarted(ticks: list[tuple[int, bool, bool]]) -> None:
+    """The rates times their spans, all together, are at most what came."""
+    observed = Observed()
+    observed.note("r", reading(0, 0.0, "0"), 0)
+    came = total = counted = 0
+    boot, started, now = 0, 0, 0
+    for more, is_lost, is_restarted in ticks:
+        if is_restarted:
+            boot, started, total = boot + 1, now, 0
+        now += 5
+        came, total = came + more, total + more
+        if is_lost:
+            observed.note("r", SILENT, now)
+            continue
+        observed.note("r", reading(total, float(now - started), str(boot)), now)
+        got = observed.signals(("r",), TARGET_S, 0.95, now)
+        assert got.heard == 1
+        rate = got.demand.value if isinstance(got.demand, Fresh) else 0.0
+        counted += round(rate * got.span_s)
+    assert counted <= came

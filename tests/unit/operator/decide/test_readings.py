@@ -1,0 +1,131 @@
+"""Is an answer to /v2/signals believed only where it can be, and are merged quantiles near the true ones?"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evenkeel_operator.decide.readings import BadReading, Flaw, quantile, read, require_onward
+from evenkeel_runtime.serve.signals import Signals, latency_edges
+
+TARGET_S = 0.2
+
+
+def body(**change: Any) -> bytes:
+    """Return what a replica answers that has served one request, with some of its parts changed."""
+    signals = Signals()
+    signals.arrivals, signals.arrived_rows = 3, 5
+    signals.latency.observe(0.02)
+    signals.batch(2, 0.01)
+    return json.dumps(json.loads(signals.render(None, 0, True)) | change).encode()
+
+
+def test_what_the_runtime_answers_is_read() -> None:
+    got = read(body())
+    assert (got.arrivals, got.arrived_rows, got.is_ready, got.generation) == (3, 5, True, None)
+    assert got.batches == ((2, 1, 2, 0.01),)
+    assert sum(got.latencies.counts) == 1
+    assert got.latencies.target_s in got.latencies.edges
+
+
+def latency(edges: list[float], counts: list[Any], target_s: float = TARGET_S) -> dict[str, Any]:
+    return {"latency": {"targetSeconds": target_s, "edges": edges, "counts": counts}}
+
+
+FINE = list(latency_edges(TARGET_S))
+NONE = [0] * (len(FINE) + 1)
+BAD = [
+    pytest.param(b"", Flaw.MALFORMED, id="nothing"),
+    pytest.param(b"<html>", Flaw.MALFORMED, id="a page"),
+    pytest.param(b"\xff\xfe\x00", Flaw.MALFORMED, id="bytes that are no text"),
+    pytest.param(b"[" * 60000, Flaw.MALFORMED, id="lists in lists without end"),
+    pytest.param(b"[]", Flaw.MALFORMED, id="a list"),
+    pytest.param(b"{}", Flaw.MALFORMED, id="nothing of what is asked for"),
+    pytest.param(body(arrivals=float("nan")), Flaw.MALFORMED, id="NaN"),
+    pytest.param(body(uptimeSeconds=float("inf")), Flaw.MALFORMED, id="infinity"),
+    pytest.param(body(uptimeSeconds="12"), Flaw.MALFORMED, id="a number in quotes"),
+    pytest.param(body(arrivals=-1), Flaw.MALFORMED, id="a negative counter"),
+    pytest.param(body(arrivals=1.5), Flaw.MALFORMED, id="half a request"),
+    pytest.param(body(arrivals=True), Flaw.MALFORMED, id="a truth for a count"),
+    pytest.param(body(arrivals=10**30), Flaw.MALFORMED, id="a count beyond 64 bits"),
+    pytest.param(body(bootId=""), Flaw.MALFORMED, id="a process without a name"),
+    pytest.param(body(bootId="x" * 65), Flaw.MALFORMED, id="a name without end"),
+    pytest.param(body(batches=[[1, 2]]), Flaw.MALFORMED, id="batches of another shape"),
+    pytest.param(body(batches=[[1, 1, 1, 0.1]] * 65), Flaw.MALFORMED, id="more sizes than there are"),
+    pytest.param(body(latency=None), Flaw.MALFORMED, id="no histogram"),
+    pytest.param(body(**latency(FINE, [*NONE[1:], -1])), Flaw.MALFORMED, id="a negative bucket"),
+    pytest.param(body(**latency(FINE, NONE[1:])), Flaw.OTHER_BUCKETS, id="a bucket too few"),
+    pytest.param(body(**latency([], [0])), Flaw.OTHER_BUCKETS, id="no edge"),
+    pytest.param(body(**latency(FINE[::-1], NONE)), Flaw.OTHER_BUCKETS, id="edges that descend"),
+    pytest.param(body(**latency(FINE, NONE, 0.21)), Flaw.OTHER_BUCKETS, id="no edge at the target"),
+    pytest.param(body(**latency([0.01, 0.2, 1.0], [0] * 4)), Flaw.OTHER_BUCKETS, id="edges far apart"),
+    pytest.param(body(**latency([0.19, 0.2, 0.21], [0] * 4)), Flaw.OTHER_BUCKETS, id="edges near the target only"),
+]
+
+
+@pytest.mark.parametrize(("answer", "want"), BAD)
+def test_other_answers_are_refused_with_a_reason(answer: bytes, want: Flaw) -> None:
+    with pytest.raises(BadReading) as caught:
+        read(answer)
+    assert caught.value.flaw == want
+    assert caught.value.message
+
+
+@given(st.binary(max_size=400))
+def test_no_bytes_raise_anything_else(answer: bytes) -> None:
+    with pytest.raises(BadReading):
+        read(answer)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"arrivals": 2}, id="requests"),
+        pytest.param({"uptimeSeconds": 0.0}, id="time"),
+        pytest.param({"batches": []}, id="batches"),
+        pytest.param({"batches": [[2, 1, 2, 0.001]]}, id="the seconds of batches"),
+    ],
+)
+def test_counters_of_one_process_do_not_run_backwards(change: dict[str, Any]) -> None:
+    fixed = {"bootId": "a", "uptimeSeconds": 10.0}
+    before, after = read(body(**fixed)), read(body(**(fixed | change)))
+    with pytest.raises(BadReading) as caught:
+        require_onward(before, after)
+    assert caught.value.flaw == Flaw.REWOUND
+    require_onward(before, read(body(**(fixed | change | {"bootId": "b"}))))
+    require_onward(before, before)
+
+
+@given(
+    st.lists(
+        st.lists(st.floats(0.26 * TARGET_S, 1.95 * TARGET_S), min_size=1, max_size=60),
+        min_size=1,
+        max_size=5,
+    ),
+    st.sampled_from((0.5, 0.9, 0.95, 0.99)),
+    st.booleans(),
+)
+def test_merged_quantiles_are_within_five_per_cent(parts: list[list[float]], share: float, is_moved: bool) -> None:
+    """Also where half the replicas still count by another target's edges."""
+    counted = []
+    for number, values in enumerate(parts):
+        edges = latency_edges(TARGET_S * (1.07 if is_moved and number % 2 else 1.0))
+        counts = [0] * (len(edges) + 1)
+        for value in values:
+            counts[sum(edge < value for edge in edges)] += 1
+        counted.append((tuple(edges), counts))
+    everything = sorted(value for values in parts for value in values)
+    want = everything[max(1, math.ceil(share * len(everything) - 1e-9)) - 1]
+    got = quantile(counted, share)
+    assert got is not None
+    assert abs(got / want - 1.0) <= 0.05
+
+
+def test_of_nothing_there_is_no_quantile() -> None:
+    assert quantile([], 0.95) is None
+    assert quantile([(tuple(FINE), NONE)], 0.95) is None

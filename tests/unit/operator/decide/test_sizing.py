@@ -1,0 +1,144 @@
+"""Is what was measured and decided said as it is, and told once?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from evenkeel_operator.api.modeldeployment import Spec, Status
+from evenkeel_operator.decide import sizing
+from evenkeel_operator.decide.readings import Flaw
+from evenkeel_operator.decide.replicas import (
+    Decision,
+    Fresh,
+    Input,
+    Limit,
+    Measurement,
+    NoMetrics,
+    NoTraffic,
+    Stale,
+)
+from evenkeel_operator.decide.sizing import Refused, Sizing
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+LATENCY = {"metric": "EndToEnd", "quantile": 0.95, "target": "200ms", "violationBudget": 0.05}
+SCALED = Spec.model_validate(
+    {
+        "model": {"uri": "pvc://models/digits.pt2"},
+        "scaling": {"minReplicas": 1, "maxReplicas": 4},
+        "objectives": {"latency": [LATENCY]},
+    }
+)
+FIXED = Spec.model_validate({"model": {"uri": "pvc://models/digits.pt2"}, "objectives": {"latency": [LATENCY]}})
+
+
+def found(latency: Measurement, limit: Limit | None = Limit.DEMAND, **change: Any) -> Sizing:
+    decision = None if limit is None else Decision(2, limit, "as it is", (Input("demand", 12.3456, "Fresh", 1.23),))
+    return replace(Sizing(2, latency, NOW, decision), **change)
+
+
+def row(spec: Spec, measured: Sizing | None, kind: str) -> tuple[bool | None, str]:
+    return {r.type: (r.holds, str(r.reason)) for r in sizing.rows(spec, measured)}[kind]
+
+
+@pytest.mark.parametrize(
+    ("measured", "want"),
+    [
+        pytest.param(found(Fresh(0.1)), (True, "WithinTarget"), id="within, and no full minute yet"),
+        pytest.param(found(Fresh(0.3), missed=3, minutes=60), (True, "WithinTarget"), id="the budget bears it"),
+        pytest.param(found(Fresh(0.1), missed=4, minutes=60), (False, "AboveTarget"), id="the budget is used up"),
+        pytest.param(found(NoTraffic()), (None, "NoTraffic"), id="no request is neither met nor missed"),
+        pytest.param(found(Stale(0.1, 40.0)), (None, "MetricsStale"), id="measured once"),
+        pytest.param(found(NoMetrics()), (None, "MetricsMissing"), id="never measured"),
+        pytest.param(None, (None, "MetricsMissing"), id="not looked at yet"),
+    ],
+)
+def test_latency_met(measured: Sizing | None, want: tuple[bool | None, str]) -> None:
+    assert row(SCALED, measured, "LatencyMet") == want
+    assert row(FIXED, measured, "LatencyMet") == want
+
+
+DRIPS = Refused("digits-a-x", Flaw.TOO_SLOW, "no whole answer within 2 s", 3)
+
+
+@pytest.mark.parametrize(
+    ("measured", "want"),
+    [
+        pytest.param(found(Fresh(0.1)), (True, "AsNeeded"), id="what the demand asks for"),
+        pytest.param(found(Fresh(0.1), Limit.MIN_REPLICAS), (True, "AsNeeded"), id="the least is enough"),
+        pytest.param(found(Fresh(0.1), Limit.MAX_REPLICAS), (False, "MaxReplicas"), id="more would be needed"),
+        pytest.param(found(Fresh(0.1), Limit.FREE_GPUS), (False, "GPUCapacityLimited"), id="no GPU is free"),
+        pytest.param(found(NoMetrics(), Limit.NO_METRICS), (False, "MetricsMissing"), id="nothing is measured"),
+        pytest.param(found(Stale(0.1, 40), Limit.STALE_METRICS), (False, "MetricsStale"), id="nothing is any more"),
+        pytest.param(found(Fresh(0.1), Limit.SILENT_REPLICAS), (False, "ReplicasSilent"), id="half are silent"),
+        pytest.param(
+            found(NoMetrics(), Limit.NO_METRICS, refused=DRIPS), (False, "SignalsRefused"), id="answers that are none"
+        ),
+        pytest.param(found(Fresh(0.1), refused=DRIPS), (True, "AsNeeded"), id="one bad answer among good ones"),
+        pytest.param(found(Fresh(0.3), is_attainable=False), (False, "SLOUnattainable"), id="more would not help"),
+        pytest.param(found(NoMetrics(), None), (False, "MetricsMissing"), id="nothing is decided yet"),
+        pytest.param(None, (False, "MetricsMissing"), id="not looked at yet"),
+    ],
+)
+def test_scalable(measured: Sizing | None, want: tuple[bool | None, str]) -> None:
+    assert row(SCALED, measured, "Scalable") == want
+    assert [r.type for r in sizing.rows(FIXED, measured)] == ["LatencyMet"]
+
+
+def test_a_refused_answer_is_named_with_its_replica() -> None:
+    measured = found(NoMetrics(), Limit.NO_METRICS, refused=DRIPS)
+    for told in sizing.rows(SCALED, measured):
+        assert "digits-a-x and 2 more" in told.message
+        assert "TooSlow: no whole answer within 2 s" in told.message
+
+
+def test_what_the_status_says_is_what_the_api_knows() -> None:
+    decision = found(Fresh(0.143)).decision
+    assert decision is not None
+    measured = found(Fresh(0.143), decisions=(sizing.decided(decision, 1, NOW),))
+    answer = sizing.status(SCALED, measured, Status())
+    status = Status.model_validate(answer)
+    assert status.latency is not None
+    assert status.last_decisions is not None
+    assert (status.latency[0].observed, status.latency[0].state) == ("143ms", "Fresh")
+    newest = status.last_decisions[0]
+    assert (newest.from_, newest.to, newest.limit) == (1, 2, "Demand")
+    assert [(i.name, i.value, i.age_seconds) for i in newest.inputs] == [("demand", 12.35, 1.2)]
+    assert sizing.status(SCALED, None, status) == answer, "what nobody has looked at yet stays"
+    assert "lastDecisions" not in sizing.status(FIXED, measured, status)
+
+
+@pytest.mark.parametrize("silent", [NoTraffic(), NoMetrics()])
+def test_what_was_not_measured_has_no_number(silent: Measurement) -> None:
+    assert "observed" not in sizing.status(SCALED, found(silent), Status())["latency"][0]
+
+
+def test_a_change_is_told_once() -> None:
+    decision = found(Fresh(0.1)).decision
+    assert decision is not None
+    measured = found(Fresh(0.1), decisions=(sizing.decided(decision, 1, NOW),))
+    (told,) = sizing.events(measured, Status())
+    assert (told.type, told.reason) == ("Normal", "Scaled")
+    assert "1 -> 2" in told.message
+    assert sizing.events(measured, Status.model_validate(sizing.status(SCALED, measured, Status()))) == ()
+
+
+def test_a_number_written_in_vain_is_answered() -> None:
+    (told,) = sizing.events(found(Fresh(0.1), ignored=7), Status())
+    assert (told.type, told.reason) == ("Warning", "ReplicasIgnored")
+    assert "spec.replicas was set to 7" in told.message
+
+
+@pytest.mark.parametrize(
+    ("value_s", "want"),
+    [
+        pytest.param(0.0012, "1.2ms", id="a fraction of a millisecond counts when there are few"),
+        pytest.param(0.143, "143ms", id="milliseconds"),
+        pytest.param(1.25, "1.25s", id="seconds"),
+    ],
+)
+def test_durations_read_as_people_write_them(value_s: float, want: str) -> None:
+    assert sizing.duration(value_s) == want
