@@ -74,7 +74,7 @@ print(count)
         pytest.param(
             "evenkeel_operator",
             # not orjson: kopf's JSON logger looks whether it is there, and does without
-            "torch,numpy,uvloop,httptools,simdjson,obstore,sklearn,skops,grpc,google.protobuf,opentelemetry",
+            "torch,numpy,uvloop,httptools,simdjson,obstore,sklearn,skops,grpc,opentelemetry",
             id="the operator, without the runtime's dependencies",
         ),
         pytest.param(
