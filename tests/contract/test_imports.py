@@ -76,7 +76,7 @@ print(count)
             "evenkeel_operator",
             # not orjson: kopf's JSON logger looks whether it is there, and does without
             "torch,numpy,uvloop,httptools,simdjson,obstore,sklearn,skops,keras,torchvision,timm,transformers,"
-            "grpc,google.protobuf,opentelemetry",
+            "grpc,opentelemetry",
             id="the operator, without the runtime's dependencies",
         ),
         pytest.param(
