@@ -74,7 +74,7 @@ def fit(split: Split) -> nn.Module:
     steps = EPOCHS * -(-len(split.train_images) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=steps)
     for _ in range(EPOCHS):
-        for chosen in torch.randperm(len(split.train_images)).split(BATCH):
+        for chosen in torch.split(torch.randperm(len(split.train_images)), BATCH):
             loss = nn.functional.cross_entropy(model(split.train_images[chosen]), split.train_digits[chosen])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

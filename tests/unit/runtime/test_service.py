@@ -37,6 +37,7 @@ class Asking:
 
     def __init__(self, values: list[int]) -> None:
         self.values = values
+        self.headers: dict[bytes, bytes] = {}
         self.abandoned: Callable[[], None] | None = None
         self.has_left = self.is_late = False
         self.told: list[tuple[int, list[int]]] = []
@@ -62,7 +63,7 @@ class Asking:
 def serving(mode: type[Inline] | type[Threaded]) -> Service:
     """Return a service whose model answers 3 x + 1."""
     model = config.Model("Auto", "", False)
-    told = config.Serve("m", "v1", Path("m"), model, "127.0.0.1", 0, 0.0, 30.0, config.Limits())
+    told = config.Serve("m", "v1", Path("m"), model, "127.0.0.1", 0, 0, 0.0, 30.0, config.Limits())
     service = Service(told, lambda exchange, render: None)
     forward = Forward(Signature(INPUT, OUTPUT, 0, None), lambda x: [x * 3 + 1], "cpu", 16)
     found: Mode = mode(Queue(Policy(16, WAITING)), forward, service.answered, service.expired)
