@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evenkeel_runtime.config import Limits
@@ -73,7 +73,6 @@ def request(path: str, body: bytes, is_chunked: bool) -> bytes:
 requests = st.tuples(st.text("abc", min_size=1, max_size=5), st.binary(max_size=60), st.booleans())
 
 
-@settings(deadline=None)
 @given(st.lists(requests, min_size=1, max_size=8), st.data())
 async def test_cuts_do_not_matter(sent: list[tuple[str, bytes, bool]], data: st.DataObject) -> None:
     talk = Conversation()
@@ -100,7 +99,6 @@ bodies = st.sampled_from([b"\r\n\r\n", b"1234", b"abcd", b"GET "])
 repeated = st.tuples(st.sampled_from(HEADS), bodies, st.none() | st.integers(1, 90))
 
 
-@settings(deadline=None)
 @given(st.lists(repeated, min_size=1, max_size=12), st.sets(st.integers(1, 11)))
 async def test_request_is_the_same_however_often_its_head_came_before(
     sent: list[tuple[bytes, bytes, int | None]], joined: set[int]
@@ -123,7 +121,6 @@ async def test_request_is_the_same_however_often_its_head_came_before(
     assert [told(exchange) for exchange in talk.exchanges] == want
 
 
-@settings(deadline=None)
 @given(st.permutations(range(6)))
 async def test_answers_leave_in_the_order_of_their_requests(order: list[int]) -> None:
     talk = Conversation(answers=False)
@@ -135,7 +132,6 @@ async def test_answers_leave_in_the_order_of_their_requests(order: list[int]) ->
     assert positions == sorted(positions)
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=80), max_size=10))
 async def test_any_bytes_end_in_an_answer_or_in_waiting(pieces: list[bytes]) -> None:
     talk = Conversation()

@@ -129,6 +129,8 @@ def _bounds(term: Term, labels: Counts, alpha: float) -> tuple[float, float]:
 
 def _bound(term: Term, labels: Counts, ratio: float, end: float, alpha: float) -> float:
     """Return the value nearest to `end`, 0 or 1, that is not refused; evidence grows with the distance from `ratio`."""
+    if ratio == end:
+        return end  # nothing lies between, and no label could speak against it
     refused, kept = end, ratio
     for _ in range(BISECTIONS):
         middle = (refused + kept) / 2

@@ -181,7 +181,7 @@ class World:
         return {name: row(name) for name in self.sizes}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     desired=st.integers(1, 9),
     spare=st.integers(0, 4),

@@ -93,7 +93,7 @@ MEASURES = [
 
 @pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.name)
 @given(counts=st.lists(st.integers(20, 400), min_size=4, max_size=4), shift=st.sampled_from([0.0, 0.01]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_scores_have_the_metric_as_their_mean(measure: Measure, counts: list[int], shift: float) -> None:
     """With plug-ins from the very counts that are averaged, up to the few labels' worth of the prior."""
     known = [count * 10**6 for count in counts]

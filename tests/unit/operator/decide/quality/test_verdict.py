@@ -221,7 +221,7 @@ def test_a_refusal_before_the_promotion_counts_though_both_are_there_by_now() ->
 
 
 @given(seed=st.integers(0, 10**6), canary=st.integers(20, 40))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_rows_in_any_order_and_any_pieces_give_the_same_verdict(seed: int, canary: int) -> None:
     rng = random.Random(seed)
     whole = labelled(36, canary, 12)
