@@ -103,7 +103,7 @@ def test_counters_of_one_process_do_not_run_backwards(change: dict[str, Any]) ->
 
 @given(
     st.lists(
-        st.lists(st.floats(0.26 * TARGET_S, 1.95 * TARGET_S), min_size=1, max_size=60),
+        st.lists(st.floats(0.27 * TARGET_S, 1.95 * TARGET_S), min_size=1, max_size=60),
         min_size=1,
         max_size=5,
     ),
