@@ -18,7 +18,7 @@ $(VENV)/.done: tests/requirements.txt pyproject.toml
 	@python3 -c 'import ensurepip' 2>/dev/null || { apt-get update -qq && apt-get install -y -qq python3-venv; }
 	python3 -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync -q --require-hashes tests/requirements.txt
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync -q --require-hashes --compile-bytecode tests/requirements.txt
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -41,7 +41,7 @@ lint: venv  ## format, lint, types
 unit: venv  ## tests without a cluster, a network or a server: seconds
 	$(PYTEST) -n 2 tests/unit
 
-system: venv  ## the operator against an API server that misbehaves, the runtime over real sockets
+system: venv  ## the operator against an API server that misbehaves, the runtime over real sockets, the examples' training
 	$(PYTEST) tests/system
 
 contract: venv  ## CRD, chart, permissions, import layers
