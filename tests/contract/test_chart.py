@@ -5,7 +5,6 @@ Whether the permissions are those that are used is not asked here: that needs th
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Any
 
@@ -16,11 +15,10 @@ from kubernetes import client
 
 from evenkeel_operator import settings
 from evenkeel_operator.api import crd
-from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.decide import names
-from evenkeel_operator.feedback import settings as feedback
 from evenkeel_runtime import contract
 from tests.contract.conftest import CHART, Helm, Render
+from tests.contract.rendered import find, kinds, pod, rules_of, verbs
 
 WATCHED = "watchNamespaces={team-a,team-b}"
 EVERYTHING = (
@@ -59,30 +57,6 @@ VALUES = [
     pytest.param((*POSTGRES, WATCHED), id="with feedback, in two namespaces"),
     pytest.param(("crds.keep=false", "rbac.aggregate=false", "priorityClassName=high"), id="other choices"),
 ]
-
-
-def find(objects: list[Object], kind: str, name: str = "evenkeel") -> Object:
-    return next(o for o in objects if (o["kind"], o["metadata"]["name"]) == (kind, name))
-
-
-def kinds(objects: list[Object]) -> set[str]:
-    return {o["kind"] for o in objects}
-
-
-def pod(objects: list[Object], name: str = "evenkeel") -> Object:
-    return find(objects, "Deployment", name)["spec"]["template"]["spec"]  # type: ignore[no-any-return]
-
-
-def rules_of(objects: list[Object], account: str = "evenkeel") -> list[Object]:
-    """Return every rule that is bound to a service account, the operator's where no other one is named."""
-    bindings = (o for o in objects if o["kind"].endswith("RoleBinding"))
-    bound = {o["roleRef"]["name"] for o in bindings if o["subjects"][0]["name"] == account}
-    roles = (o for o in objects if o["kind"] in ("Role", "ClusterRole") and o["metadata"]["name"] in bound)
-    return [rule for role in roles for rule in role["rules"]]
-
-
-def verbs(objects: list[Object], resource: str, account: str = "evenkeel") -> set[str]:
-    return {v for rule in rules_of(objects, account) for v in rule["verbs"] if resource in rule["resources"]}
 
 
 def test_chart_is_clean(helm: Helm) -> None:
@@ -333,70 +307,6 @@ def test_service_and_policy_point_at_the_pods_and_their_port(render: Render) -> 
     assert service["spec"]["ports"][0]["targetPort"] == port
     assert policy["spec"]["ingress"][0]["ports"][0]["port"] == port
     assert find(objects, "ServiceMonitor")["spec"]["selector"]["matchLabels"] == labels
-
-
-@pytest.mark.parametrize("values", [pytest.param(FEEDBACK, id="file"), pytest.param(POSTGRES, id="PostgreSQL")])
-def test_feedback_pods_are_restricted_and_understand_their_arguments(values: tuple[str, ...], render: Render) -> None:
-    objects = render(*values)
-    spec = pod(objects, "evenkeel-feedback")
-    (container,) = spec["containers"]
-    assert spec["securityContext"]["runAsNonRoot"]
-    assert container["securityContext"]["readOnlyRootFilesystem"]
-    assert container["command"] == ["evenkeel", "feedback"]
-    got = feedback.parse(container["args"], {})
-    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-    assert mounts[str(got.keys_dir)] == "keys"
-    assert got.port == container["ports"][0]["containerPort"]
-    assert not got.is_open
-    if values == FEEDBACK:
-        assert mounts[str(got.path.parent)] == "labels"
-        assert find(objects, "Deployment", "evenkeel-feedback")["spec"]["strategy"] == {"type": "Recreate"}
-    else:
-        assert "labels" not in mounts.values()
-        assert container["env"][0]["valueFrom"]["secretKeyRef"] == {"name": "database", "key": "dsn"}
-
-
-def test_feedback_is_where_replicas_look_for_it(render: Render) -> None:
-    objects = render(*FEEDBACK)
-    (url,) = [a for a in pod(objects)["containers"][0]["args"] if a.startswith("--feedback-url=")]
-    service, deployment = (find(objects, kind, "evenkeel-feedback") for kind in ("Service", "Deployment"))
-    assert url == "--feedback-url=http://evenkeel-feedback.evenkeel-system.svc"
-    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
-    assert service["spec"]["ports"][0]["port"] == 80
-    assert service["spec"]["selector"] != find(objects, "Deployment")["spec"]["selector"]["matchLabels"]
-
-
-def test_operator_and_feedback_have_the_same_master_key(render: Render) -> None:
-    objects = render(*FEEDBACK)
-    secret = find(objects, "Secret", "evenkeel-receipt-keys")
-    assert len(base64.b64decode(secret["data"]["1"])) >= feedback.LEAST_KEY_BYTES
-    assert secret["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
-    for name in ("evenkeel", "evenkeel-feedback"):
-        (keys,) = [v for v in pod(objects, name)["volumes"] if v["name"] == "keys"]
-        assert keys["secret"] == {"secretName": "evenkeel-receipt-keys"}
-    own = render(*FEEDBACK, "feedback.keysSecretName=mine")
-    assert "Secret" not in kinds(own)
-
-
-def test_only_with_feedback_a_secret_is_created_and_none_is_read(render: Render) -> None:
-    assert verbs(render(), "secrets") == set()
-    assert verbs(render(*FEEDBACK), "secrets") == {"create"}
-
-
-def test_only_feedback_asks_who_somebody_is(render: Render) -> None:
-    objects = render(*FEEDBACK)
-    for review in ("tokenreviews", "subjectaccessreviews"):
-        assert verbs(objects, review, "evenkeel-feedback") == {"create"}
-        assert verbs(objects, review) == set()
-    assert verbs(objects, "modeldeployments", "evenkeel-feedback") == {"list"}
-    named = render(*FEEDBACK, WATCHED)
-    (role,) = [o for o in named if o["kind"] == "ClusterRole"]
-    assert {r for rule in role["rules"] for r in rule["resources"]} == {"tokenreviews", "subjectaccessreviews"}
-
-
-def test_a_file_has_one_writer(render: Render) -> None:
-    with pytest.raises(RuntimeError, match="PostgreSQL"):
-        render(*FEEDBACK, "feedback.replicas=2")
 
 
 def test_policy_lets_the_operator_ask_the_replicas(render: Render) -> None:

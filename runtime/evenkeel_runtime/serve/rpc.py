@@ -24,7 +24,8 @@ from evenkeel_runtime.config import Limits
 from evenkeel_runtime.models.datatypes import BYTES
 from evenkeel_runtime.serve.body import BadRequest
 from evenkeel_runtime.serve.messages import PACKAGE, SERVICE, Messages
-from evenkeel_runtime.serve.service import LOADING, Ready, Service, server_metadata
+from evenkeel_runtime.serve.metadata import of_server
+from evenkeel_runtime.serve.service import LOADING, Ready, Service
 from evenkeel_runtime.serve.strings import packed
 from evenkeel_runtime.serve.tracing import trace_of
 
@@ -146,7 +147,7 @@ class RpcServer:
         return self._sent(self._messages.ModelReadyResponse(ready=self._service.is_ready))
 
     async def _server_metadata(self, request: bytes, context: Context) -> bytes:
-        return self._sent(self._messages.ServerMetadataResponse(**server_metadata()))
+        return self._sent(self._messages.ServerMetadataResponse(**of_server()))
 
     async def _model_metadata(self, request: bytes, context: Context) -> bytes:
         asked = _parsed(self._messages.ModelMetadataRequest, request)

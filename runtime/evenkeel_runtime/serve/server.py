@@ -34,6 +34,7 @@ from evenkeel_runtime.engine.forward import Forward
 from evenkeel_runtime.engine.modes import INLINE, Inline, Mode, Threaded, mode_for
 from evenkeel_runtime.engine.threads import stretch
 from evenkeel_runtime.receipts import Issuer, Origin, subject_of
+from evenkeel_runtime.serve import metadata
 from evenkeel_runtime.serve.admin import Admin
 from evenkeel_runtime.serve.answer import Writer
 from evenkeel_runtime.serve.feedback import Feedback
@@ -43,7 +44,7 @@ from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.prediction import prediction_of
 from evenkeel_runtime.serve.protocol import Exchange, Server
 from evenkeel_runtime.serve.receipts import Receipts
-from evenkeel_runtime.serve.service import Ready, Rendered, Service, metadata
+from evenkeel_runtime.serve.service import Ready, Rendered, Service
 from evenkeel_runtime.serve.tracing import tracer_for
 from evenkeel_runtime.serve.v1 import Predictions
 from evenkeel_runtime.serve.views import Outputs
@@ -205,7 +206,7 @@ class _Replica:
             predictions=Predictions(signature.inputs, signature.outputs, has_batch, config.limits.rows),
             shown=Outputs(signature.outputs, signature.classes, has_batch),
             rows_per_second=found.rows_per_second,
-            metadata=metadata(
+            metadata=metadata.of_model(
                 config.name,
                 config.version,
                 running.loaded.platform,

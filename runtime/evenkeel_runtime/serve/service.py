@@ -6,18 +6,18 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
 import orjson
 
 from evenkeel_runtime.config import Serve
-from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.engine.batching import Batch, Work, retry_after_s
 from evenkeel_runtime.failure import last_line
 from evenkeel_runtime.serve import stacks
 from evenkeel_runtime.serve.answer import Writer
 from evenkeel_runtime.serve.body import BadRequest
+from evenkeel_runtime.serve.metadata import of_server
 from evenkeel_runtime.serve.metrics import CONTENT_TYPE, Metrics
 from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.protocol import Exchange, error_body
@@ -39,9 +39,6 @@ OCTETS = b"application/octet-stream"
 TAKEN_AS_THEY_ARE = (None, JSON, OCTETS)
 TIMEOUT_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
 """How long the client will wait: work that it has given up on is dropped before it reaches the model."""
-
-EXTENSIONS = ("binary_tensor_data", "classification")
-"""What this server does beyond the Open Inference Protocol, in Triton's words."""
 
 Rendered = tuple[int, bytes, bytes]
 """An answer's status, content type and body."""
@@ -338,7 +335,7 @@ class Service:
         exchange.respond(200 if self.is_ready else 503, JSON, orjson.dumps(body))
 
     def _server_metadata(self, exchange: Exchange) -> None:
-        exchange.respond(200, JSON, orjson.dumps(server_metadata()))
+        exchange.respond(200, JSON, orjson.dumps(of_server()))
 
     def _metrics(self, exchange: Exchange) -> None:
         queued = self.ready.mode.queue.requests if self.ready else 0
@@ -373,40 +370,10 @@ def _profiled(seconds: float) -> Rendered:
     return 200, b"text/plain; charset=utf-8", found
 
 
-def server_metadata() -> dict[str, Any]:
-    from importlib.metadata import version
-
-    return {"name": "evenkeel", "version": version("evenkeel"), "extensions": list(EXTENSIONS)}
-
-
 def rejects_content(content_type: bytes) -> bool:
     """Return whether a body of this type cannot be an inference request. Clients without a type are let through."""
     essence = content_type.partition(b";")[0].strip().lower()
     return essence not in (b"application/json", b"application/octet-stream", b"")
-
-
-def metadata(
-    name: str,
-    version: str,
-    platform: str,
-    inputs: tuple[Tensor, ...],
-    outputs: tuple[Tensor, ...],
-    more: dict[str, object],
-) -> bytes:
-    """Return the model's metadata in the protocol's words; `parameters` says how it is executed."""
-    tensors = [
-        [{"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape} for tensor in group]
-        for group in (inputs, outputs)
-    ]
-    body = {
-        "name": name,
-        "versions": [version],
-        "platform": platform,
-        "inputs": tensors[0],
-        "outputs": tensors[1],
-        "parameters": more,
-    }
-    return orjson.dumps(body)
 
 
 def _deadline(headers: dict[bytes, bytes], now: float) -> float | None:

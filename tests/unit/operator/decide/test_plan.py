@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from evenkeel_operator.api.modeldeployment import Object
@@ -12,28 +12,13 @@ from evenkeel_operator.decide.intent import Plan
 from evenkeel_operator.decide.plan import invalid, plan, rejected
 from evenkeel_operator.decide.replicas import Fresh
 from evenkeel_operator.decide.sizing import Sizing
-from evenkeel_operator.decide.snapshot import Defaults, Feedback, Fleet, NoSignal, Warning, freeze
-from evenkeel_runtime import contract, receipts
+from evenkeel_operator.decide.snapshot import Defaults, Warning, freeze
+from evenkeel_runtime import contract
 from tests.builders import DEFAULTS, PREPARED, ended, modeldeployment, node, observed, pod, revision_of
+from tests.plans import NOW, complete, message, of_kind, planned, prepare_job, prepared_children, ready, serving, sizes
 
-NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GPU = {"count": 1}
-FEEDBACK = Feedback("http://feedback", 2, b"m" * 32)
-WITH_FEEDBACK = replace(DEFAULTS, feedback=FEEDBACK)
 FIRST_UID, SECOND_UID = "b3c1f8b2-6a54-4a40-9d0f-0f7c5b1d2e3f", "0c6d2a56-94f3-4b1c-8c5e-7f1f9f2a1b3d"
-
-
-def planned(
-    deployment: Object,
-    children: Sequence[Object] = (),
-    *,
-    fleet: Fleet | NoSignal = (),
-    defaults: Defaults = DEFAULTS,
-    warnings: Sequence[Warning] = (),
-    now: datetime = NOW,
-) -> Plan:
-    known = freeze(deployment=deployment, children=children, fleet=fleet, defaults=defaults, warnings=warnings)
-    return plan(known, now)
 
 
 def test_the_service_has_a_port_for_grpc_where_it_was_asked_for() -> None:
@@ -43,52 +28,6 @@ def test_the_service_has_a_port_for_grpc_where_it_was_asked_for() -> None:
     ):
         (service,) = of_kind(planned(modeldeployment(runtime=runtime)), "Service")
         assert {port["name"]: (port["port"], port["targetPort"]) for port in service["spec"]["ports"]} == want
-
-
-def of_kind(got: Plan, kind: str) -> list[Object]:
-    return [o for o in got.apply if o["kind"] == kind]
-
-
-def sizes(got: Plan) -> dict[str, int]:
-    return {o["metadata"]["name"]: o["spec"]["replicas"] for o in of_kind(got, "ReplicaSet")}
-
-
-def ready(got: Plan) -> tuple[str, str]:
-    row = next(c for c in got.status["conditions"] if c["type"] == "Ready")
-    return row["status"], row["reason"]
-
-
-def message(got: Plan) -> str:
-    return str(next(c for c in got.status["conditions"] if c["type"] == "Ready")["message"])
-
-
-def prepare_job(deployment: Object, **status: object) -> Object:
-    (job,) = of_kind(planned(deployment), "Job")
-    return observed(job, **status)
-
-
-def complete(kind: str = "Complete", at: str = "2026-01-01T11:59:59Z") -> Object:
-    return {"conditions": [{"type": kind, "status": "True", "lastTransitionTime": at}]}
-
-
-def prepared_children(deployment: Object) -> list[Object]:
-    job = prepare_job(deployment, **complete())
-    done = pod(revision_of(deployment), 9, role="prepare", owner=job, ready=False, **ended(PREPARED, exit_code=0))
-    return [job, done]
-
-
-def serving(deployment: Object, *, defaults: Defaults = DEFAULTS, count: int | None = None) -> list[Object]:
-    """Return the children of `deployment` in full service, by the operator's own plans."""
-    got = planned(deployment, prepared_children(deployment), defaults=defaults, fleet=(node(),))
-    (revision,), (replicas,) = of_kind(got, "ControllerRevision"), of_kind(got, "ReplicaSet")
-    size = replicas["spec"]["replicas"] if count is None else count
-    replicas["spec"]["replicas"] = size
-    name = revision_of(deployment)
-    return [
-        observed(revision),
-        observed(replicas, replicas=size, readyReplicas=size),
-        *(pod(name, n) for n in range(size)),
-    ]
 
 
 def test_first_sight_prepares_without_a_gpu_and_without_replicas() -> None:
@@ -210,65 +149,6 @@ def test_an_upgraded_operator_restarts_nothing_and_says_what_is_outdated() -> No
     outdated = next(c for c in got.status["conditions"] if c["type"] == "RuntimeOutdated")
     assert "evenkeel restart digits -n team-a" in outdated["message"]
     assert ready(got) == ("True", "Serving")
-
-
-def with_uid(deployment: Object, uid: str) -> Object:
-    return {**deployment, "metadata": {**deployment["metadata"], "uid": uid}}
-
-
-def test_replicas_find_the_key_of_their_own_receipts() -> None:
-    deployment = with_uid(modeldeployment(), FIRST_UID)
-    got = planned(deployment, prepared_children(deployment), defaults=WITH_FEEDBACK)
-    kinds = [o["kind"] for o in got.apply]
-    assert kinds.index("Secret") < kinds.index("ReplicaSet")
-    (secret,), (replicas,) = of_kind(got, "Secret"), of_kind(got, "ReplicaSet")
-    want = receipts.derived_key(FEEDBACK.master_key, 2, receipts.subject_of(FIRST_UID)).hex()
-    assert secret["stringData"] == {contract.RECEIPT_KEY_FILE: want}
-    assert secret["metadata"]["ownerReferences"][0]["uid"] == FIRST_UID
-    assert FEEDBACK.master_key.hex() not in str(got)
-    assert str(FEEDBACK.master_key) not in str(got)
-    body = replicas["spec"]["template"]["spec"]
-    (volume,) = [v for v in body["volumes"] if "secret" in v]
-    assert volume["secret"] == {"secretName": secret["metadata"]["name"], "optional": True}
-    (server,) = body["containers"]
-    (mount,) = [m for m in server["volumeMounts"] if m["name"] == volume["name"]]
-    assert (mount["mountPath"], mount["readOnly"]) == (contract.RECEIPT_KEY_DIR, True)
-    told = {v["name"]: v["value"] for v in server["env"]}
-    names = (contract.Env.UID, contract.Env.RECEIPT_KEY_ID, contract.Env.FEEDBACK_URL)
-    assert [told[name] for name in names] == [FIRST_UID, "2", "http://feedback"]
-
-
-def test_an_object_created_again_has_another_key_in_another_secret() -> None:
-    first, second = (with_uid(modeldeployment(), uid) for uid in (FIRST_UID, SECOND_UID))
-    (one,), (other,) = (of_kind(planned(d, serving(d), defaults=WITH_FEEDBACK), "Secret") for d in (first, second))
-    assert one["metadata"]["name"] != other["metadata"]["name"]
-    assert one["stringData"] != other["stringData"]
-
-
-def test_feedback_that_is_turned_on_restarts_nothing() -> None:
-    deployment = with_uid(modeldeployment(), FIRST_UID)
-    children = serving(deployment)
-    before = planned(deployment, children)
-    got = planned(deployment, children, defaults=WITH_FEEDBACK)
-    assert of_kind(got, "ReplicaSet") == of_kind(before, "ReplicaSet")
-    assert ready(got) == ("True", "Serving")
-    assert any(c["type"] == "RuntimeOutdated" and c["status"] == "True" for c in got.status["conditions"])
-
-
-def test_feedback_that_is_turned_off_restarts_nothing() -> None:
-    deployment = with_uid(modeldeployment(), FIRST_UID)
-    children = serving(deployment, defaults=WITH_FEEDBACK)
-    before = planned(deployment, children, defaults=WITH_FEEDBACK)
-    got = planned(deployment, children)
-    assert of_kind(got, "ReplicaSet") == of_kind(before, "ReplicaSet")
-    assert of_kind(got, "Secret") == []
-
-
-def test_a_foreign_image_gets_no_key() -> None:
-    deployment = with_uid(modeldeployment(runtime={"image": "example.com/own:1"}), FIRST_UID)
-    got = planned(deployment, prepared_children(deployment), defaults=WITH_FEEDBACK)
-    assert of_kind(got, "Secret") == []
-    assert "receipts" not in str(of_kind(got, "ReplicaSet"))
 
 
 def test_one_replica_and_no_free_gpu_block_the_rollout_and_say_so() -> None:
