@@ -66,13 +66,16 @@ soak: venv  ## the full counts of the cluster tests: 20 kills, 100 rolling updat
 fuzz: venv  ## a million mutated requests and ten thousand mutated model files
 	EVENKEEL_FUZZ=full $(PYTEST) -s tests/system/runtime/test_fuzz.py
 
-.PHONY: bench-runtime bench-operator
+.PHONY: bench-runtime bench-operator bench-feedback
 bench-runtime: venv  ## CPU per request of the runtime against raw torch; last line JSON
 	$(BIN)/python -m tests.bench.runtime
 
 bench-operator: venv  ## 200 ModelDeployments against plain Jobs and ReplicaSets on the same cluster; last line JSON
 	$(CLUSTER) up
 	$(BIN)/python -m tests.bench.operator
+
+bench-feedback: venv  ## labels per second of the feedback service, killed again and again; last line JSON
+	$(BIN)/python -m tests.bench.feedback
 
 .PHONY: requirements crd
 requirements: venv  ## resolve the pinned lists again

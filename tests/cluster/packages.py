@@ -23,7 +23,7 @@ NEEDED = {
 }
 
 # program that a test runs by itself -> package. Never installed: its service would start with it.
-UNPACKED = {"docker-registry": "docker-registry"}
+UNPACKED = {"docker-registry": "docker-registry", "strace": "strace"}
 
 _QUIET = {"DEBIAN_FRONTEND": "noninteractive"}
 

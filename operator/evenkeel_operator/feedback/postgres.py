@@ -77,10 +77,19 @@ class PostgresStore(Store):
 
     def _run(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         try:
-            cursor = self._connection.execute(sql.replace("?", "%s"), values)
-            return cursor.fetchall() if cursor.description is not None else []
+            try:
+                return self._asked(sql, values)
+            except psycopg.OperationalError:
+                if self._is_inside or self._open is None or not self._open.closed:
+                    raise
+                # It broke while nobody used it, and nothing was begun: a question, or the beginning of a transaction.
+                return self._asked(sql, values)
         except psycopg.Error as e:
             raise Unavailable(f"PostgreSQL: {e}") from e
+
+    def _asked(self, sql: str, values: Sequence[Any]) -> list[Row]:
+        cursor = self._connection.execute(sql.replace("?", "%s"), values)
+        return cursor.fetchall() if cursor.description is not None else []
 
     def _run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         try:

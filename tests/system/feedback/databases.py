@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -67,8 +68,13 @@ class Postgres:
         return f"{dsn}/{name}"
 
     def kill(self) -> None:
-        """SIGKILL to all of it, as when its machine is lost."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        """SIGKILL to all of it, as when its machine is lost; each backend leads a session of its own."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        self.process.send_signal(signal.SIGSTOP)  # no further backends
+        for pid in map(int, children.read_text().split()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
