@@ -161,7 +161,7 @@ def main() -> int:
                     latency = p99_ms(service, args.seconds)
                     p99 = max(p99, latency)
                     print(f"{name}: {found[name]:.0f} labels/s, p99 {latency:.1f} ms", flush=True)
-                    victims = [(kill_service, args.kills // 2)]
+                    victims: list[tuple[Callable[[], None], int]] = [(kill_service, args.kills // 2)]
                     if name == "postgres":
                         victims = [(kill_service, args.kills // 4), (kill_database, args.kills // 4)]
                     for kill, kills in victims:

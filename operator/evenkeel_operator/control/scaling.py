@@ -223,6 +223,8 @@ class Scaler:
         batches: list[Batches] = []
         for name, answer in answers.items():
             batches += found.observed.note(name, answer, now)
+            flaw = found.observed.flaw(name)
+            metrics.POLLS.labels(result="ok" if flaw is None else str(flaw.flaw)).inc()
         found.speed.note(batches, 0.0 if found.asked_at is None else now - found.asked_at)
         found.asked_at = now
 

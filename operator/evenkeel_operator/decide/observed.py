@@ -101,6 +101,10 @@ class Observed:
         self._note_latencies(since, answer, now)
         return _batches(since, answer)
 
+    def flaw(self, replica: str) -> BadReading | None:
+        """Return why the last answer of `replica` is not believed, None where it is."""
+        return self._replicas[replica].flaw
+
     def signals(self, ready: Collection[str], target_s: float, share: float, now: float) -> Signals:
         """Return what those of the `ready` replicas that were heard say: their `share`-quantile and all the rest."""
         known = [r for name in ready if (r := self._replicas.get(name)) is not None]

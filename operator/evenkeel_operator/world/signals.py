@@ -71,19 +71,14 @@ class Replicas:
                     body = await self._get(target.address)
                 answer = read(body)
             except BadReading as e:
-                answer, flaw = e, e.flaw
+                answer = e
             except TimeoutError:
-                flaw = Flaw.TOO_SLOW
-                answer = BadReading(flaw, f"no whole answer within {TIMEOUT_S:g} s")
+                answer = BadReading(Flaw.TOO_SLOW, f"no whole answer within {TIMEOUT_S:g} s")
             except (aiohttp.ClientError, OSError, ValueError) as e:
-                flaw = Flaw.UNREACHABLE
-                answer = BadReading(flaw, f"{type(e).__name__}: {e}"[:200])
+                answer = BadReading(Flaw.UNREACHABLE, f"{type(e).__name__}: {e}"[:200])
             else:
-                metrics.POLLS.labels(result="ok").inc()
                 if answer.latencies.target_s != directive.target_s:
                     await self._tell(target.address, directive)
-                return answer
-        metrics.POLLS.labels(result=str(flaw)).inc()
         return answer
 
     async def _get(self, address: str) -> bytes:

@@ -45,7 +45,9 @@ def read(
     except NoFile:
         return folder(below, sound_entries(below))
     except ModelError as error:
-        if error.reason != Reason.MODEL_NOT_FOUND or below is _NONE:
+        # A registry's manifest says what there is; of a hash alone it is not known whether it is a file's.
+        is_final = below is _NONE or (uri.startswith("oci://") and not pinned)
+        if error.reason != Reason.MODEL_NOT_FOUND or is_final:
             raise
         absent = error
     try:

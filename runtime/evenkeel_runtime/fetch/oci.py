@@ -68,6 +68,8 @@ class Artifact:
         found = [layer for layer, title in zip(layers, titles, strict=True) if self.title in ("", title)]
         named = ", ".join(title or "(without a title)" for title in titles[:20]) or "no files at all"
         if self.title and not found:
+            if any(title.startswith(f"{self.title}/") for title in titles if title):
+                raise NoFile(self.uri)
             raise not_found(self.uri, f"the artifact holds {named}")
         if not self.title and len(found) > 1 and all(titles):
             raise NoFile(self.uri)
