@@ -62,12 +62,16 @@ soak: venv  ## the full counts of the cluster tests: 20 kills, 100 rolling updat
 	$(CLUSTER) up
 	EVENKEEL_SOAK=1 $(PYTEST) tests/cluster -m "soak"
 
+.PHONY: soak-runtime
+soak-runtime: venv  ## half an hour of requests to one replica, whose memory has to stay flat, and a hundred drains
+	EVENKEEL_SOAK=1 $(PYTEST) -s tests/system/runtime/test_soak.py
+
 .PHONY: fuzz
 fuzz: venv  ## a million mutated requests and ten thousand mutated model files
 	EVENKEEL_FUZZ=full $(PYTEST) -s tests/system/runtime/test_fuzz.py
 
 .PHONY: bench-runtime bench-operator bench-feedback
-bench-runtime: venv  ## CPU per request of the runtime against raw torch; last line JSON
+bench-runtime: venv  ## the runtime against raw torch and other Python servers; last line JSON
 	$(BIN)/python -m tests.bench.runtime
 
 bench-operator: venv  ## 200 ModelDeployments against plain Jobs and ReplicaSets on the same cluster; last line JSON

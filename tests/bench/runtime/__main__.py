@@ -1,4 +1,6 @@
-"""What does the runtime cost, and how much of the bare model is left? A table, and one JSON object as last line.
+"""What does the runtime cost, how much of the bare model is left, and how fast are other Python servers?
+
+Tables, and one JSON object as last line. `--without-peers` leaves the other servers and their ratios out.
 
 The server has one core and the load another; the bare forward runs on the server's core, in the same run. Three rounds
 are interleaved and the medians taken: on a shared machine only ratios of one run mean something.
@@ -9,6 +11,7 @@ that is the same as rows per second; where neighbours take part of the core, the
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
 import math
@@ -24,6 +27,7 @@ from typing import Any
 
 from tests.bench.runtime import payloads
 from tests.bench.runtime.export import WIDTH
+from tests.bench.runtime.peers import compare
 from tests.bench.runtime.servers import PACKAGE, Cores, Server, empty_handler, pinned, replica, run
 
 CONNECTIONS = 32
@@ -34,10 +38,17 @@ PAIRS = 12
 PAIR_S = 1.0
 _T90 = 1.363  # one-sided 90 % quantile of Student's t with PAIRS - 1 = 11 degrees of freedom
 
+CELLS = ("empty", "binary", "json", "empty c=1", "binary c=1", "json c=1", "cnn", "cnn json", "cnn 32 rows")
+
 Round = dict[str, dict[str, float]]
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.runtime", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--without-peers", action="store_true", help="measure the runtime alone")
+    has_peers = not parser.parse_args().without_peers
     available = sorted(os.sched_getaffinity(0))
     cores = Cores(available[0], available[-1])
     if cores.server == cores.client:
@@ -46,8 +57,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run("export", str(folder), core=cores.server)
-        rounds = [_round(folder, cores) for _ in range(ROUNDS)]
+        rounds: list[Round] = []
+        peers: list[dict[compare.Name, compare.Cells]] = []
+        for number in range(ROUNDS):
+            print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
+            rounds.append(_round(folder, cores))
+            if has_peers:
+                peers.append(compare.measured(folder, cores, peers))
         summary = _table(rounds)
+        if has_peers:
+            summary |= _rounded(compare.table(peers, [_as_peer(found) for found in rounds]))
         summary["batching_c1_ratio"] = round(_batching_c1(folder, cores), 3)
         summary["health_p99_ms"] = round(_health_p99_ms(folder, cores), 1)
     print(
@@ -64,6 +83,7 @@ def _round(folder: Path, cores: Cores) -> Round:
         "binary": payloads.binary(folder, "image", 1, 784),
         "json": payloads.text(folder, "image", 1, 784),
         "cnn": payloads.binary(folder, "image", 1, 1, 28, 28),
+        "cnn json": payloads.text(folder, "image", 1, 1, 28, 28),
         "cnn 32 rows": payloads.binary(folder, "image", 32, 1, 28, 28),
     }
     found: Round = {
@@ -79,9 +99,13 @@ def _round(folder: Path, cores: Cores) -> Round:
         found["binary"] = _loaded(server, requests["binary"], cores, CONNECTIONS)
         found["json"] = _loaded(server, requests["json"], cores, CONNECTIONS)
         found["binary c=1"] = _loaded(server, requests["binary"], cores, 1)
+        found["json c=1"] = _loaded(server, requests["json"], cores, 1)
     with replica(cnn, cores.server) as server:
         found["cnn"] = _loaded(server, requests["cnn"], cores, CONNECTIONS)
+        found["cnn json"] = _loaded(server, requests["cnn json"], cores, CONNECTIONS)
         found["cnn 32 rows"] = _loaded(server, requests["cnn 32 rows"], cores, 2)
+    with replica(folder / "large.pt2", cores.server) as server:
+        found["large"] = {"ready_s": server.ready_s}
     return found
 
 
@@ -102,7 +126,7 @@ def _table(rounds: list[Round]) -> dict[str, float]:
         speeds = "  ".join(f"batch {rows} {figure(model, f'b{rows}'):,.0f}" for rows in (1, 8, 32))
         print(f"{model} ({rounds[0][model]['path']}), rows/s: {speeds}")
     print(f"{'':12} {'req/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'CPU us/req':>11}")
-    for cell in ("empty", "binary", "json", "empty c=1", "binary c=1", "cnn", "cnn 32 rows"):
+    for cell in CELLS:
         rate, p50, p99, cpu = (figure(cell, key) for key in ("rate", "p50_ms", "p99_ms", "cpu_us"))
         print(f"{cell:12} {rate:>9,.0f} {p50:>8.2f} {p99:>8.2f} {cpu:>11.1f}")
     summary = {
@@ -117,11 +141,28 @@ def _table(rounds: list[Round]) -> dict[str, float]:
         "cnn_vs_raw": median(lambda found: _per_cpu_s(found["cnn"]) / _best(found["raw cnn"])),
         "rows32_vs_raw": median(lambda found: 32 * _per_cpu_s(found["cnn 32 rows"]) / _best(found["raw cnn"])),
         "ready_over_import_s": median(lambda found: found["start"]["ready_s"] - found["torch"]["import_s"]),
+        "load_500mb_s": figure("large", "ready_s"),
         "rss_over_torch_mb": median(
             lambda found: (found["start"]["resident_bytes"] - found["torch"]["resident_bytes"]) / 1e6
         ),
     }
-    return {name: float(f"{value:.4g}") for name, value in summary.items()}
+    return _rounded(summary)
+
+
+def _rounded(figures: dict[str, float]) -> dict[str, float]:
+    return {name: float(f"{value:.4g}") for name, value in figures.items()}
+
+
+def _as_peer(found: Round) -> compare.Cells:
+    """Return the cells of a round by the names that peers' have."""
+    return {
+        "mlp json": found["json"],
+        "mlp binary": found["binary"],
+        "mlp json c=1": found["json c=1"],
+        "mlp binary c=1": found["binary c=1"],
+        "cnn json": found["cnn json"],
+        "cnn binary": found["cnn"],
+    }
 
 
 def _per_cpu_s(found: dict[str, float]) -> float:

@@ -3,6 +3,9 @@
 mlp   784-128-10: so small that the server shows
 cnn   the network of examples/digits, untrained: as large as people's first models are
 long  half a second per forward on this core: what health answers have to get past
+large 500 MB of weights: what a start has to read
+
+The first two are written as TorchScript, too, which is what the peers load.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import torch
 from examples.digits.model import Net
 
 LONG_S = 0.5
+LARGE_BYTES = 500_000_000
 WIDTH = 2048
 
 
@@ -55,6 +59,11 @@ def long() -> Long:
     return Long(max(1, round(trial * LONG_S / took))).eval()
 
 
+def large() -> torch.nn.Sequential:
+    """Return layers whose weights have `LARGE_BYTES` together."""
+    return torch.nn.Sequential(*(torch.nn.Linear(WIDTH, WIDTH) for _ in range(LARGE_BYTES // (4 * WIDTH * WIDTH) + 1)))
+
+
 def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -64,9 +73,13 @@ def main() -> None:
         ("mlp", Perceptron(), (784,)),
         ("cnn", Net(), (1, 28, 28)),
         ("long", long(), (WIDTH,)),
+        ("large", large(), (WIDTH,)),
     ):
-        program = torch.export.export(model.eval(), (torch.zeros(2, *shape),), dynamic_shapes={"image": {0: batch}})
+        program = torch.export.export(model.eval(), (torch.zeros(2, *shape),), dynamic_shapes=({0: batch},))
         torch.export.save(program, folder / f"{name}.pt2")
+    for name, model, shape in (("mlp", Perceptron(), (784,)), ("cnn", Net(), (1, 28, 28))):
+        traced = torch.jit.trace(model.eval(), torch.zeros(2, *shape), check_trace=False)  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.freeze(traced), folder / f"{name}.pt")
 
 
 if __name__ == "__main__":

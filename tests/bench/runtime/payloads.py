@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_HEAD = b"POST /v2/models/model/infer HTTP/1.1\r\nHost: bench\r\nContent-Type: %s\r\n%sContent-Length: %d\r\n\r\n"
+PATH = b"/v2/models/model/infer"
+_HEAD = b"POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: %%s\r\n%%sContent-Length: %%d\r\n\r\n" % PATH
 
 
 def binary(folder: Path, name: str, *shape: int) -> Path:
@@ -31,6 +32,13 @@ def text(folder: Path, name: str, *shape: int) -> Path:
     data = [round(float(value), 7) for value in _values(shape).ravel()]
     body = json.dumps({"inputs": [{**_entry(name, shape), "data": data}]}).encode()
     return _written(folder, "json", shape, _HEAD % (b"application/json", b"", len(body)) + body)
+
+
+def at(path: bytes, request: Path) -> Path:
+    """Write the same request to another address of the server."""
+    moved = request.with_name(f"{request.name}-{path.strip(b'/').replace(b'/', b'-').decode()}")
+    moved.write_bytes(request.read_bytes().replace(PATH, path, 1))
+    return moved
 
 
 def _values(shape: tuple[int, ...]) -> NDArray[np.float32]:
