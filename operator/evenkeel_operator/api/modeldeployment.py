@@ -126,6 +126,10 @@ class Runtime(Model):
     image: str | None = Field(default=None, min_length=1, max_length=512, json_schema_extra=rules.IMAGE)
     """Image of another server that speaks the Open Inference Protocol on port 8080. It finds the verified
     model under EVENKEEL_MODEL_PATH. Absent: Evenkeel's bundled PyTorch runtime."""
+    precision: Literal["Auto", "FP32", "BF16", "INT8"] = "Auto"
+    """How exactly the model is computed. Auto and FP32: as its file says. BF16 (TorchExport, Keras) and INT8
+    (TorchExport, on CPUs) change its answers; the server measures by how much, and says so in the model's metadata
+    and as the metric model_difference_to_fp32. Other formats are computed as their files say."""
     batching: Batching = Batching()
     """How requests share calls of the model."""
     resources: Resources = Resources()

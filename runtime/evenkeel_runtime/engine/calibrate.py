@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evenkeel_runtime.engine.batching import batch_size_to_use
+from evenkeel_runtime.engine.precision import difference
 from evenkeel_runtime.models.datatypes import ANY, BY_WORD
 from evenkeel_runtime.models.loaded import Call, Loaded
 
@@ -35,7 +36,8 @@ _WORTH_THREADS = 1.2
 @dataclass(frozen=True, slots=True)
 class Calibrated:
     """`max_rows` is 0 where requests cannot share a call; `forward_s` is None where the model could not be tried out
-    (its file does not say what it takes)."""
+    (its file does not say what it takes); `difference` to the model in its file's own precision is None where it is
+    computed in that, and where it could not be tried out."""
 
     call: Call
     path: str
@@ -43,6 +45,7 @@ class Calibrated:
     max_rows: int
     forward_s: float | None
     rows_per_second: float
+    difference: float | None = None
 
 
 def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
@@ -69,7 +72,9 @@ def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
         for _ in range(3):  # TorchScript specialises in its first calls of a shape
             call(*_rows(loaded, best))
             call(*_rows(loaded, 1))
-    return Calibrated(call, path, threads, best if shares else 0, forward_s, speed)
+        rows = _rows(loaded, best)
+        apart = None if loaded.exact is None else difference(loaded.exact(*rows), call(*rows))
+    return Calibrated(call, path, threads, best if shares else 0, forward_s, speed, apart)
 
 
 def _sizes_up_to(most: int) -> list[int]:
@@ -149,7 +154,7 @@ def _fastest(loaded: Loaded, sizes: list[int], most: int, is_long: bool) -> tupl
 
 def _answers_the_same(loaded: Loaded, call: Call, sizes: list[int]) -> bool:
     try:
-        return all(_equal(loaded.call(*rows), call(*rows)) for rows in (_rows(loaded, size) for size in sizes))
+        return all(_equal(loaded, loaded.call(*rows), call(*rows)) for rows in (_rows(loaded, size) for size in sizes))
     except RuntimeError:
         return False
 
@@ -188,17 +193,20 @@ def _rows_are_independent(call: Call, loaded: Loaded, rows: int) -> bool:
         whole = call(*together)
         alone = [call(*[tensor[row : row + 1] for tensor in together]) for row in range(rows)]
         return all(
-            output.shape[:1] == (rows,) and _equal([output], [torch.cat([answer[index] for answer in alone])])
+            output.shape[:1] == (rows,) and _equal(loaded, [output], [torch.cat([answer[index] for answer in alone])])
             for index, output in enumerate(whole)
         )
     except RuntimeError:
         return False
 
 
-def _equal(want: Sequence[torch.Tensor], got: Sequence[torch.Tensor]) -> bool:
+def _equal(loaded: Loaded, want: Sequence[torch.Tensor], got: Sequence[torch.Tensor]) -> bool:
+    """Return whether two answers are equal but for rounding, which is coarse where the model is computed coarsely."""
     import torch
 
     tolerance = {torch.float16: 1e-2, torch.bfloat16: 5e-2, torch.float64: 1e-9}
+    if loaded.exact is not None:
+        tolerance = dict.fromkeys((torch.float16, torch.float32, torch.float64, torch.bfloat16), 5e-2)
     return len(want) == len(got) and all(
         a.shape == b.shape
         and a.dtype == b.dtype

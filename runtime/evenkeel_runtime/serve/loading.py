@@ -14,6 +14,7 @@ from typing import IO, cast
 
 from evenkeel_runtime.config import Model
 from evenkeel_runtime.contract import Reason
+from evenkeel_runtime.engine import precision
 from evenkeel_runtime.engine.calibrate import Calibrated, calibrate
 from evenkeel_runtime.engine.threads import usable_cpus
 from evenkeel_runtime.failure import ModelError, last_line
@@ -62,7 +63,7 @@ def tried_out(view: memoryview, model: Model, device: str, most_rows: int) -> tu
     format_, archive = recognise(cast(IO[bytes], _Window(view)), len(view))
     require_wanted(format_, archive, model)
     try:
-        loaded = format_.load(archive, view, device, model.trusted_types)
+        loaded = precision.at(format_.load(archive, view, device, model.trusted_types), model.precision)
         return loaded, calibrate(loaded, usable_cpus(), most_rows)
     except (ModelError, MemoryError):
         raise

@@ -142,6 +142,8 @@ class _Replica:
             "threads": found.threads,
             "device": running.loaded.device,
             "sha256": running.sha256,
+            "precision": config.model.precision,
+            **({} if found.difference is None else {"difference_to_fp32": found.difference}),
             **running.loaded.parameters,
         }
         service.ready = Ready(
@@ -164,6 +166,7 @@ class _Replica:
         load_s = time.monotonic() - self._started
         metrics = service.metrics
         metrics.load_s = load_s
+        metrics.difference = found.difference
         metrics.info = Info(running.loaded.format, running.sha256, name, max(1, found.max_rows), running.torch_version)
         gc.collect()
         gc.freeze()
