@@ -46,6 +46,10 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--trusted-type", action="append", default=[], metavar="TYPE", help="as one of spec.model.trustedTypes"
     )
+    parser.add_argument(
+        "--precision", choices=config.PRECISIONS, default=config.AUTO,
+        help="as spec.runtime.precision (default: %(default)s)",
+    )  # fmt: skip
     return parser
 
 
@@ -108,7 +112,9 @@ def _serve(told: argparse.Namespace) -> int:
 
 
 def _model(told: argparse.Namespace) -> config.Model:
-    return config.Model(told.format, told.sha256.lower(), told.allow_native_code, frozenset(told.trusted_type))
+    return config.Model(
+        told.format, told.sha256.lower(), told.allow_native_code, frozenset(told.trusted_type), told.precision
+    )
 
 
 def _described(tensor: Tensor) -> str:

@@ -14,6 +14,7 @@ from evenkeel_runtime.contract import Env, Reason
 from evenkeel_runtime.failure import ModelError
 
 AUTO = "Auto"
+PRECISIONS = (AUTO, "FP32", contract.BF16, contract.INT8)
 PORT_ENV = "EVENKEEL_HTTP_PORT"
 ADMIN_PORT_ENV = "EVENKEEL_ADMIN_PORT"
 HOST_ENV = "EVENKEEL_HTTP_HOST"
@@ -31,14 +32,15 @@ log = logging.getLogger("evenkeel")
 @dataclass(frozen=True, slots=True)
 class Model:
     """Which file or folder, in which format, which bytes it must have (`sha256`: 64 hex digits, or empty when not
-    pinned; `marks`: a few bits of each file of a folder), and which types it may hold beside those that its format
-    trusts by itself."""
+    pinned; `marks`: a few bits of each file of a folder), which types it may hold beside those that its format trusts
+    by itself, and how exactly it is computed."""
 
     format: str
     sha256: str
     allow_native_code: bool
     trusted_types: frozenset[str] = frozenset()
     marks: str = ""
+    precision: str = AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +177,16 @@ def _model(environ: Mapping[str, str]) -> Model:
     sha256 = environ.get(Env.MODEL_SHA256, "").strip().lower().removeprefix("sha256:")
     if sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise ModelError(Reason.INVALID, f"{Env.MODEL_SHA256} is not a sha256 (64 hex digits): {sha256[:80]!r}")
+    precision = environ.get(Env.PRECISION) or AUTO
+    if precision not in PRECISIONS:
+        raise ModelError(Reason.INVALID, f"{Env.PRECISION} is not one of {', '.join(PRECISIONS)}: {precision[:80]!r}")
     return Model(
         format=environ.get(Env.MODEL_FORMAT) or AUTO,
         sha256=sha256,
         allow_native_code=environ.get(Env.ALLOW_NATIVE_CODE, "false") == "true",
         trusted_types=frozenset(name for name in environ.get(Env.TRUSTED_TYPES, "").split(",") if name),
         marks=environ.get(Env.MODEL_MARKS, ""),
+        precision=precision,
     )
 
 

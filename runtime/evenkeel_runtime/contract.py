@@ -50,6 +50,7 @@ class Env:
     MODEL_MARKS = "EVENKEEL_MODEL_MARKS"  # fetch, serve: Prepared.marks of a folder
     ALLOW_NATIVE_CODE = "EVENKEEL_ALLOW_NATIVE_CODE"  # "true" | "false"
     TRUSTED_TYPES = "EVENKEEL_TRUSTED_TYPES"  # spec.model.trustedTypes, sorted, with commas between them
+    PRECISION = "EVENKEEL_PRECISION"  # spec.runtime.precision; absent: Auto
     MAX_BATCH_SIZE = "EVENKEEL_MAX_BATCH_SIZE"  # most rows per call of the model; absent: as measured at load
     GRPC_PORT = "EVENKEEL_GRPC_PORT"  # where gRPC listens; absent: nowhere, and nothing of it is imported
     INSPECT = "EVENKEEL_INSPECT"  # "false" when a foreign image will load the file: pin it, judge nothing
@@ -58,6 +59,10 @@ class Env:
     FEEDBACK_URL = "EVENKEEL_FEEDBACK_URL"  # the feedback service; absent: no receipts, no POST /v1/feedback
     GRACE_PERIOD_S = "EVENKEEL_GRACE_PERIOD_S"  # terminationGracePeriodSeconds
     DRAIN_DELAY_S = "EVENKEEL_DRAIN_DELAY_S"  # seconds between SIGTERM and the closed listener
+
+
+BF16, INT8 = "BF16", "INT8"
+"""Words of spec.runtime.precision that change a model's answers; Auto and FP32 do not."""
 
 
 class Reason(enum.StrEnum):

@@ -184,6 +184,7 @@ BAD = (
     BadSpec("compiled code that is not pinned", model(format="AOTInductor"), "spec.model.sha256", "sha256sum"),
     # The server.
     BadSpec("gRPC as text", {"runtime": {"grpc": "yes"}}, "spec.runtime.grpc", "boolean"),
+    BadSpec("a precision in other letters", {"runtime": {"precision": "bf16"}}, "spec.runtime.precision", "BF16"),
     BadSpec("a batch of no rows", {"runtime": {"batching": {"maxSize": 0}}}, "spec.runtime.batching.maxSize", "1"),
     BadSpec(
         "a batch without end", {"runtime": {"batching": {"maxSize": 1025}}}, "spec.runtime.batching.maxSize", "1024"

@@ -87,6 +87,7 @@ GOOD = (
     GoodSpec("no replicas at all", {"replicas": 0}),
     GoodSpec("native code, allowed and pinned", model(format="TorchScript", sha256=SHA256, allowNativeCode=True)),
     GoodSpec("compiled code", model(format="AOTInductor", sha256=SHA256, allowNativeCode=True)),
+    GoodSpec("half precision", {"runtime": {"precision": "BF16"}}),
     GoodSpec("a Keras model", model(uri="pvc://models/digits.keras", format="Keras")),
     GoodSpec(
         "a scikit-learn model with trees, which skops does not trust by itself",

@@ -108,6 +108,7 @@ def prepare_pod_spec(deployment: str, revision: str, spec: Spec, defaults: Defau
                 Env.MODEL_SHA256: spec.model.sha256 or "",
                 Env.ALLOW_NATIVE_CODE: _word(spec.model.allow_native_code),
                 Env.TRUSTED_TYPES: _list(spec.model.trusted_types),
+                Env.PRECISION: _precision(spec),
                 Env.INSPECT: _word(spec.runtime.image is None),
             }
         ),
@@ -145,6 +146,7 @@ def _server(
         **_marks(prepared),
         Env.ALLOW_NATIVE_CODE: _word(spec.model.allow_native_code),
         Env.TRUSTED_TYPES: _list(spec.model.trusted_types),
+        Env.PRECISION: _precision(spec),
         Env.GRACE_PERIOD_S: str(spec.pod.termination_grace_period_seconds),
         Env.DRAIN_DELAY_S: str(defaults.drain_delay_s),
         **({Env.GRPC_PORT: str(contract.GRPC_PORT)} if spec.runtime.grpc else {}),
@@ -286,6 +288,11 @@ def _as_stored(variable: Object) -> Object:
 
 def _word(value: bool) -> str:
     return "true" if value else "false"
+
+
+def _precision(spec: Spec) -> str:
+    """Return nothing for the default: pods that were made before there was a choice stay as they are."""
+    return "" if spec.runtime.precision == "Auto" else spec.runtime.precision
 
 
 def _list(values: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evenkeel_runtime.engine.batching import batch_size_to_use
+from evenkeel_runtime.engine.precision import difference
 from evenkeel_runtime.models.datatypes import ANY, BY_WORD, BYTES
 from evenkeel_runtime.models.loaded import Call, Loaded
 
@@ -36,7 +37,9 @@ _WORTH_THREADS = 1.2
 @dataclass(frozen=True, slots=True)
 class Calibrated:
     """`max_rows` is 0 where requests cannot share a call; `forward_s` is None where the model could not be tried out
-    (its file does not say what it takes). `profile` holds the seconds of a call by its rows, as measured."""
+    (its file does not say what it takes). `profile` holds the seconds of a call by its rows, as measured;
+    `difference` to the model in its file's own precision is None where it is computed in that, and where it could not
+    be tried out."""
 
     call: Call
     path: str
@@ -45,6 +48,7 @@ class Calibrated:
     forward_s: float | None
     rows_per_second: float
     profile: tuple[tuple[int, float], ...] = ()
+    difference: float | None = None
 
 
 def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
@@ -71,8 +75,10 @@ def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
         for _ in range(3):  # TorchScript specialises in its first calls of a shape
             call(*_rows(loaded, best))
             call(*_rows(loaded, 1))
+        rows = _rows(loaded, best)
+        apart = None if loaded.exact is None else difference(loaded.exact(*rows), call(*rows))
     profile = tuple((rows, rows / speed) for rows, speed in speeds.items() if rows <= best)
-    return Calibrated(call, path, threads, best if shares else 0, 1 / speeds[1], speeds[best], profile)
+    return Calibrated(call, path, threads, best if shares else 0, 1 / speeds[1], speeds[best], profile, apart)
 
 
 def _sizes_up_to(most: int) -> list[int]:
@@ -161,7 +167,7 @@ def _fastest(loaded: Loaded, sizes: list[int], most: int, is_long: bool) -> tupl
 
 def _answers_the_same(loaded: Loaded, call: Call, sizes: list[int]) -> bool:
     try:
-        return all(_equal(loaded.call(*rows), call(*rows)) for rows in (_rows(loaded, size) for size in sizes))
+        return all(_equal(loaded, loaded.call(*rows), call(*rows)) for rows in (_rows(loaded, size) for size in sizes))
     except RuntimeError:
         return False
 
@@ -199,7 +205,7 @@ def _rows_are_independent(call: Call, loaded: Loaded, rows: int) -> bool:
         whole = call(*together)
         alone = [call(*[tensor[row : row + 1] for tensor in together]) for row in range(rows)]
         return all(
-            output.shape[:1] == (rows,) and _equal([output], [_joined([answer[index] for answer in alone])])
+            output.shape[:1] == (rows,) and _equal(loaded, [output], [_joined([answer[index] for answer in alone])])
             for index, output in enumerate(whole)
         )
     except RuntimeError:
@@ -213,11 +219,14 @@ def _joined(pieces: list[Any]) -> Any:
     return np.concatenate(pieces) if isinstance(pieces[0], np.ndarray) else torch.cat(pieces)
 
 
-def _equal(want: Sequence[torch.Tensor], got: Sequence[torch.Tensor]) -> bool:
+def _equal(loaded: Loaded, want: Sequence[torch.Tensor], got: Sequence[torch.Tensor]) -> bool:
+    """Return whether two answers are equal but for rounding, which is coarse where the model is computed coarsely."""
     import numpy as np
     import torch
 
     tolerance = {torch.float16: 1e-2, torch.bfloat16: 5e-2, torch.float64: 1e-9}
+    if loaded.exact is not None:
+        tolerance = dict.fromkeys((torch.float16, torch.float32, torch.float64, torch.bfloat16), 5e-2)
     return len(want) == len(got) and all(
         np.array_equal(a, b)
         if isinstance(a, np.ndarray)

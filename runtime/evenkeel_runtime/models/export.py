@@ -12,7 +12,7 @@ import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from evenkeel_runtime.contract import Tensor
+from evenkeel_runtime.contract import BF16, INT8, Tensor
 from evenkeel_runtime.failure import refused
 from evenkeel_runtime.models.archive import Archive
 from evenkeel_runtime.models.datatypes import BY_CODE, DATATYPES
@@ -72,7 +72,7 @@ def load(archive: Archive, buffer: memoryview, device: str, trusted: frozenset[s
     )
 
 
-FORMAT = Format(NAME, False, recognises, no_types, signature, load)
+FORMAT = Format(NAME, False, recognises, no_types, signature, load, frozenset({BF16, INT8}))
 
 
 def torch_version(archive: Archive) -> str:

@@ -16,6 +16,7 @@ class Format:
 
     A format that `is_native_code` runs what the file's author wrote, by its nature. `untrusted` names the types in the
     file that are built only where the spec trusts them; `load` is told which it trusts and builds no other.
+    `precisions` are those beside the file's own that its models can be computed in.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Format:
     untrusted: Callable[[Archive], frozenset[str]]
     signature: Callable[[Archive], Signature]
     load: Callable[[Archive, memoryview, str, frozenset[str]], Loaded]
+    precisions: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

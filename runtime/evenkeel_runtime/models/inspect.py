@@ -6,6 +6,7 @@ import re
 from typing import IO
 
 from evenkeel_runtime.config import AUTO, Model
+from evenkeel_runtime.contract import BF16, INT8
 from evenkeel_runtime.failure import refused
 from evenkeel_runtime.models.archive import Archive, open_archive
 from evenkeel_runtime.models.formats import FORMATS, Format
@@ -75,6 +76,12 @@ def require_wanted(format_: Format, archive: Archive, model: Model) -> None:
     if format_.is_native_code and not model.sha256:
         raise refused(
             f"{format_.name} runs code of the file's author and needs spec.model.sha256, so that it cannot change"
+        )
+    if model.precision in (BF16, INT8) and model.precision not in format_.precisions:
+        others = f" or {', '.join(sorted(format_.precisions))}" if format_.precisions else ""
+        raise refused(
+            f"{format_.name} models are computed as their file says{others}, not in {model.precision}; "
+            f"correct spec.runtime.precision, or {_WAY_OUT}"
         )
     if untrusted := sorted(format_.untrusted(archive) - model.trusted_types):
         more = f" and {len(untrusted) - _NAMED} more" if len(untrusted) > _NAMED else ""

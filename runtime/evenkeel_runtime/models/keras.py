@@ -85,7 +85,7 @@ def load(archive: Archive, buffer: memoryview, device: str, trusted: frozenset[s
     )  # fmt: skip
 
 
-FORMAT = Format(NAME, False, recognises, no_types, signature, load)
+FORMAT = Format(NAME, False, recognises, no_types, signature, load, frozenset({contract.BF16}))
 
 
 def _architecture(archive: Archive) -> Architecture:

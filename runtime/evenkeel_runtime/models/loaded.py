@@ -43,6 +43,8 @@ class Loaded:
 
     `compiled` is code of the file's that is to answer the same, faster: called only where it was seen to.
 
+    `exact` is the model in its file's own precision, where `call` computes it in another.
+
     `platform` and `parameters` are what the model's metadata say beside the signature.
     """
 
@@ -54,3 +56,4 @@ class Loaded:
     traceable: bool
     parameters: Mapping[str, object] = field(default_factory=dict)
     compiled: Call | None = None
+    exact: Call | None = None

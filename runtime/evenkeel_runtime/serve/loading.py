@@ -15,6 +15,7 @@ from typing import IO, cast
 
 from evenkeel_runtime.config import Model
 from evenkeel_runtime.contract import Reason
+from evenkeel_runtime.engine import precision
 from evenkeel_runtime.engine.calibrate import Calibrated, calibrate
 from evenkeel_runtime.engine.threads import usable_cpus
 from evenkeel_runtime.failure import ModelError, last_line
@@ -55,21 +56,23 @@ def load(path: Path, model: Model, most_rows: int) -> Running:
     torch.set_num_interop_threads(1)
     torch.set_grad_enabled(False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded, calibrated = _tried_out(arrived.recognise, device, most_rows)
+    loaded, calibrated = _tried_out(arrived.recognise, model, device, most_rows)
     return Running(loaded, calibrated, arrived.sha256, str(torch.__version__))
 
 
 def tried_out(view: memoryview, model: Model, device: str, most_rows: int) -> tuple[Loaded, Calibrated]:
     """Return the model in these bytes and how to call it; raises ModelError, or what `is_out_of_memory` knows."""
-    return _tried_out(lambda: _recognised(view, model), device, most_rows)
+    return _tried_out(lambda: _recognised(view, model), model, device, most_rows)
 
 
-def _tried_out(recognise: Callable[[], Recognised], device: str, most_rows: int) -> tuple[Loaded, Calibrated]:
+def _tried_out(
+    recognise: Callable[[], Recognised], model: Model, device: str, most_rows: int
+) -> tuple[Loaded, Calibrated]:
     import torch
 
     found = recognise()
     try:
-        loaded = found.load(device)
+        loaded = precision.at(found.load(device), model.precision)
         return loaded, calibrate(loaded, usable_cpus(), most_rows)
     except (ModelError, MemoryError):
         raise

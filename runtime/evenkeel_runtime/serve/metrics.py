@@ -78,6 +78,7 @@ class Metrics:
         self.in_flight = 0
         self.is_ready = False
         self.load_s: float | None = None
+        self.difference: float | None = None
         self.info: Info | None = None
 
     def answered(self, code: int, seconds: float) -> None:
@@ -171,6 +172,9 @@ class Metrics:
         if self.load_s is not None:
             name = "model_load_duration_seconds"
             lines += _family(name, "gauge", "From start to ready.", [f"{name}{{{self._labels}}} {self.load_s:.6g}"])
+        if self.difference is not None:
+            name, text = "model_difference_to_fp32", "Largest change of an answer's number by spec.runtime.precision."
+            lines += _family(name, "gauge", text, [f"{name}{{{self._labels}}} {self.difference:.6g}"])
         if (info := self.info) is not None:
             said = ",".join(f'{field.name}="{_escaped(str(getattr(info, field.name)))}"' for field in fields(info))
             lines += _family("model_info", "gauge", "What is loaded.", [f"model_info{{{self._labels},{said}}} 1"])

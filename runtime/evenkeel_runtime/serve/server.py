@@ -196,6 +196,8 @@ class _Replica:
             "device": running.loaded.device,
             "sha256": running.sha256,
             **({"classes": signature.classes} if signature.classes else {}),
+            "precision": config.model.precision,
+            **({} if found.difference is None else {"difference_to_fp32": found.difference}),
             **running.loaded.parameters,
         }
         receipts = self._receipts(running)
@@ -219,6 +221,7 @@ class _Replica:
         load_s = time.monotonic() - self._started
         metrics = service.metrics
         metrics.load_s = service.signals.load_s = load_s
+        metrics.difference = found.difference
         slower = stretch(found.threads)
         service.signals.profile = tuple((rows, seconds * slower) for rows, seconds in found.profile)
         service.signals.max_rows = found.max_rows

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from evenkeel_operator.decide.quality.betting import DIFFERENCE_STAKES
+from evenkeel_operator.decide.quality.evidence import DIFFERENCE_SHARE
 from tests.bench.verdict import twin, worlds
-from tests.bench.verdict.rollouts import ALPHA, DIFFERENCE_SHARE
+from tests.bench.verdict.rollouts import ALPHA
 from tests.bench.verdict.worlds import World
 
 DISAGREEMENT = 0.06

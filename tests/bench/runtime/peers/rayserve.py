@@ -61,7 +61,7 @@ def main() -> None:
     ray.init(num_cpus=1, include_dashboard=False, configure_logging=False, log_to_driver=False)
     quiet = {"log_level": "ERROR", "enable_access_log": False}
     serve.start(http_options={"host": "127.0.0.1", "port": int(port)}, logging_config=quiet)
-    kind = Fastest if form == FASTEST else Idiomatic
+    kind: Any = Fastest if form == FASTEST else Idiomatic
     deployment = kind.options(ray_actor_options={"num_cpus": 0}, logging_config=quiet)
     serve.run(deployment.bind(model), route_prefix=PATH)
     while True:

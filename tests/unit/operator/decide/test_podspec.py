@@ -153,6 +153,21 @@ def test_grpc_is_served_where_it_was_asked_for() -> None:
         assert told == ("8081" if "grpc" in want else None)
 
 
+@pytest.mark.parametrize(
+    ("runtime", "want"),
+    [
+        pytest.param({}, [], id="nothing said: as the file says"),
+        pytest.param({"precision": "Auto"}, [], id="the default, written down, is no other revision"),
+        pytest.param({"precision": "INT8"}, ["INT8", "INT8"], id="the server computes by it, prepare refuses by it"),
+    ],
+)
+def test_precision(runtime: Object, want: list[str]) -> None:
+    given = spec(runtime=runtime)
+    bodies = (template(given)["spec"], prepare_pod_spec("digits", "digits-1", given, DEFAULTS))
+    told = [row for body in bodies for container in body["containers"] for row in container["env"]]
+    assert [row["value"] for row in told if row["name"] == "EVENKEEL_PRECISION"] == want
+
+
 def test_every_container_that_reads_the_file_knows_the_same_trusted_types_in_whichever_order_they_are_written() -> None:
     model = {"uri": "s3://b/forest.skops", "trustedTypes": ["sklearn.tree._tree.Tree", "a.B"]}
     bodies = (template(spec(model=model))["spec"], prepare_pod_spec("digits", "digits-1", spec(model=model), DEFAULTS))

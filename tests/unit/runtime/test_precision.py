@@ -1,0 +1,141 @@
+"""Does a model that is computed less exactly answer nearly the same, by as much as it says, whoever shares its call?"""
+
+from __future__ import annotations
+
+import io
+import math
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from evenkeel_runtime import config
+from evenkeel_runtime.config import Model
+from evenkeel_runtime.engine.calibrate import Calibrated, calibrate
+from evenkeel_runtime.engine.precision import at, difference
+from evenkeel_runtime.failure import ModelError
+from evenkeel_runtime.models.inspect import inspect, recognise
+from evenkeel_runtime.models.loaded import Loaded
+from evenkeel_runtime.serve.metrics import Metrics
+from tests.unit.runtime import keras_files, models
+
+perceptron = cache(models.perceptron)
+
+
+def loaded(data: bytes) -> Loaded:
+    found, archive = recognise(io.BytesIO(data), len(data))
+    return found.load(archive, memoryview(bytearray(data)), "cpu", frozenset())
+
+
+def answers(call: Any, rows: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        (found,) = call(rows)
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+def tried(precision: str) -> tuple[Loaded, Calibrated]:
+    model = at(loaded(perceptron()), precision)
+    return model, calibrate(model, 1, 8)
+
+
+@pytest.mark.parametrize("precision", ["BF16", "INT8"])
+def test_answers_are_nearly_those_of_fp32_and_rows_share_calls(precision: str) -> None:
+    model, found = tried(precision)
+    rows = torch.rand(8, 12, generator=torch.Generator().manual_seed(1))
+    assert model.exact is not None
+    want, got = answers(model.exact, rows), answers(found.call, rows)
+    assert got.dtype == torch.float32
+    assert 0 < float((want - got).abs().max()) < 0.05
+    assert found.max_rows > 1
+
+
+@pytest.mark.parametrize(
+    ("precision", "is_changed"), [("Auto", False), ("FP32", False), ("BF16", True), ("INT8", True)]
+)
+def test_the_difference_is_measured_where_there_is_one(precision: str, is_changed: bool) -> None:
+    model, found = tried(precision)
+    assert (model.exact is not None) is is_changed
+    assert (found.difference is not None) is is_changed
+    assert found.difference is None or 0 < found.difference < 0.05
+
+
+def test_a_row_of_enormous_numbers_blurs_no_others_in_bytes() -> None:
+    """The counter-example is one scale per call: what is small beside another client's numbers becomes zero."""
+    model = at(loaded(perceptron()), "INT8")
+    rows = torch.rand(4, 12)
+    alone = answers(model.call, rows)
+    together = answers(model.call, torch.cat([rows, torch.full((1, 12), 1e20)]))
+    torch.testing.assert_close(together[:4], alone)
+
+
+def test_rows_of_zeros_are_numbers_in_bytes() -> None:
+    model = at(loaded(perceptron()), "INT8")
+    assert model.exact is not None
+    torch.testing.assert_close(
+        answers(model.call, torch.zeros(2, 12)), answers(model.exact, torch.zeros(2, 12)), atol=0.05, rtol=0.0
+    )
+
+
+class Sum(nn.Module):
+    def forward(self, image: torch.Tensor) -> Any:
+        return image.sum(1, keepdim=True)
+
+
+def test_a_model_without_linear_layers_is_refused_in_bytes() -> None:
+    program = torch.export.export(Sum(), (torch.rand(2, 12),), dynamic_shapes={"image": {0: models.BATCH}})
+    stream = io.BytesIO()
+    torch.export.save(program, stream)
+    with pytest.raises(ModelError, match=r"no linear layer .* spec\.runtime\.precision: BF16"):
+        at(loaded(stream.getvalue()), "INT8")
+
+
+def test_a_format_that_cannot_is_refused_before_it_is_loaded() -> None:
+    data = keras_files.good()
+    inspect(io.BytesIO(data), len(data), Model("Auto", "", False, precision="BF16"))
+    with pytest.raises(ModelError, match=r"Keras .* or BF16, not in INT8; correct spec\.runtime\.precision"):
+        inspect(io.BytesIO(data), len(data), Model("Auto", "", False, precision="INT8"))
+
+
+def test_a_keras_model_answers_nearly_the_same_in_half_precision() -> None:
+    model = at(loaded(keras_files.good()), "BF16")
+    assert model.exact is not None
+    rows = torch.rand(8, 6)
+    want, found = answers(model.exact, rows), calibrate(model, 1, 8)
+    torch.testing.assert_close(answers(found.call, rows), want, atol=0.02, rtol=0.0)
+    assert found.max_rows > 1
+
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    ("want", "got", "apart"),
+    [
+        pytest.param([1.0, 2.0], [1.0, 2.5], 0.5, id="the largest of all"),
+        pytest.param([INF, NAN], [INF, NAN], 0.0, id="what is no number on both sides"),
+        pytest.param([1.0, 1.0], [1.0, NAN], INF, id="what is a number on one side only"),
+        pytest.param([1.0, INF], [1.0, -INF], INF, id="opposite infinities"),
+        pytest.param([], [], 0.0, id="nothing"),
+    ],
+)
+def test_difference(want: list[float], got: list[float], apart: float) -> None:
+    assert difference([torch.tensor(want)], [torch.tensor(got)]) == apart
+
+
+def test_labels_are_no_numbers_to_subtract() -> None:
+    assert difference([torch.tensor([3])], [torch.tensor([8])]) == 0.0
+
+
+def test_the_metric_is_there_where_something_was_measured() -> None:
+    metrics = Metrics("m", "v1")
+    assert b"model_difference_to_fp32" not in metrics.render(0)
+    metrics.difference = 0.0125
+    assert b'model_difference_to_fp32{model_name="m",model_version="v1"} 0.0125' in metrics.render(0)
+
+
+def test_a_word_that_is_none_is_named() -> None:
+    with pytest.raises(ModelError, match="EVENKEEL_PRECISION is not one of Auto, FP32, BF16, INT8: 'bf16'"):
+        config.serve({"EVENKEEL_MODEL_PATH": "m.pt2", "EVENKEEL_PRECISION": "bf16"})
