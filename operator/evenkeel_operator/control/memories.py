@@ -53,7 +53,7 @@ class Memories:
         known = self._kept.get(key)
         if known is not None and known.uid == uid:
             return None
-        found = await self._cluster.find(kinds.CONFIG_MAP, key.namespace, names.memory_name(key.name))
+        found = await self._cluster.read(kinds.CONFIG_MAP, key.namespace, names.memory_name(key.name))
         state = self._kept[key] = _Kept(uid, self._clock() + random.uniform(LEAST_S, 2 * LEAST_S))
         if found is None:
             return None

@@ -374,7 +374,12 @@ class Scaler:
             found.cold_starts.pop(next(iter(found.cold_starts)))
 
     async def _restore(self, key: Key, found: Watched) -> None:
-        kept = await self._memories.restored(key, found.deployment)
+        try:
+            kept = await self._memories.restored(key, found.deployment)
+        except Rejected as e:  # followed without what was learnt before, rather than not at all
+            metrics.ERRORS.labels(kind="memory").inc()
+            log.warning("memory not read deployment=%s reason=%s message=%s", key, e.reason, e.message)
+            return
         if kept is not None:
             found.memory, found.speed = kept
 

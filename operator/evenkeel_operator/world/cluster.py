@@ -112,6 +112,16 @@ class Cluster:
             return found
         return None
 
+    async def read(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """Return the object of that name or None: of kinds that the operator may get, but not list."""
+        try:
+            found: Object = await self._connection.request("GET", kind.path(namespace, name))
+        except ApiError as e:
+            if e.status == 404:
+                return None
+            raise _translated(e, f"GET {kind.path(namespace, name)}", f"{kind.kind} {name}") from e
+        return found
+
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> Object:
         """Delete this very object, what it owns in the background; Gone when it is not there."""
         body = {
