@@ -104,7 +104,7 @@ def test_good_spec_is_accepted_with_its_defaults(
     document = merged(minimal(), {"spec": good.spec})
     got = create(custom, namespace, document)["spec"]
     assert merged(got, good.stored) == got
-    assert merged(got, good.spec) == got
+    assert merged(merged(got, good.spec), good.stored) == got, "a list that was filled in stands in `stored`"
 
 
 def test_minimal_spec_is_stored_without_noise(custom: client.CustomObjectsApi, namespace: str) -> None:
@@ -121,7 +121,11 @@ def test_name_of_forty_characters_is_accepted(custom: client.CustomObjectsApi, n
 def stored(custom: client.CustomObjectsApi, namespace: str, kubectl: Kubectl) -> Iterator[str]:
     """One ModelDeployment that is really there, asking for two GPUs of a kind that no node has."""
     name = f"digits-{uuid.uuid4().hex[:6]}"
-    spec = {"gpu": {"count": 2, "resourceName": "example.com/none"}, "rollout": {"paused": True}}
+    spec = {
+        "gpu": {"count": 2, "resourceName": "example.com/none"},
+        "rollout": {"paused": True},
+        "objectives": {"latency": [{"target": "200ms"}]},
+    }
     create(custom, namespace, merged(minimal(name), {"spec": spec}), dry_run=False)
     yield name
     kubectl.ask("delete", "mdep", name, "--namespace", namespace)
@@ -133,6 +137,16 @@ STATUS: Object = {
     "selector": "evenkeel.dev/modeldeployment=digits",
     "url": "http://digits.team-a.svc",
     "stableRevision": "digits-6b8f",
+    "latency": [
+        {
+            "metric": "EndToEnd",
+            "quantile": 0.95,
+            "state": "Fresh",
+            "observed": "120ms",
+            "target": "200ms",
+            "asOf": "2026-01-01T00:00:00Z",
+        }
+    ],
     "conditions": [
         {
             "type": "Ready",
@@ -176,7 +190,14 @@ def no_operator(kubectl: Kubectl) -> Iterator[None]:
 
 
 def test_get_tells_how_it_is_and_why(no_operator: None, stored: str, kubectl: Kubectl, namespace: str) -> None:
-    want = {"NAME": stored, "READY": "False", "REASON": "Unschedulable", "REPLICAS": "2"}
+    want = {
+        "NAME": stored,
+        "READY": "False",
+        "REASON": "Unschedulable",
+        "REPLICAS": "2",
+        "P95": "120ms",
+        "TARGET": "200ms",
+    }
     wide = {
         "URL": "http://digits.team-a.svc",
         "MODEL": "pvc://models/digits.pt2",
@@ -186,7 +207,7 @@ def test_get_tells_how_it_is_and_why(no_operator: None, stored: str, kubectl: Ku
     report(kubectl, namespace, stored, STATUS)
     narrow_got = columns(kubectl.ask("get", "mdep", stored, "--namespace", namespace))
     wide_got = columns(kubectl.ask("get", "mdep", stored, "--namespace", namespace, "--output=wide"))
-    assert list(narrow_got) == ["NAME", "READY", "REASON", "REPLICAS", "AGE"]
+    assert list(narrow_got) == ["NAME", "READY", "REASON", "REPLICAS", "P95", "TARGET", "AGE"]
     assert narrow_got | want == narrow_got
     assert list(wide_got) == [*narrow_got, *wide]
     assert wide_got | want | wide == wide_got

@@ -243,7 +243,14 @@ BAD = (
     _held("a target that no answer meets", {"target": "0ms"}, None, _TARGET, "from 1ms to 10m"),
     _held("a target of an hour", {"target": "60m"}, None, _TARGET, "from 1ms to 10m"),
     _held("no target", {"target": None}, None, _TARGET, "Required value"),
-    _held("a quantile in percent", {"quantile": 95}, None, "spec.objectives.latency[0].quantile", "0.999"),
+    _held("a quantile in percent", {"quantile": 95}, None, "spec.objectives.latency[0].quantile", "from 0.5 to 0.999"),
+    _held(
+        "a budget of everything",
+        {"violationBudget": 1},
+        None,
+        "spec.objectives.latency[0].violationBudget",
+        "from 0 to 0.5",
+    ),
     _held("a metric that is not known", {"metric": "Mean"}, None, "spec.objectives.latency[0].metric", "EndToEnd"),
     # The pods.
     _pod("a label of the operator", {"labels": {"evenkeel.dev/role": "serve"}}, "labels", "evenkeel.dev/"),

@@ -70,6 +70,7 @@ GOOD = (
             "replicas": 1,
             "model": {"uri": URI, "format": "Auto", "allowNativeCode": False},
             "rollout": {"paused": False, "strategy": "Direct"},
+            "runtime": {"grpc": False, "precision": "Auto"},
             "pod": {"terminationGracePeriodSeconds": 60},
         },
     ),

@@ -112,11 +112,11 @@ class LatencyObjective(Model):
 
     metric: Literal["EndToEnd"] = "EndToEnd"
     """What is measured: EndToEnd is the time from the last byte of a request to its answer, in the replica."""
-    quantile: float = Field(default=0.95, ge=0.5, le=0.999)
+    quantile: float = Field(default=0.95, json_schema_extra=rules.QUANTILE)
     """Share of the requests of a minute that shall be answered within the target."""
     target: Duration
     """Time within which they shall be answered, such as 200ms."""
-    violation_budget: float = Field(default=0.05, ge=0, le=0.5)
+    violation_budget: float = Field(default=0.05, json_schema_extra=rules.BUDGET)
     """Share of the minutes of the last hour that may miss the target before the condition LatencyMet turns
     False."""
 

@@ -62,7 +62,7 @@ URI = rules(
         "must be gs://BUCKET/KEY: a bucket of Google Cloud Storage and an object in it",
     ),
     must(
-        f"!self.startsWith('hf://') || self.matches(r'^hf://{_REPOSITORY}/{_REPOSITORY}(@[^/@]{{1,255}})?(/[^/].*)?$')",
+        f"!self.startsWith('hf://') || self.matches(r'^hf://{_REPOSITORY}/{_REPOSITORY}(@[^/@]{{1,255}})?(/([^/].*)?)?$')",
         "must be hf://ORG/REPO, hf://ORG/REPO/PATH or hf://ORG/REPO@REVISION/PATH, with a / in the revision written as "
         "%2F",
     ),
@@ -174,6 +174,10 @@ DURATION = rules(
         "must be from 1ms to 10m, one number and its unit, such as 200ms, 1.5s or 2m",
     )
 )
+
+# Not as bounds of the schema: the API server cuts off a fractional bound's fraction when it tells it.
+QUANTILE = rules(must("self >= 0.5 && self <= 0.999", "must be from 0.5 to 0.999; 0.95 is the 95th percentile"))
+BUDGET = rules(must("self >= 0.0 && self <= 0.5", "must be from 0 to 0.5; 0.05 is three minutes of an hour"))
 
 SCALING = rules(
     must(
