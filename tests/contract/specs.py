@@ -160,6 +160,11 @@ GOOD = (
     GoodSpec(
         "a latency that is watched, with a number of replicas",
         {"replicas": 2, "objectives": {"latency": [{"metric": "EndToEnd", "quantile": 0.99, "target": "1.5s"}]}},
+        {
+            "objectives": {
+                "latency": [{"metric": "EndToEnd", "quantile": 0.99, "target": "1.5s", "violationBudget": 0.05}]
+            }
+        },
     ),
     GoodSpec("a paused rollout", {"rollout": {"paused": True}}),
 )
