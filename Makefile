@@ -42,7 +42,7 @@ unit: venv  ## tests without a cluster, a network or a server: seconds
 	$(PYTEST) -n 2 tests/unit
 
 system: venv  ## the operator against an API server that misbehaves, the runtime over real sockets, the examples' training
-	$(PYTEST) tests/system
+	$(PYTEST) -n 2 --dist loadfile tests/system
 
 contract: venv  ## CRD, chart, permissions, import layers
 	$(PYTEST) tests/contract
@@ -51,11 +51,17 @@ cluster: venv  ## tests on a real Kubernetes cluster, which is brought up and st
 	$(CLUSTER) up
 	$(PYTEST) tests/cluster -m "not soak"
 
-# A test that fails beside a busy cluster on two cores is run once more, by itself; both outcomes are printed, and a
-# test that fails twice fails.
+WITHOUT_CLUSTER := tests/unit tests/contract tests/system -m "not soak"
+WITH_CLUSTER := tests/cluster -m "not soak"
+
+# A test that fails on two busy cores is run once more, by itself; both outcomes are printed, and a test that fails
+# twice fails.
 test: venv lint  ## every test; in the end the cluster goes, and the machine has to be as before
+	$(PYTEST) -n 2 --dist loadfile $(WITHOUT_CLUSTER) --durations=25 \
+	  || { test $$? = 1 && $(PYTEST) $(WITHOUT_CLUSTER) --last-failed --last-failed-no-failures=none; }
 	$(CLUSTER) up
-	$(PYTEST) tests -m "not soak" --durations=25 || { test $$? = 1 && $(PYTEST) tests -m "not soak" --last-failed; }
+	$(PYTEST) $(WITH_CLUSTER) --durations=25 \
+	  || { test $$? = 1 && $(PYTEST) $(WITH_CLUSTER) --last-failed --last-failed-no-failures=none; }
 	$(CLUSTER) down --check
 
 soak: venv  ## the full counts of the cluster tests: 20 kills, 100 rolling updates
