@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -57,6 +59,14 @@ def manifest(name: str, values: Mapping[str, str]) -> str:
     for key, value in values.items():
         text = text.replace(f"$({key})", value)
     return text
+
+
+def columns(table: str) -> dict[str, str]:
+    """The only row of what `kubectl get` prints, by its heads; a cell may be empty."""
+    heads, values = table.splitlines()
+    starts = [found.start() for found in re.finditer(r"\S+", heads)]
+    cells = [values[start:stop].strip() for start, stop in itertools.pairwise([*starts, None])]
+    return dict(zip(heads.split(), cells, strict=True))
 
 
 def wait_until(what: str, holds: Callable[[], bool], timeout_s: float = 60, every_s: float = 0.5) -> None:

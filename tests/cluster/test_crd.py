@@ -19,7 +19,7 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from evenkeel_operator.api.modeldeployment import GROUP, PLURAL, VERSION, Object
-from tests.cluster.kubectl import Kubectl, wait_until
+from tests.cluster.kubectl import Kubectl, columns, wait_until
 from tests.contract.bad_specs import BAD, BadSpec
 from tests.contract.specs import GOOD, GoodSpec, merged, minimal
 
@@ -163,11 +163,6 @@ def report(kubectl: Kubectl, namespace: str, name: str, status: Object) -> None:
     patch = json.dumps({"status": status})
     where = ("mdep", name, "--namespace", namespace, "--subresource=status")
     kubectl.ask("patch", *where, "--type=merge", f"--patch={patch}")
-
-
-def columns(table: str) -> dict[str, str]:
-    heads, values = (line.split() for line in table.splitlines())
-    return dict(zip(heads, values, strict=True))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.cluster.installation import (
     operator_pods,
     wait_answering,
 )
-from tests.cluster.kubectl import Kubectl, wait_until
+from tests.cluster.kubectl import Kubectl, columns, wait_until
 from tests.cluster.place import Place, spec
 from tests.cluster.processes import CommandFailed
 from tests.cluster.state import Cluster
@@ -87,8 +87,7 @@ def test_an_applied_model_is_prepared_pinned_and_served_as_torch_computes_it(
     (output,) = digits.predict(port, sample.body)["outputs"]
     assert close(output["data"], sample.want)
 
-    heads, values = here.kubectl.ask("get", "mdep", f"--namespace={here.namespace}").splitlines()
-    got = dict(zip(heads.split(), values.split(), strict=True))
+    got = columns(here.kubectl.ask("get", "mdep", f"--namespace={here.namespace}"))
     assert got | {"NAME": "digits", "READY": "True", "REASON": "Serving", "REPLICAS": "1"} == got
 
 
