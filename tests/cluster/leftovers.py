@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -33,12 +34,27 @@ def remove(footprint: Footprint) -> None:
 def remove_run_folders(known: Collection[str]) -> None:
     """Removes what dockerd, containerd and mount make below /run, wherever their own folders are told to be.
 
-    `known` were there before the engine was started. A folder in which there is anything is somebody's, and stays.
+    `known` were there before the engine was started. A folder in which there is anything is somebody's, and stays; but
+    a socket at which nobody listens is nobody's: a shim that was killed leaves one.
     """
     for name in _RUN_FOLDERS - set(known):
-        for folder, _, _ in os.walk(_RUN / name, topdown=False):
+        for folder, _, files in os.walk(_RUN / name, topdown=False):
             with contextlib.suppress(OSError):
+                for file in files:
+                    if _is_deaf(Path(folder, file)):
+                        os.unlink(Path(folder, file))
                 os.rmdir(folder)
+
+
+def _is_deaf(path: Path) -> bool:
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX) as caller:
+        try:
+            caller.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+    return False
 
 
 def alive(footprint: Footprint) -> set[int]:
