@@ -12,4 +12,7 @@ Snapshot in, plan out, apply at the edge. Five floors, each importing only what 
 The path of one change: `control/watch.py` puts the object into the cache and its key into the queue; a worker takes
 the key; `decide/snapshot.py` freezes what is known; `decide/plan.py` returns children to apply, children to delete,
 one status, events and when to look again; `world/cluster.py` applies them in that order.
+
+The path of one measurement: `control/scaling.py` asks every replica (`world/signals.py`); `decide/observed.py` makes
+rates and quantiles of the answers, `decide/replicas.py` a size of those; the next plan finds it in its snapshot.
 """
