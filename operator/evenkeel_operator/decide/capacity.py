@@ -109,7 +109,9 @@ def _with_knee(points: Sequence[tuple[int, float, float]], knee: int, max_rows: 
     # One size alone says nothing about the slope; a falling line is noise. Both: every batch takes as long as these.
     slope = max(0.0, joint / spread) if spread > 0 else 0.0
     if mean_s - slope * mean_b < 0.0:
-        slope = mean_s / mean_b
+        products = sum(w * b * s for w, (b, s, _) in zip(weights, line, strict=True))
+        slope = products / sum(w * b * b for w, (b, _, _) in zip(weights, line, strict=True))
+        return Roofline(floor or slope * line[0][0], 0.0, slope, max_rows)
     fixed = mean_s - slope * mean_b
     return Roofline(floor or fixed + slope * line[0][0], fixed, slope, max_rows)
 
@@ -128,23 +130,29 @@ def approached(present: Roofline, measured: Roofline, elapsed_s: float) -> Roofl
     A fit that jumps would move the size with it; a device does not change its speed by half within a minute.
     """
     bound = (1.0 + CHANGE_PER_10_MIN) ** (elapsed_s / 600.0)
-    ratios = [
-        measured.seconds(rows) / present.seconds(rows) for rows in (1, max(1, present.max_rows // 2), present.max_rows)
-    ]
-    worst = max(max(r, 1.0 / r) for r in ratios)
-    if worst <= bound:
+    sizes = (1, max(1, present.max_rows // 2), present.max_rows)
+
+    def at(share: float) -> Roofline:
+        def between(old: float, new: float) -> float:
+            return old + share * (new - old)
+
+        return Roofline(
+            between(present.floor_s, measured.floor_s),
+            between(present.fixed_s, measured.fixed_s),
+            between(present.row_s, measured.row_s),
+            measured.max_rows,
+        )
+
+    def is_within(found: Roofline) -> bool:
+        return all(1.0 / bound <= found.seconds(rows) / present.seconds(rows) <= bound for rows in sizes)
+
+    if is_within(measured):
         return measured
-    share = math.log(bound) / math.log(worst)
-
-    def between(old: float, new: float) -> float:
-        return old + share * (new - old)
-
-    return Roofline(
-        between(present.floor_s, measured.floor_s),
-        between(present.fixed_s, measured.fixed_s),
-        between(present.row_s, measured.row_s),
-        measured.max_rows,
-    )
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        share = (low + high) / 2.0
+        low, high = (share, high) if is_within(at(share)) else (low, share)
+    return at(low)
 
 
 def capacity(

@@ -20,6 +20,9 @@ from typing import Any
 
 HOLDS_S = (0.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 2400.0, 4800.0, 9600.0, 86400.0)
 HEADROOMS = (1.05, 1.15, 1.3, 1.5, 2.0, 3.0)
+MARGIN = 1.05
+"""Headroom of the signals that foresee."""
+
 PERIODS_S = (240.0, 300.0, 600.0, 3600.0, 86400.0)
 SIGNALS = (*(f"rate × {h}" for h in HEADROOMS), "slope", *(f"period {p:.0f} s" for p in PERIODS_S))
 SLOPE = len(HEADROOMS)
@@ -120,6 +123,7 @@ class Experts:
         The `kept` best experts and the present one are named.
         """
         rows: list[list[Any]] = []
+        self._bound_weights(now)
         for level in self.levels:
             self._refresh(level, now)
             signal = level.chosen // _HOLDS
@@ -145,8 +149,13 @@ class Experts:
             worst = 1.1 * max(named.values(), default=0.0)
             level.gaps = [named.get(expert, worst) for expert in range(_COUNT)]
             if ago >= 0:
-                level.ended = [now - float(ago)] * len(SIGNALS)
-                level.onset = [now - float(ago) - HOLDS_S[-1]] * _COUNT
+                ended = now - float(ago)
+                level.ended = [ended] * len(SIGNALS)
+                level.onset = [ended - HOLDS_S[-1]] * _COUNT
+                # The losses include the holding time since then, which `_refresh` adds again.
+                for expert in range(_COUNT):
+                    until = min(now, ended + HOLDS_S[expert % _HOLDS])
+                    level.gaps[expert] -= experts._area(until) - experts._area(ended)
         return experts
 
     def observe(
@@ -155,15 +164,16 @@ class Experts:
         arrived: float,
         rate: float,
         step: float,
-        band: float,
+        bands: Sequence[float],
         cold_start_s: float,
         now: float,
     ) -> None:
         """Take in the `signals` of demand at `now`.
 
-        `step` is what one level carries; level i is wanted by a signal above (i + 1) × `step`, and until it is `band`
-        below that. `arrived` requests came since the last time, at `rate`.
+        `step` is what one level carries; level i is wanted by a signal above (i + 1) × `step`, and until it is its
+        band below that. `arrived` requests came since the last time, at `rate`.
         """
+        self._bound_weights(now)
         for signal, value in enumerate(signals):
             count = self._counts[signal]
             wanted = _levels_below(value, step, len(self.levels))
@@ -172,7 +182,7 @@ class Experts:
                     self._rise(self.levels[index], signal, now)
                 self._counts[signal] = wanted
             elif wanted < count:
-                kept = max(wanted, min(count, _levels_below(value + band, step, len(self.levels))))
+                kept = max(wanted, min(count, _levels_below(value + bands[signal], step, len(self.levels))))
                 for index in range(kept, count):
                     self._fall(self.levels[index], signal, now)
                 self._counts[signal] = kept
@@ -198,8 +208,6 @@ class Experts:
 
         Once a minute is enough for each, and a twelfth at each of twelve ticks keeps the slowest tick short.
         """
-        if now - self._weight_at > 20 * self.tuning.half_life_s:
-            self._fade(now)
         for index in range(self._turn, len(self.levels), parts):
             self._refresh(self.levels[index], now)
             self._choose(index)
@@ -265,8 +273,13 @@ class Experts:
         """Return the integral of the weight until `now`, less a constant."""
         return self._weight(now) * self.tuning.half_life_s / math.log(2)
 
+    def _bound_weights(self, now: float) -> None:
+        """Keep weights in the range of a float, however long ago they were last looked at."""
+        if now - self._weight_at > 20 * self.tuning.half_life_s:
+            self._fade(now)
+
     def _fade(self, now: float) -> None:
-        factor = 1.0 / self._weight(now)
+        factor = 2.0 ** ((self._weight_at - now) / self.tuning.half_life_s)
         self._weight_at = now
         for level in self.levels:
             level.above = [x * factor for x in level.above]

@@ -52,5 +52,5 @@ class Memory:
             rates = Rates.from_text(data["rates"])
             seen_at = None if data["seenAt"] is None else float(data["seenAt"])
             return cls(rates, Experts.from_rows(data["levels"], rates.clock), seen_at)
-        except (KeyError, TypeError, IndexError, binascii.Error) as e:
+        except (KeyError, TypeError, IndexError, OverflowError, RecursionError, binascii.Error) as e:
             raise ValueError(f"the scaling memory cannot be read: {e!r}") from e

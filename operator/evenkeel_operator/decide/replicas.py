@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 from evenkeel_operator.decide.capacity import Capacity
-from evenkeel_operator.decide.experts import HEADROOMS, MAX_LEVELS, PERIODS_S
+from evenkeel_operator.decide.experts import HEADROOMS, MARGIN, MAX_LEVELS, PERIODS_S, SIGNALS
 from evenkeel_operator.decide.memory import Memory
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 from evenkeel_operator.decide.window import Rates
@@ -200,11 +200,15 @@ def _need(
 ) -> tuple[int, Limit, str]:
     rates, experts = memory.rates, memory.experts
     group = max(1, math.ceil(scaling.most / MAX_LEVELS))
-    experts.resize(math.ceil(scaling.most / group) - 1)
+    experts.resize(math.ceil((scaling.most - 1) / group))
     step, start = group * capacity.rate, fleet.cold_start_s
+    # The first replica is there in any case, so the first level begins where one replica ends, whatever a level holds.
+    above = step - capacity.rate
     rate_15 = rates.mean(15.0)
     noise = math.sqrt(rate_15 / 15.0)
-    experts.observe(predictions(rates, start), rate * elapsed_s, rate, step, BAND * noise, start, rates.clock)
+    found = [signal + above for signal in predictions(rates, start)]
+    bands = [BAND * noise * factor for factor in FACTORS]
+    experts.observe(found, rate * elapsed_s, rate + above, step, bands, start, rates.clock)
     experts.choose(rates.clock)
     held = 1 + experts.wanted(rates.clock) * group
 
@@ -222,39 +226,47 @@ def _need(
     return drain, Limit.QUEUE, f"{queued:.0f} requests wait"
 
 
-BAND = 4.0
-"""A level that was wanted stays so until the signal is this many standard deviations of Poisson noise below it."""
+BAND = 7.0
+"""A level that was wanted stays so until the signal is this many standard deviations of Poisson noise below it.
+
+Half of it on either side of a constant rate: of the 240 means of 15 s in an hour, one in 4,000 is 3.5 away. With 4, a
+rate next to a threshold has a replica come and go every few minutes.
+"""
+
+FACTORS = (*HEADROOMS, *[MARGIN] * (len(SIGNALS) - len(HEADROOMS)))
+"""By what each signal multiplies the rate, and so its noise."""
 
 
 def predictions(rates: Rates, cold_start_s: float) -> list[float]:
     """Return every signal of demand, in the order of `experts.SIGNALS`."""
     base = rates.mean(15.0)
     found = [base * h for h in HEADROOMS]
-    recent, before = rates.mean(30.0), rates.mean(30.0, 30.0)
-    rise = recent - before
-    if rise <= 3.0 * math.sqrt((recent + before) / 30.0):
-        rise = 0.0
-    found.append(1.05 * (base + 2.0 * (cold_start_s + 15.0) * rise / 30.0))
+    found.append(MARGIN * (base + 2.0 * (cold_start_s + 15.0) * rates.rise(30.0) / 30.0))
     ahead = cold_start_s + 30.0
     for period in PERIODS_S:
         seen = rates.peak(period + 30.0, max(0.0, period - ahead))
-        found.append(1.05 * max(base, seen))
+        found.append(MARGIN * max(base, seen))
     return found
 
 
 def _shrunk(
     want: int, limit: Limit, message: str, signals: Signals, fleet: Fleet, capacity: Capacity, memory: Memory
 ) -> tuple[int, Limit, str]:
-    """Return the size after a removal: never on half the picture, never fewer than carry the load by themselves."""
+    """Return the size after a removal: never on half the picture, never fewer than carry the load by themselves.
+
+    Where not even the present size has that margin, nothing is removed; it is no reason to add either.
+    """
     if 2 * signals.heard < signals.ready:
         return (
             fleet.asked,
             Limit.SILENT_REPLICAS,
             f"{signals.ready - signals.heard} of {signals.ready} replicas are silent",
         )
+    if not isinstance(signals.queued, Fresh | NoTraffic):
+        return fleet.asked, Limit.NO_METRICS, "the size is held: what waits was not measured"
     survivors = math.ceil(memory.rates.mean(15.0) / capacity.shrink_rate)
-    if want < survivors <= fleet.asked:
-        return survivors, Limit.SURVIVORS, f"{want} would not keep the target"
+    if want < survivors:
+        return min(survivors, fleet.asked), Limit.SURVIVORS, f"{want} would not keep the target"
     return want, limit, message
 
 

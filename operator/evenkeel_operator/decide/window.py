@@ -18,10 +18,13 @@ RECENT_S = 65.0
 
 _COARSE = 20
 _KEPT = 288
-"""What outlives the process: the highest value of every five minutes of a day, to 4 %."""
+"""What outlives the process: the highest value of every five minutes of a day, to 4 % either way."""
 
-_STEP = math.log(1.04)
+_STEP = math.log(1.07)
 _FLOOR = 0.05
+"""With 254 steps of 7 % above it, a byte reaches 1.4 million requests, or tokens, per second."""
+
+_SIGMAS = 4.0
 
 
 class Rates:
@@ -58,8 +61,27 @@ class Rates:
             self._peaks[slot % SLOTS] = 0.0
         self._slot = last
 
-    def mean(self, over_s: float, until_s: float = 0.0) -> float:
-        """Return the mean rate of the `over_s` seconds that ended `until_s` seconds ago."""
+    def mean(self, over_s: float) -> float:
+        """Return the mean rate of what was measured in the last `over_s` seconds; 0 where nothing was."""
+        requests, seconds = self._seen(over_s, 0.0)
+        return requests / seconds if seconds > 0.0 else 0.0
+
+    def rise(self, over_s: float) -> float:
+        """Return by how much the rate of the last `over_s` seconds exceeds that of as many seconds before.
+
+        0 where the difference is within _SIGMAS standard deviations of Poisson noise, or where one of them is not
+        known. Counter-example: after a minute without measurements, the same rate as ever is no rise from zero.
+        """
+        requests, seconds = self._seen(over_s, 0.0)
+        earlier, earlier_s = self._seen(over_s, over_s)
+        if seconds <= 0.0 or earlier_s <= 0.0:
+            return 0.0
+        recent, before = requests / seconds, earlier / earlier_s
+        rise = recent - before
+        return rise if rise > _SIGMAS * math.sqrt(recent / seconds + before / earlier_s) else 0.0
+
+    def _seen(self, over_s: float, until_s: float) -> tuple[float, float]:
+        """Return the requests, and the seconds measured, of the `over_s` seconds that ended `until_s` seconds ago."""
         end = self.clock - until_s
         begin = end - over_s
         total = covered = 0.0
@@ -70,7 +92,7 @@ class Rates:
             if part > 0.0:
                 total += part * rate
                 covered += part
-        return total / covered if covered > 0.0 else 0.0
+        return total, covered
 
     def peak(self, from_ago_s: float, to_ago_s: float) -> float:
         """Return the highest 15 s mean between `from_ago_s` and the later `to_ago_s` seconds ago; 0 where none is
@@ -85,7 +107,7 @@ class Rates:
         return max(max(self._peaks[begin:]), max(self._peaks[:end]))
 
     def to_text(self) -> str:
-        """Return the day in 384 characters: a byte for every five minutes, logarithmic in steps of 4 %."""
+        """Return the day in 384 characters: a byte for every five minutes, logarithmic in steps of 7 %."""
         first = self._slot - _KEPT * _COARSE + 1
         kept = bytearray()
         for index in range(_KEPT):

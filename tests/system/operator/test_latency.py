@@ -74,8 +74,7 @@ async def test_the_size_follows_the_load_and_every_change_is_explained(
         api.store.create(scaled())
         await eventually(lambda: size(api) >= 2)
         await eventually(lambda: condition(api, "LatencyMet")[:2] == ("True", "WithinTarget"))
-        status = found(api)["status"]
-        newest = status["lastDecisions"][0]
+        newest = (await eventually(lambda: found(api)["status"].get("lastDecisions")))[0]
         assert (newest["from"], newest["limit"]) == (1, "Demand")
         assert newest["to"] == size(api)
         assert {row["name"] for row in newest["inputs"]} >= {"demand", "latency", "capacity of a replica"}

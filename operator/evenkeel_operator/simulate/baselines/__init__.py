@@ -1,0 +1,1 @@
+"""Other projects' autoscalers, a file for each, for many configurations at once."""

@@ -1,0 +1,122 @@
+"""Does what the law has learnt outlive the process, in few bytes, and is anything else refused?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evenkeel_operator.decide.capacity import Capacity
+from evenkeel_operator.decide.experts import MAX_LEVELS
+from evenkeel_operator.decide.memory import LIMIT_BYTES, Memory
+from evenkeel_operator.decide.replicas import Fleet, Fresh, NoMetrics, Scaling, Signals, decide
+
+CARRIES = Capacity(10.0, 9.5, 15.0)
+
+
+def learnt(ticks: int, most: int, rate: float = 35.0) -> tuple[Memory, int]:
+    """Return what is remembered after a load that doubles every ten minutes for one, and the size in the end."""
+    memory, size = Memory(), 1
+    for tick in range(ticks):
+        now = 5.0 * (tick + 1)
+        burst = 2.0 if now % 600 < 60 else 1.0
+        signals = Signals(Fresh(burst * rate), Fresh(0.0), NoMetrics(), size, size)
+        decision, memory = decide(signals, Fleet(size, size), Scaling(1, most, 1.0, 0.95), CARRIES, memory, now)
+        size = decision.size
+    return memory, size
+
+
+def test_the_size_is_held_over_a_restart() -> None:
+    memory, size = learnt(300, 12)
+    now = memory.seen_at
+    assert now is not None
+    for age in (5.0, 60.0):
+        again = Memory.from_json(memory.to_json())
+        signals = Signals(Fresh(35.0), Fresh(0.0), NoMetrics(), size, size)
+        got, _ = decide(signals, Fleet(size, size), Scaling(1, 12, 1.0, 0.95), CARRIES, again, now + age)
+        assert size <= got.size <= 8, "what is kept of the bursts, 8 replicas' worth, is coarse"
+    fresh, _ = decide(signals, Fleet(size, size), Scaling(1, 12, 1.0, 0.95), CARRIES, Memory(), now + 5.0)
+    assert fresh.size < size, "which an empty memory would not do"
+
+
+def test_the_experts_outlive_the_process() -> None:
+    memory, _ = learnt(300, 12)
+    again = Memory.from_json(memory.to_json())
+    assert [level.chosen for level in again.experts.levels] == [level.chosen for level in memory.experts.levels]
+    assert again.seen_at == memory.seen_at
+    for got, want in zip(*(json.loads(m.to_json())["levels"] for m in (again, memory)), strict=True):
+        assert got[:2] == want[:2]
+        kept, losses = (dict(zip(row[2::2], row[3::2], strict=True)) for row in (got, want))
+        assert {e: kept[e] for e in kept.keys() & losses.keys()} == pytest.approx(losses, abs=1.0)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.sampled_from([1, 2, MAX_LEVELS, MAX_LEVELS + 1, 10_000]), st.sampled_from([0.0, 30.0, 30_000.0, 3e7]))
+def test_it_is_never_larger_than_its_limit(most: int, rate: float) -> None:
+    memory, _ = learnt(40, most, rate)
+    assert len(memory.to_json()) <= LIMIT_BYTES
+
+
+DAY = Memory().rates.to_text()
+
+
+def kept(**change: Any) -> str:
+    return json.dumps({"version": 1, "seenAt": 5.0, "rates": DAY, "levels": [[3, 7, 7, 100]]} | change)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("{", id="half of it"),
+        pytest.param("[]", id="a list"),
+        pytest.param("null", id="null"),
+        pytest.param("[" * 100_000, id="lists in lists without end"),
+        pytest.param(kept(version=2), id="of another version"),
+        pytest.param(kept(seenAt=[]), id="a time that is none"),
+        pytest.param(kept(seenAt=10**400), id="a time that no float holds"),
+        pytest.param(kept(rates=None), id="no day"),
+        pytest.param(kept(rates="AAAA"), id="a short day"),
+        pytest.param(kept(levels=None), id="no levels"),
+        pytest.param(kept(levels=[7]), id="levels that are numbers"),
+        pytest.param(kept(levels=[[3]]), id="a level without an expert"),
+        pytest.param(kept(levels=[[3, 7, 7]]), id="an expert without a loss"),
+        pytest.param(kept(levels=[[3, 100_000]]), id="an expert that there is not"),
+        pytest.param(kept(levels=[[3, -1]]), id="an expert before the first"),
+        pytest.param(kept(levels=[["x", 7]]), id="a time in words"),
+        pytest.param(kept(levels=[[3, 7, 7, float("nan")]]), id="a loss that is no number"),
+        pytest.param(kept(levels=[[3, 7, 7, -1]]), id="a loss below zero"),
+        pytest.param(kept(levels=[[3, 7, float("inf"), 1]]), id="an expert at infinity"),
+        pytest.param(kept(levels=[[10**400, 7]]), id="a time beyond all floats"),
+    ],
+)
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        Memory.from_json(text)
+
+
+def test_what_is_refused_above_is_read_without_its_fault() -> None:
+    assert Memory.from_json(kept()).experts.levels[0].chosen == 7
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(["version", "seenAt", "rates", "levels"]), json_values)
+def test_whatever_stands_there_is_read_or_refused(key: str, value: Any) -> None:
+    try:
+        memory = Memory.from_json(kept(**{key: value}))
+    except ValueError:
+        return
+    signals = Signals(Fresh(35.0), Fresh(0.0), NoMetrics(), 4, 4)
+    got, memory = decide(signals, Fleet(4, 4), Scaling(1, 12, 1.0, 0.95), CARRIES, memory, 10.0)
+    assert 1 <= got.size <= 12
+    memory.to_json()
