@@ -22,6 +22,12 @@ ADMIN_PORT = 8082
 SIGNALS_PATH = "/v2/signals"
 DIRECTIVES_PATH = "/v2/directives"
 
+SPLIT, MIRROR = "Split", "Mirror"
+"""What becomes of a canary's share of the requests: the canary answers it, or is sent a copy and answers nobody."""
+MOST_CANARY_ADDRESSES = 64
+MOST_CANARY_S = 900.0
+"""How long a directive may let a replica go on without another one."""
+
 MODEL_DIR = "/model"
 """Where `fetch` writes and the server reads: an emptyDir, read-only for the server."""
 CLAIM_DIR = "/mnt/model"
@@ -59,6 +65,47 @@ class Env:
     FEEDBACK_URL = "EVENKEEL_FEEDBACK_URL"  # the feedback service; absent: no receipts, no POST /v1/feedback
     GRACE_PERIOD_S = "EVENKEEL_GRACE_PERIOD_S"  # terminationGracePeriodSeconds
     DRAIN_DELAY_S = "EVENKEEL_DRAIN_DELAY_S"  # seconds between SIGTERM and the closed listener
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """What a replica of the stable revision is told of the canary: who it is, and which share of the requests is its.
+
+    `addresses` are `IP:port`, IPv6 in brackets. Requests with the same value in `affinity_header` go the same way, as
+    long as `share` (0 to 1) only grows. The replica serves all by itself again `expires_s` after it was told last.
+    """
+
+    revision: str
+    mode: str
+    share: float
+    addresses: tuple[str, ...]
+    expires_s: float
+    affinity_header: str | None = None
+
+
+def directive(
+    generation: int, target_s: float | None = None, process: str | None = None, canary: Canary | None = None
+) -> bytes:
+    """Return the body of a directive. With `process`, the `bootId` of the replica that it is for, it says that this is
+    the canary, or that there is none, and has to be signed (`receipts.DIRECTIVE`)."""
+    body: dict[str, object] = {"generation": generation}
+    if target_s is not None:
+        body["latencyTargetSeconds"] = target_s
+    if process is not None:
+        body["process"] = process
+        body["canary"] = None if canary is None else _canary(canary)
+    return _dump(body).encode()
+
+
+def _canary(canary: Canary) -> dict[str, object]:
+    found: dict[str, object] = {
+        "revision": canary.revision,
+        "mode": canary.mode,
+        "share": canary.share,
+        "addresses": canary.addresses,
+        "expiresSeconds": canary.expires_s,
+    }
+    return found if canary.affinity_header is None else {**found, "affinityHeader": canary.affinity_header}
 
 
 BF16, INT8 = "BF16", "INT8"

@@ -47,8 +47,13 @@ ID_HEADER = "evenkeel-id"
 SUBJECT_HEADER, KEY_ID_HEADER = "evenkeel-subject", "evenkeel-key-id"
 TIME_HEADER, SIGNATURE_HEADER = "evenkeel-time", "evenkeel-signature"
 """How a replica says who it is: the ModelDeployment's uid, the key, Unix milliseconds, and `signature` over them."""
+ONWARD_HEADER = "evenkeel-onward"
+"""A request's header that says that a stable replica passes it on to the canary, `split` or `mirror`: a canary answers
+it itself, and does not count what it predicts for a copy, whose receipt nobody is given."""
 PASSED_ON, COUNTS = b"feedback", b"counts"
 """What a replica's signature is for."""
+DIRECTIVE = b"directive"
+"""What the operator's signature is for, over the time and the body of what it tells a replica."""
 MAX_ROWS = 65535
 MAX_CLASSES = 65535
 

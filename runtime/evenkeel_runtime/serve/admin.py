@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from evenkeel_runtime.config import Limits
 from evenkeel_runtime.contract import DIRECTIVES_PATH, SIGNALS_PATH
+from evenkeel_runtime.serve.canary import Traffic
+from evenkeel_runtime.serve.directives import BadDirective, Listener, read
 from evenkeel_runtime.serve.protocol import Exchange, Server, error_body
 from evenkeel_runtime.serve.service import JSON, Service
-from evenkeel_runtime.serve.signals import BadDirective
 
 LIMITS = Limits(body_bytes=64 << 10, header_bytes=16 << 10, connections=64, client_timeout_s=10.0)
 
@@ -16,8 +17,9 @@ _SIGNALS, _DIRECTIVES = SIGNALS_PATH.encode(), DIRECTIVES_PATH.encode()
 class Admin:
     """The handler of the admin port of one replica."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, traffic: Traffic) -> None:
         self._service = service
+        self._traffic = traffic
         self.http = Server(self.handle, LIMITS)
 
     def handle(self, exchange: Exchange) -> None:
@@ -25,7 +27,9 @@ class Admin:
         if path == _SIGNALS and exchange.method == b"GET":
             service = self._service
             queue = service.ready.mode.queue if service.ready is not None else None
-            body = service.signals.render(queue, service.metrics.in_flight, service.metrics.is_ready)
+            body = service.signals.render(
+                queue, service.metrics.in_flight, service.metrics.is_ready, self._traffic.told()
+            )
             exchange.respond(200, JSON, body)
         elif path == _DIRECTIVES and exchange.method == b"POST":
             self._direct(exchange)
@@ -37,9 +41,13 @@ class Admin:
             exchange.respond(404, JSON, error_body(f"there is {SIGNALS_PATH} here, and {DIRECTIVES_PATH}"))
 
     def _direct(self, exchange: Exchange) -> None:
+        signals, traffic = self._service.signals, self._traffic
+        listener = Listener(signals.boot, traffic.key, traffic.moment_ms)
         try:
-            self._service.signals.direct(exchange.body)
+            directive = read(exchange.body, exchange.headers, listener)
+            signals.follow(directive)
+            traffic.follow(directive)
         except BadDirective as error:
             exchange.respond(error.status, JSON, error_body(error.message))
         else:
-            exchange.respond(200, JSON, b'{"generation":%d}' % (self._service.signals.generation or 0))
+            exchange.respond(200, JSON, b'{"generation":%d}' % (signals.generation or 0))

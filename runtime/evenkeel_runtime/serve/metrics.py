@@ -11,6 +11,10 @@ import resource
 import time
 from bisect import bisect_left
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from evenkeel_runtime.serve.tally import Tally
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 2.5, 5, 10, 30)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -61,9 +65,9 @@ class Info:
 
 class Metrics:
     def __init__(self, model: str, version: str, *, has_triton_names: bool = False) -> None:
-        self._model = f'model_name="{_escaped(model)}"'
-        self._labels = f'{self._model},model_version="{_escaped(version)}"'
-        self._triton = f'model="{_escaped(model)}",version="{_escaped(version)}"' if has_triton_names else None
+        self._model = f'model_name="{escaped(model)}"'
+        self._labels = f'{self._model},model_version="{escaped(version)}"'
+        self._triton = f'model="{escaped(model)}",version="{escaped(version)}"' if has_triton_names else None
         self.requests: dict[int, int] = {}
         self.durations: dict[int, Histogram] = {}
         self.preprocess = Histogram(SECONDS)
@@ -80,6 +84,7 @@ class Metrics:
         self.load_s: float | None = None
         self.difference: float | None = None
         self.info: Info | None = None
+        self.canary: Tally | None = None
 
     def answered(self, code: int, seconds: float) -> None:
         self.requests[code] = self.requests.get(code, 0) + 1
@@ -103,13 +108,13 @@ class Metrics:
             ("inference_rows_total", "Rows answered.", self.rows),
             ("inference_cancelled_total", "Requests whose client left before the answer.", self.cancelled),
         ):
-            lines += _family(name, "counter", text, [f"{name}{{{self._labels}}} {value}"])
+            lines += family(name, "counter", text, [f"{name}{{{self._labels}}} {value}"])
         for name, text, value in (
             ("inference_requests_in_flight", "Requests admitted and not yet answered.", self.in_flight),
             ("inference_queue_depth", "Requests that wait for the model.", queued),
             ("model_ready", "1 when requests are accepted.", int(self.is_ready)),
         ):
-            lines += _family(name, "gauge", text, [f"{name}{{{self._labels}}} {value}"])
+            lines += family(name, "gauge", text, [f"{name}{{{self._labels}}} {value}"])
         for name, labels, found, text in (
             ("inference_queue_duration_seconds", self._labels, self.queue, "From admission to the forward's start."),
             ("inference_compute_duration_seconds", self._labels, self.compute, "The forward a request was in."),
@@ -118,10 +123,11 @@ class Metrics:
             ("request_predict_seconds", self._model, self.predict, "Waiting and forward (KServe's name)."),
             ("request_postprocess_seconds", self._model, self.postprocess, "Writing an answer (KServe's name)."),
         ):
-            lines += _family(name, "histogram", text, found.lines(name, labels))
+            lines += family(name, "histogram", text, found.lines(name, labels))
         lines += self._by_code_and_reason()
         lines += self._model_lines()
         lines += self._triton_lines(queued)
+        lines += [] if self.canary is None else self.canary.lines(self._labels)
         lines += _process()
         return ("\n".join(lines) + "\n").encode()
 
@@ -140,9 +146,9 @@ class Metrics:
             for reason, count in sorted(self.rejected.items())
         ]
         return [
-            *_family(counted, "counter", "Inference requests answered, by status code.", counts),
-            *_family(timed, "histogram", "From the last byte of a request to its answer.", times),
-            *_family("inference_rejected_total", "counter", "Requests that did not reach the model.", sent_away),
+            *family(counted, "counter", "Inference requests answered, by status code.", counts),
+            *family(timed, "histogram", "From the last byte of a request to its answer.", times),
+            *family("inference_rejected_total", "counter", "Requests that did not reach the model.", sent_away),
         ]
 
     def _triton_lines(self, queued: int) -> list[str]:
@@ -163,21 +169,21 @@ class Metrics:
         lines: list[str] = []
         for name, value in counters:
             name = f"nv_inference_{name}"
-            lines += _family(name, "counter", "Triton's name.", [f"{name}{{{self._triton}}} {value}"])
+            lines += family(name, "counter", "Triton's name.", [f"{name}{{{self._triton}}} {value}"])
         name = "nv_inference_pending_request_count"
-        return [*lines, *_family(name, "gauge", "Triton's name.", [f"{name}{{{self._triton}}} {queued}"])]
+        return [*lines, *family(name, "gauge", "Triton's name.", [f"{name}{{{self._triton}}} {queued}"])]
 
     def _model_lines(self) -> list[str]:
         lines: list[str] = []
         if self.load_s is not None:
             name = "model_load_duration_seconds"
-            lines += _family(name, "gauge", "From start to ready.", [f"{name}{{{self._labels}}} {self.load_s:.6g}"])
+            lines += family(name, "gauge", "From start to ready.", [f"{name}{{{self._labels}}} {self.load_s:.6g}"])
         if self.difference is not None:
             name, text = "model_difference_to_fp32", "Largest change of an answer's number by spec.runtime.precision."
-            lines += _family(name, "gauge", text, [f"{name}{{{self._labels}}} {self.difference:.6g}"])
+            lines += family(name, "gauge", text, [f"{name}{{{self._labels}}} {self.difference:.6g}"])
         if (info := self.info) is not None:
-            said = ",".join(f'{field.name}="{_escaped(str(getattr(info, field.name)))}"' for field in fields(info))
-            lines += _family("model_info", "gauge", "What is loaded.", [f"model_info{{{self._labels},{said}}} 1"])
+            said = ",".join(f'{field.name}="{escaped(str(getattr(info, field.name)))}"' for field in fields(info))
+            lines += family("model_info", "gauge", "What is loaded.", [f"model_info{{{self._labels},{said}}} 1"])
         return lines
 
 
@@ -187,7 +193,8 @@ def _protocol_and_code(code: int) -> str:
     return f'protocol="http",code="{code}"'
 
 
-def _family(name: str, kind: str, text: str, samples: list[str]) -> list[str]:
+def family(name: str, kind: str, text: str, samples: list[str]) -> list[str]:
+    """Return a metric's lines with those that describe it."""
     return [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *samples]
 
 
@@ -217,5 +224,6 @@ def _process() -> list[str]:
     return found
 
 
-def _escaped(value: str) -> str:
+def escaped(value: str) -> str:
+    """Return a label's value as it stands between quotes."""
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

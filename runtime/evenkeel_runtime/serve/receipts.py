@@ -10,7 +10,8 @@ from collections import deque
 from time import time
 from typing import TYPE_CHECKING
 
-from evenkeel_runtime.receipts import ID_HEADER, MAX_ROWS, Issuer
+from evenkeel_runtime.contract import MIRROR
+from evenkeel_runtime.receipts import ID_HEADER, MAX_ROWS, ONWARD_HEADER, Issuer
 from evenkeel_runtime.serve.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ IDS_KEPT = 20_000
 """Users' own ids that wait to be told to the feedback service; beyond that the oldest are dropped and counted."""
 _ID_HEADER = ID_HEADER.encode()
 _ID_BYTES = 128
+_ONWARD, _COPY = ONWARD_HEADER.encode(), MIRROR.lower().encode()
 
 Totals = dict[int, dict[int, int]]
 """By cohort (its start, Unix seconds), how many rows of each class were predicted; numbers are class 0."""
@@ -39,6 +41,7 @@ class Receipts:
         self._told: dict[int, int] = {}
         self._cohort = self._cohort_end = 0
         self._counts: list[int] = []
+        self._uncounted = [0] * max(1, prediction.classes)
 
     def issue(self, arrays: list[Array], headers: dict[bytes, bytes]) -> bytes | None:
         """Return the receipt of an answer, None for one of more rows than a receipt can hold."""
@@ -46,21 +49,22 @@ class Receipts:
         time_ms = int(now * 1000)
         if not self._cohort <= now < self._cohort_end:
             self._turn(int(now) // COHORT_S * COHORT_S)
+        counts = self._counts if headers.get(_ONWARD) != _COPY else self._uncounted
         prediction = self.prediction
         if self._is_quick and (found := prediction.one(arrays)) is not None:
             class_, confidence = found
-            self._counts[class_] += 1
+            counts[class_] += 1
             text = self.issuer.one(time_ms, class_, confidence)
         elif len(arrays[prediction.output]) > MAX_ROWS:
             return None
         elif prediction.classes:
             classes, confidences = prediction.many(arrays)
             for class_ in classes:
-                self._counts[class_] += 1
+                counts[class_] += 1
             text = self.issuer.many(time_ms, classes, confidences)
         else:
             numbers = prediction.numbers(arrays)
-            self._counts[0] += len(numbers)
+            counts[0] += len(numbers)
             text = self.issuer.numbers(time_ms, numbers)
         if _ID_HEADER in headers:
             self._keep(headers[_ID_HEADER], text)

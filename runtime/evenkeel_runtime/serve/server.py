@@ -37,6 +37,7 @@ from evenkeel_runtime.receipts import Issuer, Origin, subject_of
 from evenkeel_runtime.serve import metadata
 from evenkeel_runtime.serve.admin import Admin
 from evenkeel_runtime.serve.answer import Writer
+from evenkeel_runtime.serve.canary import Traffic
 from evenkeel_runtime.serve.feedback import Feedback
 from evenkeel_runtime.serve.loading import Running, load
 from evenkeel_runtime.serve.metrics import Info
@@ -83,7 +84,10 @@ class _Replica:
         self._service.feedback = self._feedback
         self._http = Server(self._service.handle, config.limits, self._service.metrics.reject_early)
         self._rpc: RpcServer | None = None
-        self._admin = Admin(self._service).http
+        self._traffic = Traffic(self._service, None if config.feedback is None else config.feedback.key)
+        if self._feedback is not None:
+            self._feedback.pairs = self._traffic.pairs
+        self._admin = Admin(self._service, self._traffic).http
         self._terminations = 0
         self._failure: Exception | None = None
         self.is_loading = False
@@ -117,6 +121,7 @@ class _Replica:
             log.error("failed reason=%s message=%s", failed.reason, failed.message)
             return 1
         await self._drain(listener)
+        self._traffic.end()
         if self._feedback is not None and teller is not None:
             teller.cancel()
             with contextlib.suppress(TimeoutError):

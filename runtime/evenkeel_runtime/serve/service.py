@@ -27,6 +27,7 @@ from evenkeel_runtime.serve.v1 import Predictions
 
 if TYPE_CHECKING:
     from evenkeel_runtime.engine.modes import Answers, Mode
+    from evenkeel_runtime.serve.canary import Canary
     from evenkeel_runtime.serve.feedback import Feedback
     from evenkeel_runtime.serve.oip import Array, Asked, Plan
     from evenkeel_runtime.serve.receipts import Receipts
@@ -107,6 +108,7 @@ class Service:
         self.ready: Ready | None = None
         self.is_draining = False
         self.feedback: Feedback | None = None
+        self.canary: Canary | None = None
         self._aside = aside
         self._infer_paths = {
             f"/v2/models/{config.name}/infer".encode(),
@@ -133,7 +135,7 @@ class Service:
             if exchange.method != b"POST":
                 self._error(exchange, 405, f"{_text(path)} takes POST", b"allow: POST\r\n")
                 return
-            self._infer(exchange, is_v1=path == self._predict_path)
+            self.infer(exchange, is_v1=path == self._predict_path)
             return
         if path == FEEDBACK_PATH:
             self._pass_on(exchange)
@@ -149,11 +151,14 @@ class Service:
 
     # inference
 
-    def _infer(self, exchange: Exchange, *, is_v1: bool = False) -> None:
+    def infer(self, exchange: Exchange, *, is_v1: bool = False, since: float | None = None) -> None:
+        """Answer, or let the canary answer. `since` is when a request arrived that the canary has had, and lost."""
         begun = time.perf_counter()
         ready = self.ready
         if ready is None:
             self.reject(exchange, 503, "not_ready", LOADING, b"retry-after: 1\r\n", begun)
+            return
+        if self.canary is not None and since is None and self.canary.takes(exchange, begun):
             return
         headers = exchange.headers
         try:
@@ -170,7 +175,7 @@ class Service:
                 if is_v1
                 else ready.reader.read(exchange.body, headers.get(b"inference-header-content-length"))
             )
-            deadline = _deadline(headers, begun)
+            deadline = deadline_of(headers, begun if since is None else since)
         except BadRequest as error:
             self.reject(exchange, error.status, "invalid", error.message, b"", begun)
             return
@@ -289,7 +294,7 @@ class Service:
             return
         if rest == ["infer"]:
             if exchange.method == b"POST":
-                self._infer(exchange)
+                self.infer(exchange)
             else:
                 self._error(exchange, 405, "infer takes POST", b"allow: POST\r\n")
         elif rest not in ([], ["ready"]):
@@ -376,7 +381,8 @@ def rejects_content(content_type: bytes) -> bool:
     return essence not in (b"application/json", b"application/octet-stream", b"")
 
 
-def _deadline(headers: dict[bytes, bytes], now: float) -> float | None:
+def deadline_of(headers: dict[bytes, bytes], now: float) -> float | None:
+    """Return until when the client of a request that arrived `now` will wait; raises BadRequest."""
     for name in TIMEOUT_HEADERS:
         if (value := headers.get(name)) is not None:
             if not value.isdigit() or len(value) > 12:

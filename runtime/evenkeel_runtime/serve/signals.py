@@ -8,15 +8,15 @@ are a factor of 1.10 apart, the geometric middle of a bucket is at most a factor
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 import time
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
+from evenkeel_runtime.serve.directives import BadDirective, Directive
 from evenkeel_runtime.serve.metrics import Histogram
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 TARGET_S = 0.1
 """Where the edge is until the operator names a target."""
-LEAST_TARGET_S, MOST_TARGET_S = 0.001, 600.0
 FINE, COARSE = 1.10, 1.5
 """Most ratio of two edges between a quarter of the target and twice the target, and beyond."""
 COARSE_BELOW, COARSE_ABOVE = 10, 8
@@ -33,15 +32,6 @@ COARSE_BELOW, COARSE_ABOVE = 10, 8
 BATCH_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Batches of up to so many rows are added up together; their rows are, too, so that the mean size is exact."""
 _MOST_ROWS = (*BATCH_ROWS, 2**31)
-
-
-class BadDirective(Exception):
-    """A directive that is not followed: `status` is the HTTP status that says so."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
 
 
 def latency_edges(target_s: float) -> tuple[float, ...]:
@@ -53,6 +43,16 @@ def latency_edges(target_s: float) -> tuple[float, ...]:
     coarse_above = [fine_above[-1] * COARSE**step for step in range(1, COARSE_ABOVE + 1)]
     rounded = (float(f"{edge:.6g}") for edge in (*coarse_below, *fine_below))
     return (*rounded, target_s, *(float(f"{edge:.6g}") for edge in (*fine_above, *coarse_above)))
+
+
+def told(target_s: float, latency: Histogram) -> dict[str, object]:
+    """Return a histogram as the signals show it."""
+    return {
+        "targetSeconds": target_s,
+        "edges": latency.bounds,
+        "counts": latency.counts,
+        "sumSeconds": latency.total,
+    }
 
 
 class Signals:
@@ -72,7 +72,8 @@ class Signals:
         self._batches = [0] * (len(BATCH_ROWS) + 1)
         self._rows = [0] * (len(BATCH_ROWS) + 1)
         self._seconds = [0.0] * (len(BATCH_ROWS) + 1)
-        self._boot = secrets.token_hex(8)
+        self._signed_generation: int | None = None
+        self.boot = secrets.token_hex(8)
         self._started = time.monotonic()
 
     def batch(self, rows: int, seconds: float) -> None:
@@ -82,11 +83,12 @@ class Signals:
         self._rows[index] += rows
         self._seconds[index] += seconds
 
-    def render(self, queue: Queue | None, in_flight: int, is_ready: bool) -> bytes:
-        """Return the answer to `GET /v2/signals`."""
-        latency = self.latency
+    def render(
+        self, queue: Queue | None, in_flight: int, is_ready: bool, canary: dict[str, object] | None = None
+    ) -> bytes:
+        """Return the answer to `GET /v2/signals`; `canary` is what became of the requests that went there."""
         body = {
-            "bootId": self._boot,
+            "bootId": self.boot,
             "uptimeSeconds": time.monotonic() - self._started,
             "cpuSeconds": time.process_time(),
             "ready": is_ready,
@@ -99,12 +101,7 @@ class Signals:
             "queuedRequests": queue.requests if queue else 0,
             "queuedRows": queue.rows if queue else 0,
             "busySeconds": sum(self._seconds),
-            "latency": {
-                "targetSeconds": self.target_s,
-                "edges": latency.bounds,
-                "counts": latency.counts,
-                "sumSeconds": latency.total,
-            },
+            "latency": told(self.target_s, self.latency),
             # [rows at most, batches, rows, seconds] of every size that has occurred.
             "batches": [
                 row for row in zip(_MOST_ROWS, self._batches, self._rows, self._seconds, strict=True) if row[1]
@@ -113,37 +110,23 @@ class Signals:
             "maxBatchRows": self.max_rows,
             # [rows, seconds] of a call as measured at load.
             "profile": self.profile,
+            "canary": canary,
         }
         return orjson.dumps(body)
 
-    def direct(self, body: bytes) -> None:
-        """Follow a directive: JSON of `generation` and, where it is to change, `latencyTargetSeconds`.
+    def follow(self, directive: Directive) -> None:
+        """Follow a directive; raises BadDirective where it is older than the one that is followed.
 
-        Raises BadDirective where it makes no sense, or is older than the one that is followed.
+        What was not signed cannot make a signed one old: anybody in the cluster's network may have said it.
         """
-        generation, target_s = _directive(body)
-        if self.generation is not None and generation < self.generation:
-            raise BadDirective(409, f"generation {generation} is older than {self.generation}, which is followed")
-        self.generation = generation
-        if target_s is not None and target_s != self.target_s:
+        newest = self._signed_generation if directive.is_signed else self.generation
+        if newest is not None and directive.generation < newest:
+            message = f"generation {directive.generation} is older than {newest}, which is followed"
+            raise BadDirective(409, message)
+        self.generation = directive.generation
+        if directive.is_signed:
+            self._signed_generation = directive.generation
+        if directive.target_s is not None and directive.target_s != self.target_s:
             # Counts between other edges cannot be carried over: the histogram begins again, and its edges tell so.
-            self.target_s = target_s
-            self.latency = Histogram(latency_edges(target_s))
-
-
-def _directive(body: bytes) -> tuple[int, float | None]:
-    try:
-        found: Any = json.loads(body)
-    except ValueError:
-        raise BadDirective(400, "a directive is JSON") from None
-    generation = found.get("generation") if isinstance(found, dict) else None
-    if not isinstance(generation, int) or isinstance(generation, bool) or generation < 0:
-        raise BadDirective(400, "generation has to be a whole number of zero or more")
-    target_s = found.get("latencyTargetSeconds")
-    if target_s is None:
-        return generation, None
-    if isinstance(target_s, bool) or not isinstance(target_s, int | float):
-        raise BadDirective(400, "latencyTargetSeconds has to be a number")
-    if not LEAST_TARGET_S <= target_s <= MOST_TARGET_S:
-        raise BadDirective(400, f"latencyTargetSeconds has to be from {LEAST_TARGET_S:g} to {MOST_TARGET_S:g}")
-    return generation, float(target_s)
+            self.target_s = directive.target_s
+            self.latency = Histogram(latency_edges(directive.target_s))

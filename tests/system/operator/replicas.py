@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from evenkeel_runtime.contract import DIRECTIVES_PATH, SIGNALS_PATH
+from evenkeel_runtime.serve.directives import Listener, read
 from evenkeel_runtime.serve.signals import Signals
 
 Object = dict[str, Any]
@@ -96,7 +97,7 @@ class FakeReplicas:
     async def _directives(self, request: web.Request) -> web.Response:
         replica, body = self._asked(request), await request.read()
         replica.told.append(json.loads(body))
-        replica.signals.direct(body)
+        replica.signals.follow(read(body, {}, Listener(replica.signals.boot, None)))
         return web.json_response({"generation": replica.signals.generation})
 
     def _asked(self, request: web.Request) -> FakeReplica:

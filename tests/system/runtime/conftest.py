@@ -23,6 +23,8 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "long.pt2").write_bytes(
         models.exported(models.Case(models.Long, models.floats(4), {"row": {0: models.BATCH}}))
     )
+    for count in (3, 100):
+        (folder / f"words-{count}.pt2").write_bytes(models.words(count))
     (folder / "unrunnable.pt2").write_bytes(models.unrunnable())
     return folder
 

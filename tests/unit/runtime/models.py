@@ -110,6 +110,17 @@ class Long(nn.Module):
         return found[:, 0, :4]
 
 
+class Words(nn.Module):
+    """Knows so many words, and fails at any other."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.known = nn.Embedding(count, 3)
+
+    def forward(self, word: torch.Tensor) -> Any:
+        return self.known(word)
+
+
 @dataclass(frozen=True)
 class Case:
     """`inputs` makes inputs for so many rows."""
@@ -154,6 +165,12 @@ def exported(case: Case) -> bytes:
         program = torch.export.export(case.make().eval(), case.inputs(4), dynamic_shapes=case.shapes)
         torch.export.save(program, stream)
     return stream.getvalue()
+
+
+def words(count: int) -> bytes:
+    return exported(
+        Case(lambda: Words(count), lambda rows: (torch.zeros(rows, dtype=torch.int64),), {"word": {0: BATCH}})
+    )
 
 
 def perceptron() -> bytes:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from evenkeel_runtime.engine.batching import Policy, Queue, Work
 from evenkeel_runtime.engine.threads import stretch
-from evenkeel_runtime.serve.signals import FINE, BadDirective, Signals, latency_edges
+from evenkeel_runtime.serve.directives import BadDirective, Listener, read
+from evenkeel_runtime.serve.signals import FINE, Signals, latency_edges
 
 targets = st.floats(0.001, 600)
 
@@ -30,13 +31,17 @@ def test_one_edge_is_the_target_and_those_around_it_are_close(target_s: float) -
     assert len(edges) < 50
 
 
+def direct(signals: Signals, body: bytes) -> None:
+    signals.follow(read(body, {}, Listener(signals.boot, None)))
+
+
 def rendered(signals: Signals, queue: Queue | None = None) -> Any:
     return json.loads(signals.render(queue, 0, True))
 
 
 def test_a_latency_at_the_target_is_within_it() -> None:
     signals = Signals()
-    signals.direct(b'{"generation": 1, "latencyTargetSeconds": 0.2}')
+    direct(signals, b'{"generation": 1, "latencyTargetSeconds": 0.2}')
     for seconds in (0.199, 0.2, 0.2001):
         signals.latency.observe(seconds)
     latency = rendered(signals)["latency"]
@@ -80,11 +85,11 @@ def test_what_waits_is_told_and_every_process_has_a_boot_of_its_own() -> None:
 )
 def test_a_directive_that_is_refused_changes_nothing(body: bytes, status: int) -> None:
     signals = Signals()
-    signals.direct(b'{"generation": 5, "latencyTargetSeconds": 0.5}')
+    direct(signals, b'{"generation": 5, "latencyTargetSeconds": 0.5}')
     signals.latency.observe(0.1)
     before = rendered(signals)["latency"]
     with pytest.raises(BadDirective) as refused:
-        signals.direct(body)
+        direct(signals, body)
     assert refused.value.status == status
     assert rendered(signals)["latency"] == before
     assert signals.generation == 5
@@ -92,11 +97,11 @@ def test_a_directive_that_is_refused_changes_nothing(body: bytes, status: int) -
 
 def test_the_same_target_keeps_the_counts_and_another_one_begins_again() -> None:
     signals = Signals()
-    signals.direct(b'{"generation": 5, "latencyTargetSeconds": 0.5}')
+    direct(signals, b'{"generation": 5, "latencyTargetSeconds": 0.5}')
     signals.latency.observe(0.1)
-    signals.direct(b'{"generation": 6, "latencyTargetSeconds": 0.5}')
+    direct(signals, b'{"generation": 6, "latencyTargetSeconds": 0.5}')
     assert sum(rendered(signals)["latency"]["counts"]) == 1
-    signals.direct(b'{"generation": 6, "latencyTargetSeconds": 0.25, "somethingLater": 1}')
+    direct(signals, b'{"generation": 6, "latencyTargetSeconds": 0.25, "somethingLater": 1}')
     got = rendered(signals)
     assert (sum(got["latency"]["counts"]), got["latency"]["targetSeconds"], got["generation"]) == (0, 0.25, 6)
 

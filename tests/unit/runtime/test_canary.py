@@ -1,0 +1,144 @@
+"""Is the canary's share exact, does every user stay on one side, and is the budget one that the user can bear?"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evenkeel_runtime.contract import SPLIT, Canary
+from evenkeel_runtime.serve.canary import Budget, Choice, budget_of
+from evenkeel_runtime.serve.metrics import Histogram
+from evenkeel_runtime.serve.signals import latency_edges
+from evenkeel_runtime.serve.tally import Failure, Tally, is_refused_alike
+
+SHARES = (0.01, 0.1, 0.5)
+DRAWS = 50_000
+FAR = 5.0
+"""Standard deviations: one in two million."""
+
+
+def told(share: float, header: str | None = None, revision: str = "digits-91cc") -> Canary:
+    return Canary(revision, SPLIT, share, ("127.0.0.1:1",), 300.0, header)
+
+
+def users(count: int) -> list[dict[bytes, bytes]]:
+    return [{b"x-user": b"user-%d" % number} for number in range(count)]
+
+
+def bound(share: float, draws: int) -> float:
+    return FAR * math.sqrt(share * (1 - share) * draws)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_the_share_is_exact_by_chance(share: float) -> None:
+    choice = Choice(told(share), Random(11))
+    got = sum(choice.chooses({}) for _ in range(DRAWS))
+    assert abs(got - share * DRAWS) <= bound(share, DRAWS)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_the_share_is_exact_among_users(share: float) -> None:
+    choice = Choice(told(share, "x-user"))
+    got = sum(choice.chooses(user) for user in users(DRAWS))
+    assert abs(got - share * DRAWS) <= bound(share, DRAWS)
+
+
+@pytest.mark.parametrize(("share", "want"), [(0.0, False), (1.0, True)])
+def test_nobody_and_everybody(share: float, want: bool) -> None:
+    by_chance, by_user = Choice(told(share)), Choice(told(share, "x-user"))
+    assert {by_chance.chooses({}) for _ in range(1000)} == {want}
+    assert {by_user.chooses(user) for user in users(1000)} == {want}
+
+
+@given(st.binary(max_size=40), st.floats(0, 1), st.floats(0, 1))
+def test_a_user_of_the_canary_stays_while_the_share_grows(value: bytes, one: float, other: float) -> None:
+    smaller, larger = sorted((one, other))
+    headers = {b"x-user": value}
+    assert Choice(told(smaller, "x-user")).chooses(headers) <= Choice(told(larger, "x-user")).chooses(headers)
+
+
+@given(st.binary(max_size=40), st.floats(0, 1))
+def test_every_replica_sends_a_user_the_same_way(value: bytes, share: float) -> None:
+    headers = {b"x-user": value}
+    assert len({Choice(told(share, "x-user"), Random(seed)).chooses(headers) for seed in range(5)}) == 1
+
+
+def test_the_next_canary_has_other_users() -> None:
+    one, other = Choice(told(0.5, "x-user")), Choice(told(0.5, "x-user", "digits-0001"))
+    both = sum(one.chooses(user) and other.chooses(user) for user in users(4000))
+    assert abs(both - 1000) <= bound(0.25, 4000)
+
+
+def test_a_request_without_the_header_goes_by_chance() -> None:
+    choice = Choice(told(0.5, "x-user"), Random(3))
+    assert {choice.chooses({}) for _ in range(100)} == {True, False}
+
+
+def latencies(*seconds: float, target_s: float = 0.1) -> Histogram:
+    found = Histogram(latency_edges(target_s))
+    for one in seconds:
+        found.observe(one)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("latency", "want"),
+    [
+        pytest.param(latencies(), Budget(0.05, 0.05), id="nothing is known: half of the target"),
+        pytest.param(latencies(*[0.001] * 19), Budget(0.05, 0.05), id="too little is known"),
+        pytest.param(
+            latencies(*[0.099] * 100), Budget(0.1, 0.1), id="stable needs all of the target: so may the canary"
+        ),
+        pytest.param(
+            latencies(*[9.0] * 100), Budget(0.1, 0.1), id="stable is beyond the target: nobody waits for that"
+        ),
+        pytest.param(latencies(*[99.0] * 100), Budget(0.1, 0.1), id="stable is beyond all buckets"),
+    ],
+)
+def test_the_budget_is(latency: Histogram, want: Budget) -> None:
+    assert budget_of(0.1, latency) == want
+
+
+@given(st.lists(st.floats(1e-6, 100), max_size=200), st.floats(0.001, 600))
+def test_a_budget_is_a_part_of_the_target(seconds: list[float], target_s: float) -> None:
+    found = budget_of(target_s, latencies(*seconds, target_s=target_s))
+    assert target_s / 2 <= found.within_s <= target_s
+    assert 0 < found.own_s <= target_s
+
+
+def test_a_quick_stable_leaves_the_canary_nearly_all() -> None:
+    found = budget_of(0.1, latencies(*[0.002] * 95, *[0.09] * 5))
+    assert 0.097 < found.within_s < 0.099
+    assert found.within_s + found.own_s == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "want"),
+    [
+        pytest.param(400, b"HTTP/1.1 400 Bad Request\r\n", True, id="both refuse it"),
+        pytest.param(404, b"HTTP/1.1 400 Bad Request\r\n", False, id="for other reasons"),
+        pytest.param(400, b"HTTP/1.1 429 Too Many Requests\r\n", False, id="stable is full"),
+        pytest.param(429, b"HTTP/1.1 429 Too Many Requests\r\n", False, id="both are full"),
+        pytest.param(500, b"HTTP/1.1 500 Internal Server Error\r\n", False, id="both fail"),
+        pytest.param(400, None, False, id="stable takes it"),
+    ],
+)
+def test_a_request_is_at_fault_where_both_refuse_it(status: int, answer: bytes | None, want: bool) -> None:
+    assert is_refused_alike(status, answer) is want
+
+
+def test_what_was_sent_is_accounted_for() -> None:
+    tally = Tally("digits-91cc", 0.1)
+    arm = tally.arms[SPLIT]
+    arm.sent, arm.answered, arm.invalid, arm.abandoned = 10, 3, 1, 1
+    arm.fail(Failure.LATE, 0.05)
+    arm.fail(Failure.LATE, 0.05)
+    got = tally.told()
+    assert isinstance(got["split"], dict)
+    assert (got["split"]["underWay"], got["split"]["failed"], got["mirror"]) == (3, {"late": 2}, None)
+    lines = tally.lines('model_name="m"')
+    assert 'inference_canary_requests_total{model_name="m",canary="digits-91cc",mode="split",outcome="late"} 2' in lines
