@@ -87,7 +87,7 @@ bench-operator: venv  ## 200 ModelDeployments against plain Jobs and ReplicaSets
 bench-feedback: venv  ## labels per second of the feedback service, killed again and again; last line JSON
 	$(BIN)/python -m tests.bench.feedback
 
-.PHONY: requirements crd
+.PHONY: requirements crd formats-table
 requirements: venv  ## resolve the pinned lists again
 	$(COMPILE) --extra operator -o operator/requirements.txt
 	$(COMPILE) --extra runtime -o runtime/requirements.txt
@@ -96,3 +96,6 @@ requirements: venv  ## resolve the pinned lists again
 
 crd: venv  ## write the CRD that the models describe
 	$(BIN)/python -m evenkeel_operator.api.crd --write
+
+formats-table: venv  ## write what every format answered by every protocol into the README
+	EVENKEEL_WRITE=1 $(PYTEST) tests/system/runtime/test_formats.py

@@ -1,43 +1,29 @@
-"""Does a server of compiled code answer what the network answers, by that code, and only where it is trusted?
+"""Is compiled code served only where it is trusted, held to its shapes, and described as what it was compiled for?
 
-The code is compiled here, by the example, which takes a C++ compiler and its time.
+The example compiles it, which takes a C++ compiler and its time. That it answers what the network answers is held by
+`test_formats.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from evenkeel_runtime.contract import Failed, Prepared, Reason, Tensor
-from examples.compiled_digits import compile as example
 from tests.system.runtime.replica import Replica
+from tests.system.runtime.saved import compiled
 from tests.system.runtime.test_commands import run
-from tests.unit.runtime.models import BATCH, Perceptron
 
 ROWS = np.random.default_rng(0).random((5, 12), np.float32)
 
 
 @pytest.fixture(scope="module")
-def network() -> torch.nn.Module:
-    torch.manual_seed(3)
-    return Perceptron().eval()
-
-
-@pytest.fixture(scope="module")
-def file(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("compiled")
-    program = torch.export.export(network, (torch.rand(4, 12),), dynamic_shapes={"image": {0: BATCH}})
-    torch.export.save(program, folder / "m.pt2")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's compiler about torch
-        example.main([str(folder / "m.pt2"), "--out", str(folder / "out")])
-    return folder / "out" / "m.pt2"
+def file(shared: Path) -> Path:
+    return compiled(shared)
 
 
 @pytest.fixture(scope="module")
@@ -48,24 +34,13 @@ def trusted(file: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def served(file: Path, trusted: dict[str, str]) -> Iterator[Replica]:
-    replica = Replica(file, file.parent / "termination", trusted)
+def served(file: Path, trusted: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    replica = Replica(file, tmp_path_factory.mktemp("compiled") / "termination", trusted)
     try:
         replica.await_ready()
         yield replica
     finally:
         replica.kill()
-
-
-def test_answers_are_those_of_the_network(served: Replica, network: torch.nn.Module) -> None:
-    with torch.inference_mode():
-        want = network(torch.from_numpy(ROWS)).numpy()
-    binary = served.rows(ROWS)
-    assert binary.status == 200, binary.body
-    np.testing.assert_allclose(np.frombuffer(binary.tensors, np.float32).reshape(5, 3), want, atol=1e-5)
-    entry = {"name": "image", "datatype": "FP32", "shape": [5, 12], "data": ROWS.tolist()}
-    (answer,) = served.infer({"inputs": [entry]}).json["outputs"]
-    np.testing.assert_allclose(np.reshape(answer["data"], (5, 3)), want, atol=1e-5)
 
 
 def test_rows_of_another_length_never_reach_the_code(served: Replica) -> None:

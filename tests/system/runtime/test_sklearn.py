@@ -1,4 +1,4 @@
-"""Does a server of a skops file answer what scikit-learn itself answers, on every protocol, and refuse what it must?"""
+"""Does a server of a skops file answer in words and to many at once as scikit-learn does, and refuse what it must?"""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from evenkeel_runtime.contract import Failed, Prepared, Reason, Tensor
 from tests.system.runtime.replica import Replica
 from tests.system.runtime.test_commands import run
-from tests.unit.runtime.skops_files import FEATURES, HOSTILE, LABELS, ROWS, dumped, good
+from tests.unit.runtime.skops_files import FEATURES, HOSTILE, LABELS, ROWS, dumped, good, pipeline
 
 TREE = "sklearn.tree._tree.Tree"
-ESTIMATOR = make_pipeline(StandardScaler(), LogisticRegression()).fit(ROWS, LABELS)
+ESTIMATOR = pipeline()
 SPECIES = np.array(["ash", "beech", "yew"])
 
 Rows = NDArray[np.float64]
@@ -56,24 +53,6 @@ def binary(replica: Replica, rows: Rows) -> tuple[Any, ...]:
         np.frombuffer(answer.tensors[:split], np.int64),
         np.frombuffer(answer.tensors[split:], np.float64).reshape(probabilities["shape"]),
     )
-
-
-def test_json_binary_and_v1_answer_what_scikit_learn_answers(served: Replica) -> None:
-    label, probabilities = ESTIMATOR.predict(ROWS), ESTIMATOR.predict_proba(ROWS)
-    text = served.infer({"inputs": [entry(ROWS, data=ROWS.tolist())]})
-    assert text.status == 200
-    first, second = text.json["outputs"]
-    assert (first["name"], first["datatype"], first["data"]) == ("label", "INT64", label.tolist())
-    assert (second["name"], second["datatype"], second["shape"]) == ("probabilities", "FP64", [len(ROWS), 3])
-    np.testing.assert_allclose(np.reshape(second["data"], (-1, 3)), probabilities, atol=1e-12)
-
-    got_label, got_probabilities = binary(served, ROWS)
-    assert (got_label == label).all()
-    np.testing.assert_allclose(got_probabilities, probabilities, atol=1e-12)
-
-    v1 = served.ask("POST", "/v1/models/m:predict", json.dumps({"instances": ROWS.tolist()}).encode())
-    assert [row["label"] for row in v1.json["predictions"]] == label.tolist()
-    np.testing.assert_allclose([row["probabilities"] for row in v1.json["predictions"]], probabilities, atol=1e-12)
 
 
 def test_metadata_name_the_classes_and_the_framework(served: Replica) -> None:
