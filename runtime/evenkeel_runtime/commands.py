@@ -41,6 +41,8 @@ def _usage(commands: dict[str, EntryPoint]) -> str:
 
 
 def _extra(entry: EntryPoint) -> str:
+    if entry.value.startswith("evenkeel_operator.simulate"):
+        return "simulate"
     return "runtime" if entry.value.startswith("evenkeel_runtime") else "operator"
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Expansion = Literal["steps", "linear"]
+EXPANSIONS: tuple[Expansion, ...] = ("steps", "linear")
 
 UNITS_S = {"second": 1, "minute": 60}
 PEAK_S = 30

@@ -1,0 +1,144 @@
+"""`evenkeel simulate TRACE.csv SPEC.yaml`: what would have happened to this demand, under this spec and under others?
+
+The spec names the target and the bounds; how long batches take is measured (`evenkeel check`, or a replica's
+/v2/signals) and given as `--batch ROWS=DURATION`. A row for every autoscaler: late requests, GPU-hours, changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+from pydantic import ValidationError
+
+from evenkeel_operator.api.core import seconds
+from evenkeel_operator.api.modeldeployment import Spec
+from evenkeel_operator.decide import sizing
+from evenkeel_operator.decide.capacity import Roofline, fit
+from evenkeel_operator.decide.replicas import Scaling
+from evenkeel_operator.simulate.baselines.grid import defaults, families
+from evenkeel_operator.simulate.clients import OpenClients
+from evenkeel_operator.simulate.fluid import Fleet, World, run
+from evenkeel_operator.simulate.law import Law, Setting
+from evenkeel_operator.simulate.load import EXPANSIONS, BadTrace, Expansion, Floats, Trace, arrivals, expand, peak, read
+from evenkeel_operator.simulate.profile import Profile
+
+MOST_REPLICAS = 255
+"""The simulator counts replicas in a byte."""
+
+
+class BadInput(Exception):
+    """What was given cannot be simulated; the message names the place and the way out."""
+
+
+def simulate(argv: Sequence[str]) -> int:
+    """Print what would have happened; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="evenkeel simulate",
+        description="Replay a trace of demand under a ModelDeployment's spec, and under other autoscalers' defaults.",
+    )
+    parser.add_argument("trace", type=Path, help="CSV file: a first column `second` or `minute`, and columns of counts")
+    parser.add_argument("spec", type=Path, help="ModelDeployment with objectives.latency and scaling")
+    parser.add_argument(
+        "--batch",
+        action="append",
+        required=True,
+        metavar="ROWS=DURATION",
+        help="how long a batch of so many rows takes, such as 1=20ms; once for each size that was measured",
+    )
+    parser.add_argument("--cold-start", default="60s", help="from a replica's creation until it is ready (60s)")
+    parser.add_argument("--expand", choices=EXPANSIONS, default="steps", help="how the seconds of a minute are filled")
+    parser.add_argument("--seed", type=int, default=1, help="of the arrivals within a second (1)")
+    asked = parser.parse_args(argv)
+    try:
+        traces = read(asked.trace)
+        scaling, rows = _scaling(asked.spec)
+        profile = Profile(_roofline(asked.batch, rows), scaling.target_s, scaling.quantile)
+        cold_s = max(1, round(_duration(asked.cold_start, "--cold-start")))
+        if not profile.capacity.is_attainable:
+            raise BadInput(
+                f"one replica that is nearly idle misses the target of {sizing.duration(scaling.target_s)}: more of "
+                "them do not help. Raise the target, or measure a faster model"
+            )
+        for trace in traces:
+            _print(trace, scaling, profile, cold_s, asked.expand, asked.seed)
+    except (BadTrace, BadInput) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _scaling(path: Path) -> tuple[Scaling, int | None]:
+    """Return the bounds and the target of the law, and the most rows of a batch where the spec names them."""
+    try:
+        found = yaml.safe_load(path.read_text())
+        spec = Spec.model_validate(found["spec"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise BadInput(f"{path} cannot be read: {e}") from e
+    except (TypeError, KeyError) as e:
+        raise BadInput(f"{path} is no ModelDeployment: it has no spec") from e
+    except ValidationError as e:
+        told = "; ".join(f"spec.{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in e.errors())
+        raise BadInput(f"{path}: {told}") from e
+    try:
+        scaling = sizing.scaling(spec)
+    except ValueError as e:
+        raise BadInput(f"{path}: spec.objectives.latency: {e}") from e
+    if scaling is None:
+        raise BadInput(f"{path}: spec.objectives.latency and spec.scaling have to be there; they are what is simulated")
+    if scaling.most > MOST_REPLICAS:
+        raise BadInput(f"{path}: spec.scaling.maxReplicas: at most {MOST_REPLICAS} replicas can be simulated")
+    return scaling, spec.runtime.batching.max_size
+
+
+def _roofline(batches: Sequence[str], max_rows: int | None) -> Roofline:
+    times: dict[int, tuple[float, float]] = {}
+    for text in batches:
+        rows, is_split, duration = text.partition("=")
+        if not is_split or not rows.isdecimal() or not 1 <= int(rows) <= 1024:
+            raise BadInput(f"--batch {text}: give the rows, 1 to 1024, and how long they take, such as 8=35ms")
+        times[int(rows)] = (1.0, _duration(duration, f"--batch {text}"))
+    found = fit(times, max_rows or max(times))
+    if not isinstance(found, Roofline):
+        raise BadInput("--batch: a batch takes longer than no time")
+    return found
+
+
+def _duration(text: str, name: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError as e:
+        raise BadInput(f"{name}: {e}") from e
+
+
+def _print(trace: Trace, scaling: Scaling, profile: Profile, cold_s: int, how: Expansion, seed: int) -> None:
+    counts: Floats = arrivals(expand(trace, how), seed)[:, None]
+    need = max(1, int(np.ceil(peak(trace) / profile.capacity.rate)))
+    grid = families(profile, min(need, scaling.most), scaling.most)
+    ours = Law(Setting(scaling, profile.capacity, float(cold_s)), 1)
+    first = np.array([min(max(scaling.least, 1), scaling.most)], np.float32)
+    world = World(profile, first, max(scaling.least, 1), scaling.most)
+    fleets = [Fleet(ours, cold_s), *(Fleet(family.autoscaler, cold_s) for family in grid)]
+    got = run(world, fleets, OpenClients(counts), len(counts))
+    target = sizing.duration(scaling.target_s)
+    print(
+        f"{trace.name}: {len(counts) / 3600:.1f} h, {got.requests[0, 0]:.0f} requests, p{100 * scaling.quantile:g} "
+        f"within {target}, {scaling.least} to {scaling.most} replicas of {profile.capacity.rate:.1f} requests/s each"
+    )
+    print(f"{'':22}{'above ' + target:>14} {'worst 5 min':>12} {'GPU-hours':>10} {'changes':>8}")
+    begin = 1
+    columns = [("Evenkeel", 0)]
+    for family in grid:
+        label = defaults().get(family.name, family.labels[-1])
+        name = f"static, {label}" if family.name == "static" else family.name
+        columns.append((name, begin + family.column(label)))
+        begin += family.autoscaler.width
+    for name, column in columns:
+        print(
+            f"{name:22}{got.violation[0, column]:>14.2%} {got.worst[0, column]:>12.2%} "
+            f"{got.gpu_s[0, column] / 3600:>10.2f} {got.changes[0, column]:>8.0f}"
+        )

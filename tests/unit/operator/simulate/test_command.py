@@ -1,0 +1,77 @@
+"""Does `evenkeel simulate` tell what would have happened, and where its input is wrong?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evenkeel_operator.simulate.command import simulate
+
+SPEC = """
+apiVersion: evenkeel.dev/v1alpha1
+kind: ModelDeployment
+metadata: {name: digits}
+spec:
+  model: {uri: "pvc://models/digits.pt2"}
+  objectives: {latency: [{quantile: 0.95, target: 200ms}]}
+  scaling: {minReplicas: 1, maxReplicas: 8}
+"""
+TRACE = "minute,requests\n0,600\n1,24000\n2,600\n3,600\n"
+BATCHES = ("--batch", "1=20ms", "--batch", "8=60ms")
+
+
+def run(folder: Path, trace: str, spec: str, *flags: str) -> int:
+    (folder / "day.csv").write_text(trace)
+    (folder / "spec.yaml").write_text(spec)
+    return simulate([str(folder / "day.csv"), str(folder / "spec.yaml"), *flags])
+
+
+def test_a_table_of_what_would_have_happened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, TRACE, SPEC, *BATCHES, "--cold-start", "10s") == 0
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert head.startswith("day: 0.1 h, ")
+    assert "p95 within 200ms, 1 to 8 replicas" in head
+    found = {row[:22].strip(): row[22:].split() for row in rows}
+    want = {"Evenkeel", "HPA rps", "HPA latency", "KPA", "KPA rps", "KEDA queue", "Ray Serve", "static, 4"}
+    assert set(found) == want
+    late, _, hours, changes = found["Evenkeel"]
+    assert 0.0 < float(late.rstrip("%")) < 60.0
+    assert 4 / 60 < float(hours) < 8 * 4 / 60
+    assert int(changes) >= 1
+    assert found["static, 4"][2:] == ["0.27", "1"], "asked for in the first second"
+
+
+@pytest.mark.parametrize(
+    ("trace", "spec", "flags", "want"),
+    [
+        pytest.param(TRACE + "4,x\n", SPEC, BATCHES, "day.csv, line 6: `x` is no number", id="a bad line"),
+        pytest.param(TRACE, "a: [", BATCHES, "spec.yaml cannot be read", id="no YAML"),
+        pytest.param(TRACE, "[]", BATCHES, "spec.yaml is no ModelDeployment", id="a list"),
+        pytest.param(
+            TRACE, SPEC.replace("200ms", "soon"), BATCHES, "spec.objectives.latency: 'soon' is not", id="no duration"
+        ),
+        pytest.param(TRACE, SPEC.partition("  scaling")[0], BATCHES, "spec.scaling have to be there", id="no bounds"),
+        pytest.param(TRACE, SPEC.replace("8}", "900}"), BATCHES, "at most 255 replicas", id="too many replicas"),
+        pytest.param(TRACE, SPEC, ("--batch", "20ms"), "--batch 20ms: give the rows", id="a batch without rows"),
+        pytest.param(TRACE, SPEC, ("--batch", "0=20ms"), "--batch 0=20ms: give the rows", id="no rows"),
+        pytest.param(TRACE, SPEC, ("--batch", "1=20"), "--batch 1=20: '20' is not a duration", id="no unit"),
+        pytest.param(TRACE, SPEC, ("--batch", "1=0s"), "a batch takes longer than no time", id="no time"),
+        pytest.param(TRACE, SPEC, (*BATCHES, "--cold-start", "x"), "--cold-start: 'x' is not", id="a bad start"),
+        pytest.param(TRACE, SPEC, ("--batch", "1=500ms"), "misses the target of 200ms", id="a model that is too slow"),
+    ],
+)
+def test_bad_input(
+    trace: str, spec: str, flags: tuple[str, ...], want: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, trace, spec, *flags) == 1
+    told = capsys.readouterr()
+    assert want in told.err
+    assert told.err.startswith("error: ")
+    assert told.out == ""
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    assert simulate([str(tmp_path / "day.csv"), str(tmp_path / "spec.yaml"), *BATCHES]) == 1
+    assert "day.csv cannot be read" in capsys.readouterr().err
