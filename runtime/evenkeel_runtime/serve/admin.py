@@ -17,11 +17,9 @@ _SIGNALS, _DIRECTIVES = SIGNALS_PATH.encode(), DIRECTIVES_PATH.encode()
 class Admin:
     """The handler of the admin port of one replica."""
 
-    def __init__(self, service: Service, traffic: Traffic, key: bytes | None) -> None:
-        """`key` is the one that the operator signs with, None where this replica has none."""
+    def __init__(self, service: Service, traffic: Traffic) -> None:
         self._service = service
         self._traffic = traffic
-        self._key = key
         self.http = Server(self.handle, LIMITS)
 
     def handle(self, exchange: Exchange) -> None:
@@ -44,7 +42,7 @@ class Admin:
 
     def _direct(self, exchange: Exchange) -> None:
         signals, traffic = self._service.signals, self._traffic
-        listener = Listener(signals.boot, self._key, traffic.moment_ms)
+        listener = Listener(signals.boot, traffic.key, traffic.moment_ms)
         try:
             directive = read(exchange.body, exchange.headers, listener)
             signals.follow(directive)

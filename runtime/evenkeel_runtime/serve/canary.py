@@ -12,7 +12,8 @@ the same users would try them all.
 
 What a replica is told ends by itself. With it, nothing is left on the way of a request but one look at an attribute.
 Requests that name the model's version are never the canary's, for it has another one; nor are those by gRPC, which
-costs so much more that a second hop of it would be felt. What is passed on says so, and is not passed on again.
+costs so much more that a second hop of it would be felt, nor those of a client that would not wait for two answers.
+What is passed on says so, and is not passed on again.
 """
 
 from __future__ import annotations
@@ -29,48 +30,35 @@ from evenkeel_runtime.contract import MIRROR, SPLIT
 from evenkeel_runtime.serve.body import BadRequest
 from evenkeel_runtime.serve.directives import Directive, place_of
 from evenkeel_runtime.serve.metrics import Histogram
-from evenkeel_runtime.serve.onward import Answer, Attempt, Onward, Outcome
+from evenkeel_runtime.serve.mirror import Mirror
+from evenkeel_runtime.serve.onward import Answer, Attempt, Onward, Outcome, head_of
+from evenkeel_runtime.serve.pairs import Pairs
 from evenkeel_runtime.serve.protocol import Exchange
 from evenkeel_runtime.serve.service import Service, deadline_of
-from evenkeel_runtime.serve.tally import Arm, Drop, Failure, Tally
+from evenkeel_runtime.serve.tally import Arm, Failure, Tally, failure_of, is_refused_alike
 
 HEADER = receipts.ONWARD_HEADER.encode()
-MIRROR_S = 10.0
-"""How long the canary may take for a copy, where its target is not longer."""
-MOST_COPIES = 64
-MOST_COPIED_BYTES = 16 << 20
-"""How many copies are under way at most, and what their bodies may hold together."""
 
 _BUDGET_S = 1.0
 """How often the budget is computed again."""
 _KNOWN = 20
 """From so many answers on, the stable replica's p95 is taken for known."""
-_OF_THE_CONNECTION = frozenset(
-    (b"connection", b"content-length", b"expect", b"host", b"keep-alive", b"te", b"trailer", b"transfer-encoding")
-)
-_ID = receipts.ID_HEADER.encode()
-_SPLIT_LINE, _MIRROR_LINE = (b"%s: %s\r\n" % (HEADER, mode.lower().encode()) for mode in (SPLIT, MIRROR))
 
 log = logging.getLogger("evenkeel")
-
-
-@dataclass(slots=True)
-class Copies:
-    """The copies that are under way."""
-
-    count: int = 0
-    held_bytes: int = 0
 
 
 class Traffic:
     """What this replica does for a canary: nothing, until it is told of one, and when that has ended."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, key: bytes | None) -> None:
+        """`key` is the one that the operator signs with, None where this replica has none."""
+        self.key = key
         self.moment_ms = 0
         """The time of the signature that was followed last."""
+        self.pairs = None if key is None else Pairs(key)
         self._service = service
         self._onward = Onward()
-        self._copies = Copies()
+        self._mirror = Mirror(service, self._onward, self.pairs)
         self._tally: Tally | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -93,7 +81,8 @@ class Traffic:
         if self._expiry is not None:
             self._expiry.cancel()
         self._expiry = asyncio.get_running_loop().call_later(canary.expires_s, self._expire)
-        service.canary = Canary(service, canary, self._tally, self._onward, self._copies) if canary.share else None
+        self._mirror.tally = self._tally
+        service.canary = Canary(service, canary, self._tally, self._onward, self._mirror) if canary.share else None
 
     def end(self) -> None:
         """Serve everything from now on; what the canary has in hand, it may finish."""
@@ -118,10 +107,10 @@ class Traffic:
 class Canary:
     """Who answers, as the last directive says."""
 
-    def __init__(self, service: Service, told: contract.Canary, tally: Tally, onward: Onward, copies: Copies) -> None:
-        self._service, self._tally, self._onward, self._copies = service, tally, onward, copies
-        self._arm = tally.arms[told.mode]
-        self._is_mirror = told.mode == MIRROR
+    def __init__(self, service: Service, told: contract.Canary, tally: Tally, onward: Onward, mirror: Mirror) -> None:
+        self._service, self._onward = service, onward
+        self._arm = tally.arms[SPLIT]
+        self._mirror = mirror if told.mode == MIRROR else None
         self._predict_path = f"/v1/models/{service.name}:predict".encode()
         self._paths = {self._predict_path, f"/v2/models/{service.name}/infer".encode()}
         self._choice = Choice(told)
@@ -133,8 +122,8 @@ class Canary:
         headers = exchange.headers
         if HEADER in headers or exchange.path not in self._paths or not self._choice.chooses(headers):
             return False
-        if self._is_mirror:
-            self._mirror(exchange, begun)
+        if self._mirror is not None:
+            self._mirror.copy(exchange, begun)
             return False
         within_s = self._within_s(headers, begun)
         if within_s <= 0:
@@ -142,7 +131,7 @@ class Canary:
         arm = self._arm
         arm.sent += 1
         sent = self._onward.send(
-            head_of(exchange, _SPLIT_LINE),
+            head_of(exchange, SPLIT),
             exchange.body,
             within_s,
             lambda outcome: self._passed(exchange, begun, outcome),
@@ -167,7 +156,7 @@ class Canary:
         if isinstance(outcome, Answer) and is_refused_alike(outcome.status, exchange.answer):
             arm.invalid += 1
         else:
-            arm.fail(_why(outcome), waited_s)
+            arm.fail(outcome if isinstance(outcome, Failure) else failure_of(outcome.status), waited_s)
 
     def _within_s(self, headers: dict[bytes, bytes], begun: float) -> float:
         """Return how long the canary may take, zero or less where the client's time is too short for trying."""
@@ -182,43 +171,6 @@ class Canary:
             return 0.0
         return budget.within_s if deadline is None else min(budget.within_s, deadline - begun - budget.own_s)
 
-    def _mirror(self, exchange: Exchange, begun: float) -> None:
-        """Send a copy, if there is room for it."""
-        size = len(exchange.body)
-        if why := self._drop(size):
-            self._tally.dropped[why] += 1
-            return
-        arm, copies = self._arm, self._copies
-        arm.sent += 1
-
-        def answered(outcome: Outcome) -> None:
-            copies.count -= 1
-            copies.held_bytes -= size
-            took_s = time.perf_counter() - begun
-            if isinstance(outcome, Answer) and outcome.status == 200:
-                arm.answered += 1
-                arm.latency.observe(took_s)
-            elif isinstance(outcome, Answer) and is_refused_alike(outcome.status, exchange.answer):
-                arm.invalid += 1
-            else:
-                arm.failed[_why(outcome)] += 1
-
-        within_s = max(MIRROR_S, self._service.signals.target_s)
-        sent = self._onward.send(head_of(exchange, _MIRROR_LINE), exchange.body, within_s, answered)
-        if isinstance(sent, Attempt):
-            copies.count += 1
-            copies.held_bytes += size
-        else:
-            arm.failed[sent] += 1
-
-    def _drop(self, size: int) -> Drop | None:
-        ready = self._service.ready
-        if ready is not None and ready.mode.queue.rows > max(1, ready.mode.queue.policy.max_rows):
-            return Drop.LOAD
-        if self._copies.count >= MOST_COPIES:
-            return Drop.COPIES
-        return Drop.MEMORY if self._copies.held_bytes + size > MOST_COPIED_BYTES else None
-
 
 class Choice:
     """Which requests are the canary's: its share of them, or of the values of a header."""
@@ -226,15 +178,17 @@ class Choice:
     def __init__(self, told: contract.Canary, chance: Random | None = None) -> None:
         self._share = told.share
         self._header = None if told.affinity_header is None else told.affinity_header.encode()
-        self._salt = hashlib.sha256(told.revision.encode()).digest()
+        self._begun = hashlib.blake2b(told.revision.encode() + b"\0", digest_size=8)
+        self._limit = told.share * 2**64
         self._random = (Random() if chance is None else chance).random
 
     def chooses(self, headers: dict[bytes, bytes]) -> bool:
         value = None if self._header is None else headers.get(self._header)
         if value is None:
             return self._random() < self._share
-        found = hashlib.blake2b(value, digest_size=8, key=self._salt).digest()
-        return int.from_bytes(found) < self._share * 2**64
+        found = self._begun.copy()
+        found.update(value)
+        return int.from_bytes(found.digest()) < self._limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,34 +211,6 @@ def budget_of(target_s: float, latency: Histogram) -> Budget:
             own_s = min(edge, target_s)
             break
     return Budget(max(target_s - own_s, own_s), own_s)
-
-
-def head_of(exchange: Exchange, mark: bytes) -> bytes:
-    """Return the head of the request as it is passed on. A copy that nobody sees does not bear the user's own id."""
-    lines = [
-        b"%s: %s\r\n" % pair
-        for pair in exchange.headers.items()
-        if pair[0] not in _OF_THE_CONNECTION and (mark is _SPLIT_LINE or pair[0] != _ID)
-    ]
-    return b"POST %s HTTP/1.1\r\nhost: canary\r\n%s%scontent-length: %d\r\n\r\n" % (
-        exchange.path,
-        b"".join(lines),
-        mark,
-        len(exchange.body),
-    )
-
-
-def is_refused_alike(status: int, answer: bytes | None) -> bool:
-    """Return whether the stable replica has already refused a request with the same status, which is from 400 on."""
-    return 400 <= status < 500 and status != 429 and answer is not None and answer[9:12] == b"%d" % status
-
-
-def _why(outcome: Outcome) -> Failure:
-    if isinstance(outcome, Failure):
-        return outcome
-    if outcome.status == 429:
-        return Failure.FULL
-    return Failure.ERROR if outcome.status >= 500 else Failure.REFUSED
 
 
 def _abandon(arm: Arm, sent: Attempt) -> None:

@@ -3,6 +3,7 @@
 A replica keeps no label: it passes a post on, signed with its key, and answers what the service has answered, or 503.
 The signature says which ModelDeployment's replica it was, so that nobody labels another's predictions through it.
 Totals of predictions are told every few seconds and once more at the end; a total that is told twice counts once.
+So does a pair of predictions, the stable replica's and the canary's, of a request that was mirrored.
 HTTP in a few threads of their own: none of this is on the way of a prediction.
 """
 
@@ -27,6 +28,7 @@ from evenkeel_runtime.receipts import (
     TIME_HEADER,
     signature,
 )
+from evenkeel_runtime.serve.pairs import Pair, Pairs
 from evenkeel_runtime.serve.protocol import Exchange, error_body
 from evenkeel_runtime.serve.receipts import Receipts, Totals
 
@@ -34,6 +36,7 @@ PUSH_EVERY_S = 10.0
 IDS_EVERY_S = 1.0
 """Users' own ids are told sooner: a label may follow within seconds."""
 IDS_PER_PUSH = 1000
+PAIRS_PER_PUSH = 2000
 TIMEOUT_S = 5.0
 THREADS = 4
 WAITING = 256
@@ -58,6 +61,7 @@ class Feedback:
     """One replica's way to the feedback service."""
 
     def __init__(self, told: config.Feedback) -> None:
+        self.pairs: Pairs | None = None
         self._told = told
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="feedback")
         self._under_way = 0
@@ -107,16 +111,17 @@ class Feedback:
                 await self.push()
 
     async def push(self) -> None:
-        """Tell the counts and the users' own ids once; what cannot be told is told another time."""
+        """Tell counts, users' own ids and pairs once; what cannot be told is told another time."""
         receipts = self._receipts
         if receipts is None:
             return
         while True:
             totals = receipts.changed()
             ids = [receipts.ids[index] for index in range(min(len(receipts.ids), IDS_PER_PUSH))]
-            if not totals and not ids and self._is_introduced:
+            pairs = [] if self.pairs is None else self.pairs.first(PAIRS_PER_PUSH)
+            if not totals and not ids and not pairs and self._is_introduced:
                 return
-            body = json.dumps(self._counts(receipts, totals, ids), separators=(",", ":")).encode()
+            body = json.dumps(self._counts(receipts, totals, ids, pairs), separators=(",", ":")).encode()
             dropped = receipts.ids_dropped
             try:
                 answer = await asyncio.get_running_loop().run_in_executor(
@@ -132,7 +137,9 @@ class Feedback:
             receipts.told(totals)
             for _ in range(len(ids) - (receipts.ids_dropped - dropped)):
                 receipts.ids.popleft()
-            if not receipts.ids:
+            if self.pairs is not None:
+                self.pairs.told(pairs)
+            if not receipts.ids and not pairs:
                 return
 
     def _untold(self, why: str) -> None:
@@ -140,7 +147,9 @@ class Feedback:
             self._is_told = False
             log.warning("counts of predictions are not told, but kept %s", why)
 
-    def _counts(self, receipts: Receipts, totals: Totals, ids: list[tuple[str, str]]) -> dict[str, object]:
+    def _counts(
+        self, receipts: Receipts, totals: Totals, ids: list[tuple[str, str]], pairs: list[Pair]
+    ) -> dict[str, object]:
         origin = receipts.issuer.origin
         return {
             "process": receipts.issuer.process,
@@ -153,6 +162,7 @@ class Feedback:
                 for cohort, counts in totals.items()
             ],
             "ids": ids,
+            "pairs": pairs,
         }
 
     def _post(self, path: str, content_type: str, purpose: bytes, body: bytes) -> Answer:

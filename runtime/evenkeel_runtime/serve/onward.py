@@ -17,7 +17,10 @@ from typing import Any, cast
 
 import httptools
 
+from evenkeel_runtime import receipts
+from evenkeel_runtime.contract import MIRROR, SPLIT
 from evenkeel_runtime.serve.directives import Place
+from evenkeel_runtime.serve.protocol import Exchange
 from evenkeel_runtime.serve.tally import Failure
 
 MOST_UNDER_WAY = 256
@@ -30,10 +33,15 @@ REST_S = 1.0
 
 _LARGE = 64 << 10
 """A body from this size is not copied behind its head."""
+_NOT_SENT = frozenset(
+    (b"connection", b"content-length", b"expect", b"host", b"keep-alive", b"te", b"trailer", b"transfer-encoding")
+)
 _OF_THE_CONNECTION = frozenset(
     (b"connection", b"content-length", b"keep-alive", b"transfer-encoding", b"upgrade", b"traceparent", b"tracestate")
 )
 """Headers that are written anew for the client: they are about one connection, or the exchange adds them itself."""
+_MARKS = {mode: f"{receipts.ONWARD_HEADER}: {mode.lower()}\r\n".encode() for mode in (SPLIT, MIRROR)}
+_ID = receipts.ID_HEADER.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,22 @@ class Answer:
 
 Outcome = Answer | Failure
 Done = Callable[[Outcome], None]
+
+
+def head_of(exchange: Exchange, mode: str) -> bytes:
+    """Return the head of the request as it is passed on. A copy that nobody sees does not bear the user's own id."""
+    mirrored = mode == MIRROR
+    lines = [
+        b"%s: %s\r\n" % pair
+        for pair in exchange.headers.items()
+        if pair[0] not in _NOT_SENT and not (mirrored and pair[0] == _ID)
+    ]
+    return b"POST %s HTTP/1.1\r\nhost: canary\r\n%s%scontent-length: %d\r\n\r\n" % (
+        exchange.path,
+        b"".join(lines),
+        _MARKS[mode],
+        len(exchange.body),
+    )
 
 
 class Onward:
@@ -65,14 +89,19 @@ class Onward:
             if place not in self._peers:
                 self._peers[place] = _Peer(place)
 
-    def send(self, head: bytes, body: bytes, within_s: float, done: Done) -> Attempt | Failure:
-        """Send a request and call `done` once with its outcome, later; return why not, where it cannot be sent."""
+    def send(
+        self, head: bytes, body: bytes, within_s: float, done: Done, *, wants_body: bool = True
+    ) -> Attempt | Failure:
+        """Send a request and call `done` once with its outcome, later; return why not, where it cannot be sent.
+
+        Where nobody wants the answer's body, none is kept.
+        """
         if self.under_way >= MOST_UNDER_WAY:
             return Failure.BUSY
         peer = self._least_busy()
         if peer is None:
             return Failure.UNREACHABLE
-        return Attempt(self, peer, (head, body), within_s, done)
+        return Attempt(self, peer, (head, body), within_s, done, wants_body)
 
     def _least_busy(self) -> _Peer | None:
         """Return who has least in hand, of equals each in its turn; None where all have to rest."""
@@ -113,10 +142,30 @@ class _Peer:
 class Attempt:
     """One request on its way."""
 
-    __slots__ = ("_connecting", "_connection", "_done", "_onward", "_peer", "_timer", "is_over", "is_reused", "request")
+    __slots__ = (
+        "_connecting",
+        "_connection",
+        "_done",
+        "_onward",
+        "_peer",
+        "_timer",
+        "is_over",
+        "is_reused",
+        "request",
+        "wants_body",
+    )
 
-    def __init__(self, onward: Onward, peer: _Peer, request: tuple[bytes, bytes], within_s: float, done: Done) -> None:
+    def __init__(
+        self,
+        onward: Onward,
+        peer: _Peer,
+        request: tuple[bytes, bytes],
+        within_s: float,
+        done: Done,
+        wants_body: bool,
+    ) -> None:
         self.request = request
+        self.wants_body = wants_body
         self.is_over = False
         self._onward, self._peer, self._done = onward, peer, done
         self._connecting: asyncio.Task[None] | None = None
@@ -270,7 +319,8 @@ class _Connection(asyncio.Protocol):
             self._lines.append(b"%s: %s\r\n" % (name, value))
 
     def on_body(self, body: bytes) -> None:
-        self._chunks.append(body)
+        if self._attempt is not None and self._attempt.wants_body:
+            self._chunks.append(body)
 
     def on_message_complete(self) -> None:
         self._is_complete = True

@@ -84,9 +84,10 @@ class _Replica:
         self._service.feedback = self._feedback
         self._http = Server(self._service.handle, config.limits, self._service.metrics.reject_early)
         self._rpc: RpcServer | None = None
-        key = None if config.feedback is None else config.feedback.key
-        self._traffic = Traffic(self._service)
-        self._admin = Admin(self._service, self._traffic, key).http
+        self._traffic = Traffic(self._service, None if config.feedback is None else config.feedback.key)
+        if self._feedback is not None:
+            self._feedback.pairs = self._traffic.pairs
+        self._admin = Admin(self._service, self._traffic).http
         self._terminations = 0
         self._failure: Exception | None = None
         self.is_loading = False

@@ -37,6 +37,18 @@ class Failure(enum.StrEnum):
     """It refused, with any other status, what the stable replica takes."""
 
 
+def failure_of(status: int) -> Failure:
+    """Return which failure a canary's answer is that is no 200."""
+    if status == 429:
+        return Failure.FULL
+    return Failure.ERROR if status >= 500 else Failure.REFUSED
+
+
+def is_refused_alike(status: int, answer: bytes | None) -> bool:
+    """Return whether the stable replica has already refused a request with the same status, which is from 400 on."""
+    return 400 <= status < 500 and status != 429 and answer is not None and answer[9:12] == b"%d" % status
+
+
 class Drop(enum.StrEnum):
     """Why a request was not mirrored that was chosen."""
 

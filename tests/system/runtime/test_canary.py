@@ -8,15 +8,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from evenkeel_runtime import contract, receipts
-from evenkeel_runtime.contract import MIRROR
 from tests.system.feedback.server import Deployment
 from tests.system.runtime.replica import Answer, Replica, read_answer, request_bytes
 from tests.system.runtime.rollout import (
+    CALM_S,
+    FAR,
     HEADER,
     IMAGE,
     INFER,
@@ -30,10 +30,6 @@ from tests.system.runtime.rollout import (
     versions,
 )
 
-FAR = 5.0
-"""Standard deviations: one in two million."""
-CALM_S = 600.0
-"""A latency target that nobody misses on a busy machine."""
 V1 = {"instances": IMAGE.tolist()}
 
 
@@ -334,36 +330,6 @@ def test_a_replica_without_a_key_follows_nobody(start: Callable[..., Replica], m
     body = contract.directive(0, None, process)
     answer = told(replica, body, signed(model.key, body))
     assert (answer.status, "has no key" in answer.json["error"]) == (403, True)
-
-
-def test_mirrored_requests_are_answered_by_stable(rollout: Rollout) -> None:
-    before = sum(found.metric("inference_rows_total") for found in rollout.canaries)
-    rollout.tell(rollout.plan(0.5, MIRROR), CALM_S)
-    assert versions(rollout.stable, [""] * 400) == {"stable": 400}
-    arm = rollout.arm(MIRROR)
-    dropped = sum(arm["dropped"].values())
-    assert abs(arm["sent"] + dropped - 200) <= FAR * 10
-    assert arm["answered"] == arm["sent"]
-    assert sum(found.metric("inference_rows_total") for found in rollout.canaries) - before == arm["sent"]
-    assert rollout.signals()["canary"]["split"] is None
-
-
-def test_a_mirror_that_hangs_holds_up_nobody_and_is_bounded(rollout: Rollout) -> None:
-    from evenkeel_runtime.serve.canary import MOST_COPIES
-
-    rollout.tell(rollout.plan(1.0, MIRROR), CALM_S)
-    for found in rollout.canaries:
-        stop(found)
-    try:
-        assert versions(rollout.stable, [""] * 500) == {"stable": 500}
-        arm: Any = rollout.signals()["canary"]["mirror"]
-    finally:
-        for found in rollout.canaries:
-            go_on(found)
-    assert arm["underWay"] == arm["sent"] == MOST_COPIES
-    assert arm["sent"] + sum(arm["dropped"].values()) == 500
-    assert arm["dropped"]["copies"] > 0
-    assert rollout.arm(MIRROR)["answered"] == MOST_COPIES
 
 
 def test_the_counts_are_in_the_metrics_too(rollout: Rollout) -> None:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evenkeel_runtime.contract import SPLIT, Canary
-from evenkeel_runtime.serve.canary import Budget, Choice, budget_of, is_refused_alike
+from evenkeel_runtime.serve.canary import Budget, Choice, budget_of
 from evenkeel_runtime.serve.metrics import Histogram
 from evenkeel_runtime.serve.signals import latency_edges
-from evenkeel_runtime.serve.tally import Failure, Tally
+from evenkeel_runtime.serve.tally import Failure, Tally, is_refused_alike
 
 SHARES = (0.01, 0.1, 0.5)
 DRAWS = 50_000
