@@ -22,6 +22,10 @@ from tests.system.runtime.replica import PATIENCE_S, Answer, Replica, binary_hea
 
 NOBODY = "http://127.0.0.1:9"
 """A feedback service that is not there: receipts are given all the same."""
+FAR = 5.0
+"""Standard deviations: one in two million."""
+CALM_S = 600.0
+"""A latency target that nobody misses on a busy machine."""
 IMAGE = np.ones((1, 12), np.float32)
 ROW: dict[str, Any] = {"name": "image", "datatype": "FP32", "shape": [1, 12], "data": [1.0] * 12}
 HEADER: Any = {"inputs": [ROW]}

@@ -8,15 +8,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from evenkeel_runtime import contract, receipts
-from evenkeel_runtime.contract import MIRROR
-from tests.system.feedback.server import Deployment, Service
+from tests.system.feedback.server import Deployment
 from tests.system.runtime.replica import Answer, Replica, read_answer, request_bytes
 from tests.system.runtime.rollout import (
+    CALM_S,
+    FAR,
     HEADER,
     IMAGE,
     INFER,
@@ -30,10 +30,6 @@ from tests.system.runtime.rollout import (
     versions,
 )
 
-FAR = 5.0
-"""Standard deviations: one in two million."""
-CALM_S = 600.0
-"""A latency target that nobody misses on a busy machine."""
 V1 = {"instances": IMAGE.tolist()}
 
 
@@ -334,65 +330,6 @@ def test_a_replica_without_a_key_follows_nobody(start: Callable[..., Replica], m
     body = contract.directive(0, None, process)
     answer = told(replica, body, signed(model.key, body))
     assert (answer.status, "has no key" in answer.json["error"]) == (403, True)
-
-
-def test_mirrored_requests_are_answered_by_stable(rollout: Rollout) -> None:
-    before = sum(found.metric("inference_rows_total") for found in rollout.canaries)
-    rollout.tell(rollout.plan(0.5, MIRROR), CALM_S)
-    assert versions(rollout.stable, [""] * 400) == {"stable": 400}
-    arm = rollout.arm(MIRROR)
-    dropped = sum(arm["dropped"].values())
-    assert abs(arm["sent"] + dropped - 200) <= FAR * 10
-    assert arm["answered"] == arm["sent"]
-    assert sum(found.metric("inference_rows_total") for found in rollout.canaries) - before == arm["sent"]
-    assert rollout.signals()["canary"]["split"] is None
-
-
-def test_a_mirror_that_hangs_holds_up_nobody_and_is_bounded(rollout: Rollout) -> None:
-    from evenkeel_runtime.serve.mirror import MOST_COPIES
-
-    rollout.tell(rollout.plan(1.0, MIRROR), CALM_S)
-    for found in rollout.canaries:
-        stop(found)
-    try:
-        assert versions(rollout.stable, [""] * 500) == {"stable": 500}
-        arm: Any = rollout.signals()["canary"]["mirror"]
-    finally:
-        for found in rollout.canaries:
-            go_on(found)
-    assert arm["underWay"] == arm["sent"] == MOST_COPIES
-    assert arm["sent"] + sum(arm["dropped"].values()) == 500
-    assert arm["dropped"]["copies"] > 0
-    assert rollout.arm(MIRROR)["answered"] == MOST_COPIES
-
-
-def test_a_label_finds_what_both_have_predicted(
-    model: Deployment, model_dir: Path, tmp_path: Path, start: Callable[..., Replica]
-) -> None:
-    service = Service(tmp_path, "--path", str(tmp_path / "feedback.db"))
-    try:
-        found = []
-        for version in ("stable", "canary"):
-            told_of = environment(tmp_path / "key", model, version) | {"EVENKEEL_FEEDBACK_URL": service.url}
-            found.append(start("perceptron.pt2", **told_of))
-        for replica in found:
-            replica.await_ready()
-        rollout = Rollout(model, found[0], (found[1],))
-        rollout.tell(rollout.plan(1.0, MIRROR), CALM_S)
-        answers = [rollout.stable.infer(HEADER, **{receipts.ID_HEADER: f"mine-{number}"}) for number in range(5)]
-        assert rollout.arm(MIRROR)["answered"] == 5
-        for replica in found:
-            replica.terminate()
-            assert replica.wait() == 0  # the last counts are told by then
-        service.post([{"receipt": answer.headers[receipts.HEADER], "label": 1} for answer in answers])
-        quality = {revision["revision"]: revision for revision in service.quality(model)}
-    finally:
-        service.kill()
-    (stable,) = {receipts.opened(a.headers[receipts.HEADER], lambda *_: model.key).predicted(0)[0] for a in answers}
-    (cohort,) = (part for part in quality["stable"]["cohorts"] if "pairs" in part)
-    assert cohort["pairs"] == [["canary", stable, stable, 1, 5]]
-    assert quality["stable"]["predictions"] == 5
-    assert quality["canary"]["predictions"] == 0  # nobody was given the receipts of copies
 
 
 def test_the_counts_are_in_the_metrics_too(rollout: Rollout) -> None:
