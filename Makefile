@@ -76,13 +76,17 @@ soak-runtime: venv  ## half an hour of requests to one replica, whose memory has
 fuzz: venv  ## a million mutated requests and ten thousand mutated model files
 	EVENKEEL_FUZZ=full $(PYTEST) -s tests/system/runtime/test_fuzz.py
 
-.PHONY: bench-runtime bench-operator bench-feedback
+.PHONY: bench-runtime bench-operator bench-feedback bench-control
 bench-runtime: venv  ## the runtime against raw torch and other Python servers; last line JSON
 	$(BIN)/python -m tests.bench.runtime
 
 bench-operator: venv  ## 200 ModelDeployments against plain Jobs and ReplicaSets on the same cluster; last line JSON
 	$(CLUSTER) up
 	$(BIN)/python -m tests.bench.operator
+
+TRACES ?= ../shared/traces
+bench-control: venv  ## cost and late requests of the scaling law beside other autoscalers, on the traces in TRACES; last line JSON
+	$(BIN)/python -m tests.bench.control $(TRACES)
 
 bench-feedback: venv  ## labels per second of the feedback service, killed again and again; last line JSON
 	$(BIN)/python -m tests.bench.feedback
