@@ -152,6 +152,8 @@ class Connection(asyncio.Protocol):
         self._last_data = self._loop.time()
         self._piece = b""  # what came in last, if it came between two requests
         self._head: _Head | None = None
+        self._chunk_from: int | None = None  # bytes of body before the chunk that is being read
+        self._before_chunk: dict[bytes, bytes] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -217,7 +219,7 @@ class Connection(asyncio.Protocol):
             self._refuse(400, f"not an HTTP/1.1 request: {error}")
             return
         if self._in_headers and self._header_bytes > self.server.limits.header_bytes:
-            self._refuse(431, f"the request's headers are longer than {self.server.limits.header_bytes} bytes")
+            self._refuse_headers()
 
     # what the parser calls
 
@@ -239,6 +241,17 @@ class Connection(asyncio.Protocol):
             raise _Refused
         if self._headers.get(b"expect", b"").lower() == b"100-continue" and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_chunk_header(self) -> None:
+        """Count what comes with a chunk as headers: behind the last one there may be trailers.
+
+        They are dropped: a field that comes behind the body is none of those that said how it is to be read.
+        """
+        self._in_headers, self._header_bytes, self._chunk_from = True, 0, self._body_bytes
+        self._before_chunk, self._headers = self._headers, {}
+
+    def on_chunk_complete(self) -> None:
+        self._in_headers, self._chunk_from, self._headers = False, None, self._before_chunk
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -309,9 +322,17 @@ class Connection(asyncio.Protocol):
                 self._transport.close()
         elif self._reading and (
             now - self._last_data > limits.client_timeout_s
-            or now - self._since > limits.client_timeout_s * (1 if self._in_headers else TRICKLE)
+            or now - self._since
+            > limits.client_timeout_s * (1 if self._in_headers and self._chunk_from is None else TRICKLE)
         ):
             self._refuse(408, "the request did not arrive in time")
+
+    def _refuse_headers(self) -> None:
+        """Refuse headers or trailers that are too long; of what was counted in a chunk, its body is neither."""
+        limit = self.server.limits.header_bytes
+        body_bytes = 0 if self._chunk_from is None else self._body_bytes - self._chunk_from
+        if self._header_bytes - body_bytes > limit:
+            self._refuse(431, f"the request's headers are longer than {limit} bytes")
 
     def _refuse(self, status: int, message: str, more: bytes = b"") -> None:
         """Answer an unfinished request with an error and end the connection behind it, in its turn."""

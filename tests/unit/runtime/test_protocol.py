@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -119,6 +120,53 @@ async def test_request_is_the_same_however_often_its_head_came_before(
         talk.connection.data_received(piece)
     assert len(want) == len(sent)
     assert [told(exchange) for exchange in talk.exchanges] == want
+
+
+CHUNKED = b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "piece", "times", "want"),
+    [
+        pytest.param(b"GET /x HTTP/1.1\r\nname: ", b"v" * 100, 20, b"HTTP/1.1 431 ", id="a header without end"),
+        pytest.param(CHUNKED + b"0\r\n", b"name: value\r\n", 100, b"HTTP/1.1 431 ", id="trailers without end"),
+        pytest.param(CHUNKED + b"0\r\nname: ", b"v" * 100, 20, b"HTTP/1.1 431 ", id="a trailer without end"),
+        pytest.param(CHUNKED + b"fff\r\n", b"v" * 100, 40, b"", id="a large chunk in many pieces"),
+        pytest.param(CHUNKED, b"1\r\nv\r\n", 1000, b"", id="many small chunks"),
+        pytest.param(CHUNKED + b"0\r\na: b\r\n\r\n", b"", 1, b"HTTP/1.1 200 ", id="a trailer within the limit"),
+        pytest.param(
+            CHUNKED + b"0\r\n\r\nGET /x HTTP/1.1\r\nname: ", b"v" * 100, 20, b"HTTP/1.1 431 ", id="behind a chunked one"
+        ),
+    ],
+)
+async def test_headers_and_trailers_are_held_to_their_limit(
+    first: bytes, piece: bytes, times: int, want: bytes
+) -> None:
+    talk = Conversation(Limits(header_bytes=1000))
+    talk.connection.data_received(first)
+    for _ in range(times):
+        talk.connection.data_received(piece)
+    assert want in talk.wire.sent
+    assert talk.wire.is_ended is (b"431" in want)
+
+
+async def test_a_trailer_is_no_header() -> None:
+    talk = Conversation()
+    talk.connection.data_received(CHUNKED + b"2\r\nab\r\n0\r\nContent-Encoding: gzip\r\n\r\n")
+    (exchange,) = talk.exchanges
+    assert (exchange.headers, exchange.body) == ({b"transfer-encoding": b"chunked"}, b"ab")
+
+
+async def test_a_body_in_chunks_may_take_as_long_as_any_other() -> None:
+    talk = Conversation(Limits(client_timeout_s=10.0))
+    now = asyncio.get_running_loop().time()
+    talk.connection.data_received(CHUNKED + b"fff\r\n")
+    talk.connection._last_data = now + 45  # it keeps arriving
+    talk.connection.check_time(now + 50)
+    assert talk.wire.sent == b""
+    talk.connection._last_data = now + 101
+    talk.connection.check_time(now + 102)
+    assert talk.wire.sent.startswith(b"HTTP/1.1 408 ")
 
 
 @given(st.permutations(range(6)))
