@@ -275,7 +275,8 @@ class _Connection(asyncio.Protocol):
         self._reason = b""
         self._body_bytes = 0
         self._messages = 0
-        self._is_complete = False
+        self._is_complete = self._keeps = False
+        self._status = 0
 
     # what asyncio calls
 
@@ -323,17 +324,21 @@ class _Connection(asyncio.Protocol):
             self._chunks.append(body)
 
     def on_message_complete(self) -> None:
-        self._is_complete = True
+        # Behind this the parser is at the next message already, and no longer knows.
+        if not self._is_complete:
+            self._is_complete = True
+            self._status = self._parser.get_status_code()
+            self._keeps = self._parser.should_keep_alive()
 
     # the outcome
 
     def _finish(self, attempt: Attempt) -> None:
         self._attempt = None
-        chunks, status = self._chunks, self._parser.get_status_code()
+        chunks, status = self._chunks, self._status
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         lines = b"".join(self._lines)
         head = b"HTTP/1.1 %d %s\r\n%scontent-length: %d\r\n" % (status, self._reason, lines, len(body))
-        if self._messages == 1 and self._parser.should_keep_alive():
+        if self._messages == 1 and self._keeps:
             self._peer.keep(self)
         else:
             self.abort()
