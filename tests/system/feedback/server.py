@@ -17,11 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evenkeel_runtime import receipts
+from evenkeel_runtime import config, contract, receipts
 from evenkeel_runtime.receipts import Issuer, Origin
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_S = 120.0
+NOBODY = "http://127.0.0.1:9"
+"""A feedback service that is not there: receipts are given all the same."""
 MASTER, KEY_ID = b"0123456789abcdef0123456789abcdef", 1
 
 
@@ -36,6 +38,18 @@ class Deployment:
         self.key = receipts.derived_key(MASTER, KEY_ID, self.subject)
         self.revision = revision
         self.issuer = Issuer(self.key, Origin(KEY_ID, self.subject, revision, classes, is_named))
+
+    def told(self, folder: Path, url: str = NOBODY, revision: str = "") -> dict[str, str]:
+        """Return what the operator tells a replica that is to give receipts, whose key it puts into `folder`."""
+        folder.mkdir(exist_ok=True)
+        (folder / contract.RECEIPT_KEY_FILE).write_text(self.key.hex())
+        return {
+            contract.Env.MODEL_VERSION: revision or self.revision,
+            contract.Env.UID: self.uid,
+            contract.Env.RECEIPT_KEY_ID: str(KEY_ID),
+            config.RECEIPT_KEY_DIR_ENV: str(folder),
+            contract.Env.FEEDBACK_URL: url,
+        }
 
     def receipt(self, class_: int = 3, *, after_s: float = 0.0) -> str:
         """Return a receipt of one row, from a clock that is `after_s` ahead."""

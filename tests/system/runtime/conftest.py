@@ -10,6 +10,7 @@ import pytest
 
 from evenkeel_runtime import config
 from evenkeel_runtime.fetch import transfer
+from tests.system.feedback.server import Service
 from tests.system.runtime.replica import Replica
 from tests.system.runtime.webserver import make_certificates
 from tests.unit.runtime import models
@@ -69,6 +70,15 @@ def start(model_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Replica]]:
     yield begin
     for replica in started:
         replica.kill()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A feedback service, shared by a module's tests: each leaves it running."""
+    folder = tmp_path_factory.mktemp("feedback")
+    found = Service(folder, "--path", str(folder / "feedback.db"))
+    yield found
+    found.kill()
 
 
 @pytest.fixture(scope="module")

@@ -10,18 +10,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evenkeel_runtime import contract, receipts
 from evenkeel_runtime.contract import DIRECTIVES_PATH, SIGNALS_PATH, Canary
-from tests.system.feedback.server import KEY_ID, Deployment
+from tests.system.feedback.server import Deployment
 from tests.system.runtime.replica import PATIENCE_S, Answer, Replica, binary_header, read_answer, request_bytes
 
-NOBODY = "http://127.0.0.1:9"
-"""A feedback service that is not there: receipts are given all the same."""
 FAR = 5.0
 """Standard deviations: one in two million."""
 CALM_S = 600.0
@@ -75,19 +72,6 @@ class Rollout:
             ended = found["answered"] + sum(found["failed"].values()) + found["invalid"] + found["abandoned"]
             assert ended == found["sent"]
         return found
-
-
-def environment(folder: Path, model: Deployment, version: str) -> dict[str, str]:
-    """Return what the operator tells a replica that has a key."""
-    folder.mkdir(exist_ok=True)
-    (folder / "key").write_text(model.key.hex())
-    return {
-        "EVENKEEL_MODEL_VERSION": version,
-        "EVENKEEL_UID": model.uid,
-        "EVENKEEL_RECEIPT_KEY_ID": str(KEY_ID),
-        "EVENKEEL_RECEIPT_KEY_DIR": str(folder),
-        "EVENKEEL_FEEDBACK_URL": NOBODY,
-    }
 
 
 def signed(key: bytes, body: bytes, moment: int | None = None) -> dict[str, str]:

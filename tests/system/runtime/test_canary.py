@@ -22,7 +22,6 @@ from tests.system.runtime.rollout import (
     INFER,
     Rollout,
     await_that,
-    environment,
     go_on,
     signed,
     stop,
@@ -45,7 +44,7 @@ def pair(model: Deployment, model_dir: Path, tmp_path_factory: pytest.TempPathFa
     with ExitStack() as ends:
         found = []
         for number, version in enumerate(("stable", "canary", "canary")):
-            key = environment(folder / "key", model, version)
+            key = model.told(folder / "key", revision=version)
             found.append(
                 Replica(model_dir / "perceptron.pt2", folder / f"termination-{number}", key, speaks_grpc=not number)
             )
@@ -68,7 +67,7 @@ def begin(model: Deployment, tmp_path: Path, start: Callable[..., Replica]) -> C
     """Start replicas of a test's own, which it may end."""
 
     def begun(stable: str = "perceptron.pt2", canary: str = "perceptron.pt2", **more: str) -> Rollout:
-        of_stable, of_canary = (environment(tmp_path / "key", model, version) for version in ("stable", "canary"))
+        of_stable, of_canary = (model.told(tmp_path / "key", revision=version) for version in ("stable", "canary"))
         found = Rollout(model, start(stable, **of_stable, **more), (start(canary, **of_canary),))
         found.stable.await_ready()
         found.canary.await_ready()

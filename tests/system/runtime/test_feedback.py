@@ -14,32 +14,11 @@ from numpy.typing import NDArray
 
 from evenkeel_runtime import receipts
 from evenkeel_runtime.receipts import Receipt
-from tests.system.feedback.server import KEY_ID, PATIENCE_S, Deployment, Service
+from tests.system.feedback.server import PATIENCE_S, Deployment, Service
 from tests.system.runtime.replica import Answer, Replica
 
 IMAGES: NDArray[np.float32] = np.random.default_rng(7).normal(size=(5, 12)).astype(np.float32)
 CLASSES = 3
-
-
-def environment(folder: Path, model: Deployment, url: str) -> dict[str, str]:
-    """Return what the operator tells a replica that is to give receipts."""
-    folder.mkdir(exist_ok=True)
-    (folder / "key").write_text(model.key.hex())
-    return {
-        "EVENKEEL_MODEL_VERSION": model.revision,
-        "EVENKEEL_UID": model.uid,
-        "EVENKEEL_RECEIPT_KEY_ID": str(KEY_ID),
-        "EVENKEEL_RECEIPT_KEY_DIR": str(folder),
-        "EVENKEEL_FEEDBACK_URL": url,
-    }
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("feedback")
-    found = Service(folder, "--path", str(folder / "feedback.db"))
-    yield found
-    found.kill()
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +32,7 @@ def replica(
 ) -> Iterator[Replica]:
     """A replica that gives receipts, shared by the module's tests: each leaves it serving."""
     folder = tmp_path_factory.mktemp("replica")
-    told = environment(folder / "key", model, service.url)
+    told = model.told(folder / "key", service.url)
     found = Replica(model_dir / "perceptron.pt2", folder / "termination", told)
     try:
         found.await_ready()
@@ -161,7 +140,7 @@ def test_no_label_is_acknowledged_while_the_service_is_away(
     start: Callable[..., Replica], service: Service, tmp_path: Path
 ) -> None:
     model = Deployment(classes=CLASSES)
-    replica = start("perceptron.pt2", **environment(tmp_path / "key", model, service.url))
+    replica = start("perceptron.pt2", **model.told(tmp_path / "key", service.url))
     replica.await_ready()
     item = {"receipt": replica.infer(document(IMAGES[:1])).headers[receipts.HEADER], "label": 1}
     service.kill()
@@ -181,7 +160,7 @@ def test_no_label_is_acknowledged_while_the_service_is_away(
 def test_without_a_key_a_replica_serves_without_receipts(
     is_told: bool, start: Callable[..., Replica], tmp_path: Path
 ) -> None:
-    told = environment(tmp_path / "key", Deployment(), "http://127.0.0.1:9")
+    told = Deployment().told(tmp_path / "key")
     (tmp_path / "key" / "key").unlink()
     replica = start("perceptron.pt2", **(told if is_told else {}))
     replica.await_ready()

@@ -81,26 +81,38 @@ class Client(threading.Thread):
             connection.close()
 
 
-def test_drain_under_load_fails_no_request(start: Callable[..., Replica]) -> None:
-    replica = start("perceptron.pt2", EVENKEEL_DRAIN_DELAY_S="1.5")
-    replica.await_ready()
+def at_work(replica: Replica) -> list[Client]:
+    """Return clients each of which has been answered a few times, half of them over connections that are kept."""
     clients = [Client(replica, keeps_connections=number % 2 == 0) for number in range(8)]
     for client in clients:
         client.start()
-    while min(client.answered for client in clients) < 5:
+    while min(client.answered for client in clients) < 5 and not any(client.failures for client in clients):
         time.sleep(0.01)
+    return clients
+
+
+def failures_when_sent_away(clients: list[Client]) -> list[str]:
+    """Let the clients end, as the endpoints of a cluster are gone before the delay is over; return what failed."""
+    for client in clients:
+        client.stopped.set()
+    for client in clients:
+        client.join()
+    return [failure for client in clients for failure in client.failures]
+
+
+def test_drain_under_load_fails_no_request(start: Callable[..., Replica]) -> None:
+    replica = start("perceptron.pt2", EVENKEEL_DRAIN_DELAY_S="1.5")
+    replica.await_ready()
+    clients = at_work(replica)
     replica.terminate()
     replica.await_status("/v2/health/ready", 503)
     assert replica.ask("GET", "/v2/health/live").status == 200
     during = replica.rows(IMAGE)  # a new connection while endpoints still lead here
     assert during.status == 200
     assert during.headers["connection"] == "close"
-    for client in clients:  # the endpoints are gone before the delay is over, as in a cluster
-        client.stopped.set()
-    for client in clients:
-        client.join()
+    failures = failures_when_sent_away(clients)
     assert replica.wait() == 0
-    assert [failure for client in clients for failure in client.failures] == []
+    assert failures == []
 
 
 def test_admitted_requests_are_answered_after_the_listener_closed(start: Callable[..., Replica]) -> None:

@@ -14,15 +14,7 @@ from evenkeel_runtime.contract import MIRROR
 from evenkeel_runtime.serve.mirror import MOST_COPIES
 from tests.system.feedback.server import Deployment, Service
 from tests.system.runtime.replica import Replica
-from tests.system.runtime.rollout import CALM_S, FAR, HEADER, Rollout, await_that, environment, go_on, stop, versions
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("feedback")
-    found = Service(folder, "--path", str(folder / "feedback.db"))
-    yield found
-    found.kill()
+from tests.system.runtime.rollout import CALM_S, FAR, HEADER, Rollout, await_that, go_on, stop, versions
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +25,7 @@ def pair(service: Service, model_dir: Path, tmp_path_factory: pytest.TempPathFac
     found: list[Replica] = []
     try:
         for version in ("stable", "canary"):
-            told = environment(folder / "key", model, version) | {"EVENKEEL_FEEDBACK_URL": service.url}
+            told = model.told(folder / "key", service.url, version)
             found.append(Replica(model_dir / "perceptron.pt2", folder / version, told))
         for replica in found:
             replica.await_ready()

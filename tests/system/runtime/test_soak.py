@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.bench.runtime import payloads
 from tests.bench.runtime.servers import resident_bytes
 from tests.system.runtime.replica import Replica
-from tests.system.runtime.test_life import Client
+from tests.system.runtime.test_life import at_work, failures_when_sent_away
 
 IS_FULL = "EVENKEEL_SOAK" in os.environ
 REQUESTS, WITHIN_S, SLICE_S = (100_000_000, 1800.0, 30.0) if IS_FULL else (20_000, 30.0, 1.0)
@@ -57,18 +57,11 @@ def test_no_drain_of_many_fails_a_request(start: Callable[..., Replica]) -> None
     for _ in range(DRAINS):
         replica = start("perceptron.pt2", EVENKEEL_DRAIN_DELAY_S="3")
         replica.await_ready()
-        clients = [Client(replica, keeps_connections=number % 2 == 0) for number in range(8)]
-        for client in clients:
-            client.start()
-        while min(client.answered for client in clients) < 5:
-            time.sleep(0.01)
+        clients = at_work(replica)
         replica.terminate()
         replica.await_status("/v2/health/ready", 503)
-        for client in clients:  # the endpoints are gone before the delay is over, as in a cluster
-            client.stopped.set()
-        for client in clients:
-            client.join()
+        failures = failures_when_sent_away(clients)
         assert replica.wait() == 0
         answered += sum(client.answered for client in clients)
-        assert [failure for client in clients for failure in client.failures] == []
+        assert failures == []
     print(f"{DRAINS} drains, {answered} requests, none failed")
