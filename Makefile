@@ -76,16 +76,22 @@ soak-runtime: venv  ## half an hour of requests to one replica, whose memory has
 fuzz: venv  ## a million mutated requests and ten thousand mutated model files
 	EVENKEEL_FUZZ=full $(PYTEST) -s tests/system/runtime/test_fuzz.py
 
-.PHONY: bench-runtime bench-operator bench-feedback bench-control
+.PHONY: bench-runtime bench-canary bench-operator bench-feedback bench-control bench-verdict
 bench-runtime: venv  ## the runtime against raw torch and other Python servers; last line JSON
 	$(BIN)/python -m tests.bench.runtime
+
+bench-canary: venv  ## what a canary costs the stable replica, per request; last line JSON
+	$(BIN)/python -m tests.bench.runtime.canary
+
+bench-verdict: venv  ## error rates and power of canary verdicts over thousands of simulated rollouts; last line JSON
+	$(BIN)/python -m tests.bench.verdict
 
 bench-operator: venv  ## 200 ModelDeployments against plain Jobs and ReplicaSets on the same cluster; last line JSON
 	$(CLUSTER) up
 	$(BIN)/python -m tests.bench.operator
 
-TRACES ?= ../shared/traces
-bench-control: venv  ## cost and late requests of the scaling law beside other autoscalers, on the traces in TRACES; last line JSON
+TRACES ?= $(EVENKEEL_TRACES)
+bench-control: venv  ## the scaling law beside other autoscalers, on the CSV files in the folder TRACES; last line JSON
 	$(BIN)/python -m tests.bench.control $(TRACES)
 
 bench-feedback: venv  ## labels per second of the feedback service, killed again and again; last line JSON

@@ -55,6 +55,8 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"MODEL: there is no file {given.model}")
     if given.out.exists() and not given.out.is_dir():
         parser.error(f"--out: {given.out} is a file; name a folder")
+    if given.out.resolve() == given.model.parent.resolve():
+        parser.error(f"--out: {given.out} is the model's own folder, where it would be overwritten; name another")
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / given.model.name
     sha256 = compile_and_save(torch.export.load(given.model), path)

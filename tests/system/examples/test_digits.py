@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
-from evenkeel_operator.api.modeldeployment import Spec
 from examples.digits import data, evaluate, export, train
 from examples.digits.model import Net
 
@@ -252,11 +250,3 @@ def test_a_bad_option_is_named(flag: str, value: str, tmp_path: Path, capsys: py
     with pytest.raises(SystemExit):
         train.main(["--out", str(tmp_path), flag, value])
     assert f"error: {flag}" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("file", ["modeldeployment.yaml", "modeldeployment-gpu.yaml"])
-def test_example_resource_has_only_fields_that_exist(file: str) -> None:
-    resource = yaml.safe_load((FOLDER / file).read_text())
-    assert (resource["apiVersion"], resource["kind"]) == ("evenkeel.dev/v1alpha1", "ModelDeployment")
-    spec = Spec.model_validate(resource["spec"])
-    assert spec.model_dump(by_alias=True, exclude_unset=True) == resource["spec"]

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 
-from evenkeel_operator.api.modeldeployment import Spec
 from evenkeel_runtime.config import Model
 from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.models.inspect import inspect, recognise
@@ -97,9 +95,3 @@ def test_a_bad_option_is_named(
     with pytest.raises(SystemExit):
         train.main(["--out", str(tmp_path), flag, value])
     assert f"error: {flag}" in capsys.readouterr().err
-
-
-def test_example_resource_has_only_fields_that_exist() -> None:
-    resource = yaml.safe_load((FOLDER / "modeldeployment.yaml").read_text())
-    spec = Spec.model_validate(resource["spec"])
-    assert spec.model_dump(by_alias=True, exclude_unset=True) == resource["spec"]

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-from evenkeel_operator.api.modeldeployment import Spec
 from examples.optimise import optimise
 
 
@@ -65,9 +63,3 @@ def test_a_file_is_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         optimise.main(["--out", __file__])
     assert "error: --out" in capsys.readouterr().err
-
-
-def test_example_resource_has_only_fields_that_exist() -> None:
-    resource = yaml.safe_load(Path(optimise.__file__).with_name("modeldeployment.yaml").read_text())
-    spec = Spec.model_validate(resource["spec"])
-    assert spec.model_dump(by_alias=True, exclude_unset=True) == resource["spec"]

@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 
-from evenkeel_operator.api.modeldeployment import Spec
 from evenkeel_runtime.config import Model
 from evenkeel_runtime.models.inspect import inspect, recognise
 from examples.recurrent_digits import train
@@ -58,9 +56,3 @@ def test_a_file_is_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         train.main(["--out", __file__])
     assert "error: --out" in capsys.readouterr().err
-
-
-def test_example_resource_has_only_fields_that_exist() -> None:
-    resource = yaml.safe_load(Path(train.__file__).with_name("modeldeployment.yaml").read_text())
-    spec = Spec.model_validate(resource["spec"])
-    assert spec.model_dump(by_alias=True, exclude_unset=True) == resource["spec"]

@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 
-from evenkeel_operator.api.modeldeployment import Spec
 from evenkeel_runtime.config import Model
 from evenkeel_runtime.models.recognised import recognised_folder
 from examples.statedict_digits import train
@@ -41,13 +39,15 @@ def test_a_run_leaves_a_folder_that_answers_as_timm_does_and_a_request(
     np.testing.assert_allclose(got.numpy(), expected["logits"], atol=1e-5)
 
 
+def test_a_model_below_the_floor_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "EPOCHS", 1)
+    monkeypatch.setattr(train, "ACCURACY_FLOOR", 1.01)
+    with pytest.raises(SystemExit, match="nothing was written"):
+        train.main(["--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_is_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         train.main(["--out", __file__])
     assert "error: --out" in capsys.readouterr().err
-
-
-def test_manifest_is_one_that_the_operator_takes() -> None:
-    text = Path(train.__file__).with_name("modeldeployment.yaml").read_text()
-    spec = Spec.model_validate(yaml.safe_load(text)["spec"])
-    assert (spec.model.uri, spec.model.format) == ("pvc://models/digits/", "StateDict")

@@ -28,6 +28,7 @@ class FakeReplica:
         self.signals.max_rows = 8
         self.answer: Answer = honest
         self.told: list[Object] = []
+        self.asked = 0
         self._rate, self._latency_s, self._batch_s = rate, latency_s, batch_s
         self._until = asyncio.get_running_loop().time()
         self._owed = 0.0
@@ -91,6 +92,7 @@ class FakeReplicas:
 
     async def _signals(self, request: web.Request) -> web.StreamResponse:
         replica = self._asked(request)
+        replica.asked += 1
         answer = self.answer if replica.answer is honest else replica.answer
         return await answer(request, replica)
 

@@ -66,6 +66,12 @@ def edit(api: FakeApi, **spec: Any) -> None:
     api.store.replace(obj)
 
 
+async def asked(replicas: FakeReplicas) -> None:
+    """Wait until every replica has been asked a few times more, and the last answers but one are decided on."""
+    before = {replica: replica.asked for replica in replicas.known.values()}
+    await eventually(lambda: all(replica.asked > times + 3 for replica, times in before.items()))
+
+
 async def test_the_size_follows_the_load_and_every_change_is_explained(
     api: FakeApi, cluster: Actors, replicas: FakeReplicas, tmp_path: Path
 ) -> None:
@@ -88,7 +94,7 @@ async def test_the_size_follows_the_load_and_every_change_is_explained(
         _, metrics = await running.get("/metrics")
         place = 'name="digits",namespace="team-a"'
         line = next(m for m in metrics.splitlines() if m.startswith("evenkeel_desired_replicas{"))
-        assert "digits" in line, place
+        assert place in line
         assert float(line.split()[-1]) == size(api)
         assert "evenkeel_latency_seconds{" in metrics
         assert "evenkeel_capacity_rps{" in metrics
@@ -110,8 +116,7 @@ async def test_with_scaling_the_size_is_evenkeels_alone_and_without_it_everybody
         assert size(api) == 2
         edit(api, scaling=None)
         await eventually(lambda: size(api) == 4)
-        assert "lastDecisions" not in await eventually(lambda: found(api)["status"])
-        assert condition(api, "LatencyMet")[0] == "Unknown"
+        await eventually(lambda: "lastDecisions" not in found(api)["status"])
 
 
 async def test_another_target_moves_the_edge_without_a_new_pod(
@@ -143,7 +148,7 @@ async def test_a_size_decided_before_outlives_the_operator(
     async with operator(api, tmp_path, replicas, name="second") as second:
         await second.leads()
         await eventually(lambda: condition(api, "Scalable")[1] in ("SignalsRefused", "MetricsMissing"))
-        await asyncio.sleep(2)
+        await asked(replicas)
         assert size(api) == want
 
 
@@ -248,7 +253,7 @@ async def test_the_idlest_replica_goes_first(
             return web.Response(body=body, content_type="application/json")
 
         replicas.answer = answer
-        await asyncio.sleep(2)
+        await asked(replicas)
         edit(api, scaling={"minReplicas": 1, "maxReplicas": 2})
         await eventually(lambda: cluster.removed)
         assert cluster.removed[0] == pods[idle]

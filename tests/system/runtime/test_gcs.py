@@ -130,8 +130,9 @@ def with_account(site: Site, account: dict[str, str], monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("whole_bytes", [1 << 30, 1000], ids=["fetched whole", "hashed, then read by range"])
 @pytest.mark.usefixtures("with_account")
-def test_service_account(told: config.Prepare, model: bytes, whole_bytes: int) -> None:
+def test_service_account(site: Site, told: config.Prepare, model: bytes, whole_bytes: int) -> None:
     check(prepare(at(told, URI, hashlib.sha256(model).hexdigest(), whole_bytes)), model)
+    assert (len(site.heard) > 1) == (whole_bytes == 1000)
 
 
 def test_public_bucket_without_an_account(site: Site, told: config.Prepare, model: bytes) -> None:

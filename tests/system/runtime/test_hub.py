@@ -102,6 +102,7 @@ def hub(model: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.mark.parametrize("whole_bytes", [1 << 30, 1000], ids=["fetched whole", "hashed, then read by range"])
 def test_public_file(hub: Hub, told: config.Prepare, model: bytes, whole_bytes: int) -> None:
     check(prepare(at(told, URI, hashlib.sha256(model).hexdigest(), whole_bytes)), model)
+    assert (len(hub.content.heard) > 1) == (whole_bytes == 1000)
     revisions = [heard[0].split("/")[4] for heard in hub.api.heard]
     assert revisions == ["main", *[ONE] * (len(revisions) - 1)]  # resolved once, and read by its commit
 
@@ -109,6 +110,7 @@ def test_public_file(hub: Hub, told: config.Prepare, model: bytes, whole_bytes: 
 def test_small_file_that_lies_in_git_itself(hub: Hub, told: config.Prepare, model: bytes) -> None:
     hub.is_stored_in_git = True
     check(prepare(at(told, URI)), model)
+    assert hub.content.heard == []
 
 
 @pytest.mark.parametrize("variable", ["HF_TOKEN", "token"])
@@ -180,6 +182,7 @@ def test_branch_that_moves_while_it_is_read(hub: Hub, told: config.Prepare, mode
     hub.content.answer = push
     hub.content.faults = ["cut"]
     check(prepare(at(told, URI)), model)
+    assert len(hub.content.heard) == 2, "it was cut"
 
 
 def test_content_that_changes_while_it_is_read(hub: Hub, told: config.Prepare) -> None:

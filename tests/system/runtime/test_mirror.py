@@ -103,9 +103,11 @@ def test_a_label_finds_what_both_have_predicted(rollout: Rollout, service: Servi
     def told() -> dict[str, Any]:
         return {revision["revision"]: revision for revision in service.quality(rollout.model)}
 
-    await_that(lambda: any("pairs" in cohort for cohort in told()["stable"]["cohorts"]))
-    quality = told()
-    found = [pair for cohort in quality["stable"]["cohorts"] for pair in cohort.get("pairs", ())]
+    def pairs() -> list[list[Any]]:
+        return [pair for cohort in told()["stable"]["cohorts"] for pair in cohort.get("pairs", ())]
+
+    await_that(lambda: sum(pair[4] for pair in pairs()) >= 5)
+    quality, found = told(), pairs()
     assert [pair[:4] for pair in found] == [["canary", class_, class_, 1]] * len(found)
     assert sum(pair[4] for pair in found) == 5
     assert quality.get("canary", {"predictions": 0})["predictions"] == 0  # nobody was given the receipts of copies

@@ -81,6 +81,7 @@ def test_resume_where_the_server_has_no_ranges(site: Site, told: config.Prepare,
     site.has_ranges = False
     site.faults = ["cut"]
     check(prepare(at(told, site.url("/models/digits.pt2"))), model)
+    assert len(site.heard) == 2, "it was cut"
 
 
 def test_versions_are_never_mixed(site: Site, told: config.Prepare) -> None:
