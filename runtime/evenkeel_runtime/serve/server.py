@@ -173,7 +173,7 @@ class _Replica:
         """Load in a thread of its own. A failure ends the server; whether it still listens then does not matter."""
         try:
             running = load(self._config.path, self._config.model, self._config.limits.batch_rows)
-            loop.call_soon_threadsafe(self._become_ready, running)
+            loop.call_soon_threadsafe(self._try_to_become_ready, running, loop, changed)
         except Exception as error:  # noqa: BLE001 - whatever the file or the model raises goes to the termination message
             self._fail(loop, changed, error)
 
@@ -183,6 +183,12 @@ class _Replica:
             loop.call_soon_threadsafe(changed.set)
         except RuntimeError:
             return  # the loop has ended before the load did
+
+    def _try_to_become_ready(self, running: Running, loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
+        try:
+            self._become_ready(running)
+        except Exception as error:  # noqa: BLE001 - else the loop logs it, and the replica says for ever that it loads
+            self._fail(loop, changed, error)
 
     def _become_ready(self, running: Running) -> None:
         config, service, found = self._config, self._service, running.calibrated
