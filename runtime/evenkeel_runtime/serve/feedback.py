@@ -28,6 +28,7 @@ from evenkeel_runtime.receipts import (
     TIME_HEADER,
     signature,
 )
+from evenkeel_runtime.serve.ids import Id
 from evenkeel_runtime.serve.pairs import Pair, Pairs
 from evenkeel_runtime.serve.protocol import Exchange, error_body
 from evenkeel_runtime.serve.receipts import Receipts, Totals
@@ -35,14 +36,19 @@ from evenkeel_runtime.serve.receipts import Receipts, Totals
 PUSH_EVERY_S = 10.0
 IDS_EVERY_S = 1.0
 """Users' own ids are told sooner: a label may follow within seconds."""
+COUNTS_BYTES_PER_PUSH = 2 << 20
 IDS_PER_PUSH = 1000
+IDS_BYTES_PER_PUSH = 1 << 20
 PAIRS_PER_PUSH = 2000
+"""With the counts and the ids about 4 MiB: half of what the service takes."""
 TIMEOUT_S = 5.0
 THREADS = 4
 WAITING = 256
 """Posts under way; more are answered 503, for a replica is no queue."""
 
 _JSON = b"application/json"
+_NEVER = (400, 413)
+"""Answers that are the same however often one asks."""
 
 log = logging.getLogger("evenkeel")
 
@@ -111,18 +117,23 @@ class Feedback:
                 await self.push()
 
     async def push(self) -> None:
-        """Tell counts, users' own ids and pairs once; what cannot be told is told another time."""
+        """Tell counts, users' own ids and pairs once; what cannot be told is told another time.
+
+        Where the service refuses what it is told, it is told the counts alone: if it takes them, what came with them
+        is given up, or nothing would ever be told again.
+        """
         receipts = self._receipts
         if receipts is None:
             return
+        suspects: tuple[list[Id], list[Pair]] | None = None
         while True:
-            totals = receipts.changed()
-            ids = [receipts.ids[index] for index in range(min(len(receipts.ids), IDS_PER_PUSH))]
-            pairs = [] if self.pairs is None else self.pairs.first(PAIRS_PER_PUSH)
-            if not totals and not ids and not pairs and self._is_introduced:
+            totals, is_all = receipts.changed(COUNTS_BYTES_PER_PUSH)
+            is_alone = suspects is not None
+            ids = [] if is_alone else receipts.ids.first(IDS_PER_PUSH, IDS_BYTES_PER_PUSH)
+            pairs = [] if is_alone or self.pairs is None else self.pairs.first(PAIRS_PER_PUSH)
+            if not totals and not ids and not pairs and self._is_introduced and not is_alone:
                 return
             body = json.dumps(self._counts(receipts, totals, ids, pairs), separators=(",", ":")).encode()
-            dropped = receipts.ids_dropped
             try:
                 answer = await asyncio.get_running_loop().run_in_executor(
                     self._threads, self._post, "/v1/predictions", _JSON.decode(), COUNTS, body
@@ -130,17 +141,29 @@ class Feedback:
             except (OSError, http.client.HTTPException) as error:
                 self._untold(f"error={error}")
                 return
+            if answer.status in _NEVER and (ids or pairs):
+                suspects = ids, pairs
+                continue
             if answer.status != 200:
                 self._untold(f"status={answer.status} answer={answer.body[:300]!r}")
                 return
             self._is_told = self._is_introduced = True
             receipts.told(totals)
-            for _ in range(len(ids) - (receipts.ids_dropped - dropped)):
-                receipts.ids.popleft()
+            receipts.ids.told(ids)
             if self.pairs is not None:
                 self.pairs.told(pairs)
-            if not receipts.ids and not pairs:
+            if suspects is not None:
+                self._give_up(receipts, *suspects)
+                suspects = None
+            elif not receipts.ids and not pairs and is_all:
                 return
+
+    def _give_up(self, receipts: Receipts, ids: list[Id], pairs: list[Pair]) -> None:
+        """Drop what the service will never take: the counts without it were taken."""
+        receipts.ids.refused(ids)
+        if self.pairs is not None:
+            self.pairs.refused(pairs)
+        log.warning("the feedback service does not take these, they are given up ids=%d pairs=%d", len(ids), len(pairs))
 
     def _untold(self, why: str) -> None:
         if self._is_told:
@@ -148,7 +171,7 @@ class Feedback:
             log.warning("counts of predictions are not told, but kept %s", why)
 
     def _counts(
-        self, receipts: Receipts, totals: Totals, ids: list[tuple[str, str]], pairs: list[Pair]
+        self, receipts: Receipts, totals: Totals, ids: list[Id], pairs: list[Pair]
     ) -> dict[str, object]:
         origin = receipts.issuer.origin
         return {
