@@ -43,8 +43,10 @@ PAIRS_PER_PUSH = 2000
 """With the counts and the ids about 4 MiB: half of what the service takes."""
 TIMEOUT_S = 5.0
 THREADS = 4
-WAITING = 256
+WAITING, WAITING_BYTES = 256, 32 << 20
 """Posts under way; more are answered 503, for a replica is no queue."""
+MOST_POST_BYTES = 8 << 20
+"""What the service takes."""
 
 _JSON = b"application/json"
 _NEVER = (400, 413)
@@ -69,8 +71,9 @@ class Feedback:
     def __init__(self, told: config.Feedback) -> None:
         self.pairs: Pairs | None = None
         self._told = told
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="feedback")
-        self._under_way = 0
+        self._posts = ThreadPoolExecutor(THREADS, thread_name_prefix="feedback")
+        self._pushes = ThreadPoolExecutor(1, thread_name_prefix="counts")  # so that no posts hold up the counts
+        self._under_way = self._bytes_under_way = 0
         self._receipts: Receipts | None = None
         self._is_told = True
         self._is_introduced = False  # the names of the classes are told before the first prediction
@@ -81,19 +84,26 @@ class Feedback:
 
     def pass_on(self, exchange: Exchange) -> None:
         """Answer with what the service answers to this post."""
-        if self._under_way >= WAITING:
+        size = len(exchange.body)
+        if size > MOST_POST_BYTES:
+            message = f"the body has more than {MOST_POST_BYTES} bytes; send it in parts"
+            exchange.respond(413, _JSON, error_body(message))
+            return
+        if self._under_way >= WAITING or self._bytes_under_way + size > WAITING_BYTES:
             _unavailable(exchange, "too many posts are under way; try again")
             return
         self._under_way += 1
+        self._bytes_under_way += size
         content_type = exchange.headers.get(b"content-type", _JSON)
         future = asyncio.get_running_loop().run_in_executor(
-            self._threads, self._post, "/v1/feedback", content_type.decode("latin-1"), PASSED_ON, exchange.body
+            self._posts, self._post, "/v1/feedback", content_type.decode("latin-1"), PASSED_ON, exchange.body
         )
         future.add_done_callback(lambda done: self._answer(exchange, done))
 
     def _answer(self, exchange: Exchange, done: asyncio.Future[Answer]) -> None:
         self._under_way -= 1
-        error = done.exception()
+        self._bytes_under_way -= len(exchange.body)
+        error = asyncio.CancelledError() if done.cancelled() else done.exception()
         if error is not None:
             log.warning("feedback not passed on error=%s", error)
             _unavailable(exchange, "the feedback service does not answer; nothing was stored, so try again")
@@ -136,7 +146,7 @@ class Feedback:
             body = json.dumps(self._counts(receipts, totals, ids, pairs), separators=(",", ":")).encode()
             try:
                 answer = await asyncio.get_running_loop().run_in_executor(
-                    self._threads, self._post, "/v1/predictions", _JSON.decode(), COUNTS, body
+                    self._pushes, self._post, "/v1/predictions", _JSON.decode(), COUNTS, body
                 )
             except (OSError, http.client.HTTPException) as error:
                 self._untold(f"error={error}")
@@ -165,14 +175,17 @@ class Feedback:
             self.pairs.refused(pairs)
         log.warning("the feedback service does not take these, they are given up ids=%d pairs=%d", len(ids), len(pairs))
 
+    def end(self) -> None:
+        """Begin nothing more; what is in a thread's hands ends with the process."""
+        for threads in (self._posts, self._pushes):
+            threads.shutdown(wait=False, cancel_futures=True)
+
     def _untold(self, why: str) -> None:
         if self._is_told:
             self._is_told = False
             log.warning("counts of predictions are not told, but kept %s", why)
 
-    def _counts(
-        self, receipts: Receipts, totals: Totals, ids: list[Id], pairs: list[Pair]
-    ) -> dict[str, object]:
+    def _counts(self, receipts: Receipts, totals: Totals, ids: list[Id], pairs: list[Pair]) -> dict[str, object]:
         origin = receipts.issuer.origin
         return {
             "process": receipts.issuer.process,

@@ -69,8 +69,8 @@ def serve(config: Serve) -> int:
     replica = _Replica(config, started)
     status = uvloop.run(replica.run())
     logging.shutdown()
-    if replica.is_loading:
-        os._exit(status)  # a thread is inside torch's import or a forward, which cannot be interrupted
+    if replica.is_loading or config.feedback is not None:
+        os._exit(status)  # a thread may be inside torch's import, a forward or a post, which cannot be interrupted
     return status
 
 
@@ -126,6 +126,7 @@ class _Replica:
             teller.cancel()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._feedback.push(), FAREWELL_S)
+            self._feedback.end()
         return 0
 
     async def _listen_for_rpc(self, port: int) -> None:
@@ -152,7 +153,8 @@ class _Replica:
 
     async def _drain(self, listener: asyncio.AbstractServer) -> None:
         loop = asyncio.get_running_loop()
-        until = loop.time() + max(0.0, self._config.grace_period_s - RESERVE_S)
+        reserve_s = RESERVE_S if self._feedback is None else RESERVE_S + FAREWELL_S
+        until = loop.time() + max(0.0, self._config.grace_period_s - reserve_s)
         log.info("draining delay_s=%g requests=%d", self._config.drain_delay_s, self._unanswered)
         if self._service.ready is not None:
             await asyncio.sleep(min(self._config.drain_delay_s, max(0.0, until - loop.time())))

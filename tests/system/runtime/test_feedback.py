@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +16,9 @@ from numpy.typing import NDArray
 
 from evenkeel_runtime import receipts
 from evenkeel_runtime.receipts import Receipt
+from evenkeel_runtime.serve.feedback import THREADS, TIMEOUT_S
 from tests.system.feedback.server import PATIENCE_S, Deployment, Service
-from tests.system.runtime.replica import Answer, Replica
+from tests.system.runtime.replica import Answer, Replica, request_bytes
 
 IMAGES: NDArray[np.float32] = np.random.default_rng(7).normal(size=(5, 12)).astype(np.float32)
 CLASSES = 3
@@ -154,6 +157,21 @@ def test_no_label_is_acknowledged_while_the_service_is_away(
     replica.terminate()
     assert replica.wait() == 0
     assert [revision["predictions"] for revision in service.quality(model)] == [5], "told before it ends"
+
+
+def test_a_silent_service_does_not_hold_up_the_end(start: Callable[..., Replica], tmp_path: Path) -> None:
+    posts = 40
+    with socket.create_server(("127.0.0.1", 0), backlog=2 * posts) as silent:
+        told = Deployment(classes=CLASSES).told(tmp_path / "key", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        replica = start("perceptron.pt2", **told, EVENKEEL_GRACE_PERIOD_S="9")
+        replica.await_ready()
+        replica.infer(document(IMAGES[:1]))
+        with contextlib.ExitStack() as held:
+            for _ in range(posts):
+                held.enter_context(replica.connect()).sendall(request_bytes("POST", "/v1/feedback", b"{}"))
+            silent.accept()[0].close()  # the first one is under way
+            replica.terminate()
+            assert replica.process.wait(posts / THREADS * TIMEOUT_S / 2) == 0, "no post is waited for"
 
 
 @pytest.mark.parametrize("is_told", [pytest.param(False, id="nothing told"), pytest.param(True, id="the key missing")])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,15 +16,18 @@ import pytest
 
 from evenkeel_runtime import config
 from evenkeel_runtime.receipts import ID_HEADER, MAX_CLASSES, Issuer, Origin
+from evenkeel_runtime.serve import feedback as way
 from evenkeel_runtime.serve import ids, receipts
-from evenkeel_runtime.serve.feedback import Feedback
+from evenkeel_runtime.serve.feedback import MOST_POST_BYTES, THREADS, WAITING_BYTES, Feedback
 from evenkeel_runtime.serve.ids import Ids
 from evenkeel_runtime.serve.pairs import Pair, Pairs
 from evenkeel_runtime.serve.prediction import Prediction
+from evenkeel_runtime.serve.protocol import Server
 from evenkeel_runtime.serve.receipts import COHORT_S, Receipts
 
 UID = "6f1b54a4-6d1a-4a8e-9d0e-1c2f6f0f5f11"
 KEY = b"k" * 32
+PATIENCE_S = 60.0
 TAKEN_BYTES = 8 << 20
 LONG = 8192
 """Rows of a receipt of 44 kB."""
@@ -127,7 +131,8 @@ async def test_refused_pairs_do_not_hold_up_the_rest() -> None:
         feedback.pairs = Pairs(KEY)
         stable, canary = (Issuer(KEY, Origin(1, b"s" * 16, name, 2)) for name in ("digits-1", "digits-2"))
         heads = [
-            b"HTTP/1.1 200 OK\r\nevenkeel-receipt: %s\r\n" % one.one(1_800_000_000_000, 1, 1) for one in (stable, canary)
+            b"HTTP/1.1 200 OK\r\nevenkeel-receipt: %s\r\n" % one.one(1_800_000_000_000, 1, 1)
+            for one in (stable, canary)
         ]
         feedback.pairs.add(*heads)
         predict(given)
@@ -163,3 +168,68 @@ def test_ids_that_wait_are_bounded(size: int, want: int) -> None:
     assert (len(kept), kept.dropped) == (want, ids.KEPT + 5 - want)
     (oldest,) = kept.first(1, 0)
     assert oldest == (f"{ids.KEPT + 5 - want:08}", receipt)
+
+
+@asynccontextmanager
+async def hesitant() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A feedback service that answers pushes at once, and posts only when it is told to."""
+    may_answer = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(length)
+        if head.startswith(b"POST /v1/feedback"):
+            await may_answer.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", may_answer
+
+
+@asynccontextmanager
+async def passing_on(feedback: Feedback) -> AsyncIterator[Callable[[int], asyncio.Task[bytes]]]:
+    """A replica's port; yields what posts so many bytes there, and returns the answer."""
+    server = Server(feedback.pass_on, config.Limits())
+    listener = await asyncio.get_running_loop().create_server(server.connection, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+
+    async def post(size: int) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = b"POST /v1/feedback HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % size
+        writer.write(head + bytes(size))
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    async with listener:
+        yield lambda size: asyncio.ensure_future(post(size))
+
+
+async def test_posts_that_wait_hold_bounded_memory_and_hold_up_no_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(way, "TIMEOUT_S", PATIENCE_S)
+    size = WAITING_BYTES // THREADS - 1
+    async with hesitant() as (url, may_answer), asyncio.timeout(PATIENCE_S):
+        feedback, given = told(url)
+        async with passing_on(feedback) as post:
+            posts = [post(size) for _ in range(THREADS + 1)]
+            refused, waiting = await asyncio.wait(posts, return_when=asyncio.FIRST_COMPLETED)
+            assert [answer.result()[:12] for answer in refused] == [b"HTTP/1.1 503"]
+            predict(given)
+            await feedback.push()
+            assert given.changed(1) == ({}, True)
+            may_answer.set()
+            assert [answer[:12] for answer in await asyncio.gather(*waiting)] == [b"HTTP/1.1 200"] * THREADS
+            assert (await post(size))[:12] == b"HTTP/1.1 200"
+
+
+async def test_a_post_that_the_service_would_not_take_is_not_passed_on() -> None:
+    async with hesitant() as (url, may_answer), asyncio.timeout(PATIENCE_S):
+        feedback, _ = told(url)
+        async with passing_on(feedback) as post:
+            assert (await post(MOST_POST_BYTES + 1))[:12] == b"HTTP/1.1 413"
+            may_answer.set()
+            assert (await post(MOST_POST_BYTES))[:12] == b"HTTP/1.1 200"
