@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton_grpc
 from numpy.typing import NDArray
 
 from evenkeel_runtime import receipts
@@ -36,7 +37,7 @@ def replica(
     """A replica that gives receipts, shared by the module's tests: each leaves it serving."""
     folder = tmp_path_factory.mktemp("replica")
     told = model.told(folder / "key", service.url)
-    found = Replica(model_dir / "perceptron.pt2", folder / "termination", told)
+    found = Replica(model_dir / "perceptron.pt2", folder / "termination", told, speaks_grpc=True)
     try:
         found.await_ready()
         yield found
@@ -128,9 +129,17 @@ def test_a_bad_post_is_answered_as_the_service_answers_it(replica: Replica) -> N
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
 
 
-def test_a_users_own_id_stands_for_the_receipt(replica: Replica, model: Deployment) -> None:
-    replica.infer(document(IMAGES[:1]), **{receipts.ID_HEADER: "order-17"})
-    item = {"id": "order-17", "label": 1}
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_users_own_id_stands_for_the_receipt(replica: Replica, protocol: str) -> None:
+    name = f"order-17-{protocol}"
+    if protocol == "http":
+        replica.infer(document(IMAGES[:1]), **{receipts.ID_HEADER: name})
+    else:
+        image = triton_grpc.InferInput("image", [1, 12], "FP32")
+        image.set_data_from_numpy(IMAGES[:1])
+        with triton_grpc.InferenceServerClient(f"127.0.0.1:{replica.grpc_port}") as client:
+            client.infer("m", [image], headers={receipts.ID_HEADER: name})
+    item = {"id": name, "label": 1}
     until = time.monotonic() + PATIENCE_S
     while (got := post(replica, item)[1])["outcome"] != "accepted":
         assert (got["outcome"], got["reason"]) == ("malformed", "UnknownId")
