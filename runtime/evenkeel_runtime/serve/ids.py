@@ -1,6 +1,7 @@
 """Which users' own ids wait to be told to the feedback service, and which were given up?
 
-A receipt is as long as its request has rows, 44 kB and more, so they are bounded by their bytes too, and told in pieces that the service takes.
+A receipt is as long as its request has rows, 44 kB and more, so they are bounded by their bytes too, and told in
+pieces that the service takes.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ from evenkeel_runtime.serve.loading import Running, load
 from evenkeel_runtime.serve.metrics import Info
 from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.prediction import prediction_of
-from evenkeel_runtime.serve.protocol import Exchange, Server
+from evenkeel_runtime.serve.protocol import FAILED, Exchange, Server
 from evenkeel_runtime.serve.receipts import Receipts
 from evenkeel_runtime.serve.service import Ready, Rendered, Service
 from evenkeel_runtime.serve.tracing import tracer_for
@@ -78,7 +78,7 @@ class _Replica:
     def __init__(self, config: Serve, started: float) -> None:
         self._config = config
         self._started = started
-        self._service = Service(config, self._aside)
+        self._service = Service(config, aside)
         self._service.tracer = tracer_for(os.environ, config.name, config.version)
         self._feedback = None if config.feedback is None else Feedback(config.feedback)
         self._service.feedback = self._feedback
@@ -265,11 +265,20 @@ class _Replica:
         self._feedback.use(receipts)
         return receipts
 
-    def _aside(self, exchange: Exchange, render: Callable[[], Rendered]) -> None:
-        """Render in a thread: a scrape of the metrics delays no request."""
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(None, render)
-        future.add_done_callback(lambda done: exchange.respond(*done.result()))
+
+def aside(exchange: Exchange, render: Callable[[], Rendered]) -> None:
+    """Render in a thread: a scrape of the metrics delays no request."""
+
+    def answer(done: asyncio.Future[Rendered]) -> None:
+        if done.cancelled():
+            return
+        if (error := done.exception()) is None:
+            exchange.respond(*done.result())
+        else:
+            log.error("failed path=%s", exchange.path[:200], exc_info=error)
+            exchange.fail(500, FAILED)
+
+    asyncio.get_running_loop().run_in_executor(None, render).add_done_callback(answer)
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -20,7 +20,7 @@ from evenkeel_runtime.serve import feedback as way
 from evenkeel_runtime.serve import ids, receipts
 from evenkeel_runtime.serve.feedback import MOST_POST_BYTES, THREADS, WAITING_BYTES, Feedback
 from evenkeel_runtime.serve.ids import Ids
-from evenkeel_runtime.serve.pairs import Pair, Pairs
+from evenkeel_runtime.serve.pairs import Pairs
 from evenkeel_runtime.serve.prediction import Prediction
 from evenkeel_runtime.serve.protocol import Server
 from evenkeel_runtime.serve.receipts import COHORT_S, Receipts
