@@ -192,7 +192,7 @@ class Feedback:
             "revision": origin.revision,
             "variant": origin.variant,
             "classes": origin.classes,
-            "names": list(receipts.prediction.names),
+            "names": list(receipts.prediction.told_names),
             "cohorts": [
                 {"start": cohort, "counts": [[class_, count] for class_, count in counts.items()]}
                 for cohort, counts in totals.items()

@@ -7,6 +7,7 @@ their sum 1) is taken as probabilities, any other as logits: then the confidence
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from evenkeel_runtime.serve.oip import Array
 
 FEW = 64
+_LONGEST, _NAMES_BYTES = 1024, 1 << 20
+"""Of one name, in characters, and of all as JSON: they go with every push, beside the counts."""
 _FLOATS = ("FP16", "BF16", "FP32", "FP64")
 _SUM = 0.01
 """How far the sum of probabilities may be from 1: those of ten thousand classes in half precision are."""
@@ -42,6 +45,16 @@ class Prediction:
     is_bf16: bool = False
     values: Mapping[Any, int] | None = None
     scores: int | None = None
+
+    @property
+    def told_names(self) -> tuple[str, ...]:
+        """The names that labels may use; empty where one would stand for two classes, or the service takes them not:
+        labels are then indices."""
+        names = self.names
+        is_sound = len(set(names)) == len(names) and all(
+            0 < len(name) <= _LONGEST and "\0" not in name for name in names
+        )
+        return names if is_sound and len(json.dumps(names)) <= _NAMES_BYTES else ()
 
     @property
     def is_quick(self) -> bool:
@@ -105,7 +118,7 @@ def prediction_of(signature: Signature, parameters: Mapping[str, object]) -> Pre
     """Return where the prediction is, None where neither the outputs nor the file say which it is.
 
     A classifier of scikit-learn names its classes. Else the first output decides: two and more columns are scores of
-    as many classes, a single column is a number.
+    as many classes, by whose names the file may call them, a single column is a number.
     """
     outputs = signature.outputs
     classes = parameters.get("classes")
@@ -123,5 +136,6 @@ def prediction_of(signature: Signature, parameters: Mapping[str, object]) -> Pre
         case () | (1,):
             return Prediction(0, 0, is_bf16=is_bf16)
         case (columns,) if 2 <= columns <= MAX_CLASSES:
-            return Prediction(0, columns, is_bf16=is_bf16)
+            names = signature.classes if len(signature.classes) == columns else ()
+            return Prediction(0, columns, names, is_bf16)
     return None

@@ -259,7 +259,7 @@ class _Replica:
             log.warning("answers carry no receipts: the model's file does not say what it predicts")
             return None
         origin = Origin(
-            told.key_id, subject_of(told.uid), self._config.version, prediction.classes, bool(prediction.names)
+            told.key_id, subject_of(told.uid), self._config.version, prediction.classes, bool(prediction.told_names)
         )
         receipts = Receipts(Issuer(told.key, origin), prediction)
         self._feedback.use(receipts)
