@@ -238,3 +238,22 @@ def test_nobody_pays_for_keras_who_serves_or_inspects() -> None:
     )
     got = subprocess.run([sys.executable, "-c", words], input=good(), capture_output=True, check=True)
     assert got.stdout.decode() == "Keras\n[]\n"
+
+
+@pytest.mark.parametrize(("kind", "want"), [("Sequential", (-1, 3)), ("Functional", None)])
+def test_models_within_models_are_read_once(kind: str, want: tuple[int, ...] | None) -> None:
+    """Two ways lead into each: the shape of its answer, and its type. Each taken at every level, they are 2 ** 30."""
+    tensor = {"class_name": "__keras_tensor__", "config": {"shape": [None, 4]}}
+    given = {"module": "keras.layers", "class_name": "InputLayer"}
+    given |= {"config": {"name": "given", "batch_shape": [None, 4]}, "inbound_nodes": []}
+    found: dict[str, Any] = {"module": "keras.layers", "class_name": "Dense", "config": {"name": "end", "units": 3}}
+    for number in range(30):
+        last = found | {"inbound_nodes": [{"args": [tensor]}]}
+        config: dict[str, Any] = {"name": f"model_{number}", "layers": [given, last]}
+        found = {"module": "keras", "class_name": "Sequential", "config": config}
+        if kind == "Functional":
+            end = last["config"]["name"]
+            config |= {"input_layers": ["given", 0, 0], "output_layers": [[end, 0, 0], [end, -1, 0], [end, 0, 0]]}
+            found |= {"module": "keras.src.models.functional", "class_name": kind}
+    got = architecture.parse(json.dumps(found).encode())
+    assert {(tensor.dtype, tensor.shape) for tensor in got.outputs} == {("float32", want)}
