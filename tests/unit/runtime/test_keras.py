@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.models import architecture
 from evenkeel_runtime.models.inspect import inspect, recognise
 from evenkeel_runtime.models.loaded import Loaded, Signature
-from tests.unit.runtime.keras_files import CONFIG, HOSTILE, edited, good, keras, members, perceptron, saved
+from tests.unit.runtime.keras_files import CONFIG, HOSTILE, WEIGHTS, edited, good, keras, members, perceptron, saved
 
 
 def opened(data: bytes) -> tuple[Signature, Loaded]:
@@ -257,3 +258,29 @@ def test_models_within_models_are_read_once(kind: str, want: tuple[int, ...] | N
             found |= {"module": "keras.src.models.functional", "class_name": kind}
     got = architecture.parse(json.dumps(found).encode())
     assert {(tensor.dtype, tensor.shape) for tensor in got.outputs} == {("float32", want)}
+
+
+def test_weights_are_copied_from_where_they_were_read() -> None:
+    """The model's own memory is torch's, which is not counted here: what is counted would be one copy more. Of one
+    array there may be a copy, where it is not aligned."""
+    model = keras().Sequential([keras().Input((512,), name="row"), *(keras().layers.Dense(512) for _ in range(12))])
+    data = saved(model)
+    opened(data)
+    found, archive = recognise(io.BytesIO(data), len(data))
+    tracemalloc.start()
+    try:
+        found.load(archive, memoryview(data), "cpu", frozenset())
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 12 * (512 * 512 * 4) / 2
+
+
+def test_damaged_weights_are_refused() -> None:
+    data = good()
+    _, archive = recognise(io.BytesIO(data), len(data))
+    member = archive.members[WEIGHTS]
+    damaged = bytearray(data)
+    damaged[member.offset + member.size - 1] ^= 1
+    with pytest.raises(ModelError, match=r"model\.weights\.h5.*damaged"):
+        opened(bytes(damaged))
