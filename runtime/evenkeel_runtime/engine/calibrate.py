@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import resource
 import time
 import warnings
 from dataclasses import dataclass
@@ -28,9 +29,11 @@ log = logging.getLogger("evenkeel")
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _TRIED = (1, 3, 7)
 """Batch sizes at which two call paths must agree."""
-_LONG_S = 0.05
-"""From here on what a call path saves per operator is lost in the forward, and trying more would hold up the start."""
-_MEASURE_S = 0.02
+_LONG_S, _TOO_LONG_S = 0.02, 0.05
+"""From here on what a call path saves per operator is lost in the forward, and trying more would hold up the start;
+and from here on larger batches are not tried."""
+_MEASURE_S, _CALLS = 0.01, 20
+"""How long a size is tried in a round, at most; more calls than these hardly find a better one."""
 _WORTH_THREADS = 1.2
 
 
@@ -60,21 +63,20 @@ def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
 
     signature = loaded.signature
     torch.set_num_threads(cpus)
+    _keep_kernels()
     if signature.example is None or any(tensor.datatype == ANY for tensor in signature.inputs):
         return Calibrated(loaded.call, "eager", cpus, 0, None, 0.0)
-    _disable_fusers()
     limit = signature.batch
     with torch.inference_mode():
-        is_long = _seconds(loaded.call, _rows(loaded, 1), loaded.device) > _LONG_S
+        first = _seconds(loaded.call, _rows(loaded, 1), loaded.device)
+        is_long = first > _LONG_S
         tried = [size for size in _TRIED if limit == 0 or size <= (limit or 1)]
         call, path = _fastest(loaded, tried, min(limit or most_rows, most_rows), is_long)
         shares = limit is not None and _rows_are_independent(call, loaded, min(limit or 4, 2 if is_long else 4))
         sizes = _sizes_up_to(min(limit or most_rows, most_rows)) if shares else [1]
-        threads, best, speeds = _fastest_threads(call, loaded, sizes, cpus)
+        known = {1: first} if is_long and call is loaded.call else {}
+        threads, best, speeds = _fastest_threads(call, loaded, sizes, cpus, known)
         torch.set_num_threads(threads)
-        for _ in range(3):  # TorchScript specialises in its first calls of a shape
-            call(*_rows(loaded, best))
-            call(*_rows(loaded, 1))
         rows = _rows(loaded, best)
         apart = None if loaded.exact is None else difference(loaded.exact(*rows), call(*rows))
     profile = tuple((rows, rows / speed) for rows, speed in speeds.items() if rows <= best)
@@ -85,35 +87,50 @@ def _sizes_up_to(most: int) -> list[int]:
     return sorted({size for size in _SIZES if size <= most} | {min(most, _SIZES[-1])})
 
 
-def _disable_fusers() -> None:
-    """Leave kernels as they are: TorchScript's fuser compiles anew for shapes it has not seen, while serving."""
+def _keep_kernels() -> None:
+    """Leave kernels as they are: TorchScript would profile and compile anew for shapes it has not seen, while serving.
+
+    Without the profile a small model is also called faster: its guards are gone.
+    """
     import torch
 
+    torch._C._jit_set_profiling_mode(False)
     torch._C._jit_set_texpr_fuser_enabled(False)
     torch._C._jit_override_can_fuse_on_cpu(False)
     torch._C._jit_override_can_fuse_on_gpu(False)
 
 
-def _fastest_threads(call: Call, loaded: Loaded, sizes: list[int], cpus: int) -> tuple[int, int, dict[int, float]]:
+def _fastest_threads(
+    call: Call, loaded: Loaded, sizes: list[int], cpus: int, known: dict[int, float]
+) -> tuple[int, int, dict[int, float]]:
     """Return threads, batch size, and the rows per second of every size that was tried, the first of which is 1.
 
     A small model is faster with one thread: with two, every operator waits for the other, which is late whenever
-    anything else wants its CPU.
+    anything else wants its CPU. `known` are the seconds of sizes that were measured with all CPUs.
     """
     import torch
 
     found: list[tuple[int, int, dict[int, float]]] = []
     for threads in sorted({1, cpus}):
         torch.set_num_threads(threads)
-        speeds: dict[int, float] = {}
-        for size in sizes:
-            took = _seconds(call, _rows(loaded, size), loaded.device)
-            speeds[size] = size / took
-            if took > _LONG_S and size > 1:
-                break
+        took = _seconds_by_size(call, loaded, sizes, known if threads == cpus else {})
+        speeds = {size: size / seconds for size, seconds in took.items()}
         found.append((threads, batch_size_to_use(speeds), speeds))
     one, more = found[0], found[-1]
     return more if more[2][more[1]] > one[2][one[1]] * _WORTH_THREADS else one
+
+
+def _seconds_by_size(call: Call, loaded: Loaded, sizes: list[int], known: dict[int, float]) -> dict[int, float]:
+    """Return the seconds of a call by its rows, up to the first that is long. In two rounds, where that is not long
+    either: a moment in which the machine was slower is then not one size's alone."""
+    took: dict[int, float] = {}
+    for size in sizes:
+        took[size] = known.get(size) or _seconds(call, _rows(loaded, size), loaded.device)
+        if took[size] > _TOO_LONG_S and size > 1:
+            return took
+    for size in sizes:
+        took[size] = min(took[size], _seconds(call, _rows(loaded, size), loaded.device))
+    return took
 
 
 def _rows(loaded: Loaded, rows: int) -> list[torch.Tensor]:
@@ -238,20 +255,32 @@ def _equal(loaded: Loaded, want: Sequence[torch.Tensor], got: Sequence[torch.Ten
 
 
 def _seconds(call: Call, rows: list[torch.Tensor], device: str) -> float:
-    """Return the seconds of one call: the best of several, for what disturbs a measurement only makes it longer."""
+    """Return the seconds of one call: the best of several, for what disturbs a measurement only makes it longer.
+
+    Seconds of CPU, where the call never slept: else a model would be given other batches on a node whose neighbours
+    take turns with it. One that sleeps waits for something, for a GPU or for other threads, and takes what the clock
+    says.
+    """
     import torch
 
     on_gpu = device == "cuda"
     best = float("inf")
     calls = 0
     until = time.perf_counter() + _MEASURE_S
-    while calls < 2 or time.perf_counter() < until:  # the first call of a size pays for its memory
+    while calls < 2 or (calls < _CALLS and time.perf_counter() < until):  # the first of a size pays for its memory
         if on_gpu:
             torch.cuda.synchronize()
-        start = time.perf_counter()
+        sleeps, start, busy = _sleeps(), time.perf_counter(), time.thread_time()
         call(*rows)
         if on_gpu:
             torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
+        worked = time.thread_time() - busy
+        took = time.perf_counter() - start
+        best = min(best, worked if worked and not on_gpu and sleeps == _sleeps() else took)
         calls += 1
     return best
+
+
+def _sleeps() -> int:
+    """Return how often this thread has given up its CPU by itself."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
