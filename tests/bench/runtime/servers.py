@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import evenkeel_runtime
 from tests.bench.runtime.peers import Peer
 from tests.bench.runtime.peers.environments import python
 
@@ -66,10 +68,20 @@ class Server:
         return found
 
 
+def as_in_the_image(folder: Path) -> Path:
+    """Return where a copy of the runtime lies as the image has it, which is compiled when it is built."""
+    found = folder / "image"
+    if not found.exists():
+        shutil.copytree(Path(evenkeel_runtime.__file__).parent, found / "evenkeel_runtime")
+        compileall.compile_dir(found, quiet=2)
+    return found
+
+
 @contextmanager
 def replica(model: Path, core: int, **environment: str) -> Iterator[Server]:
-    """Serve `model` with the runtime, as a pod does."""
+    """Serve `model` with the runtime, as a pod does; its copy of the runtime lies beside the model."""
     told = {
+        "PYTHONPATH": str(as_in_the_image(model.parent)),
         "EVENKEEL_MODEL_NAME": "model",
         "EVENKEEL_MODEL_PATH": str(model),
         "EVENKEEL_HTTP_HOST": "127.0.0.1",
