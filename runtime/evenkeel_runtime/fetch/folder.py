@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch.manifest import TOTAL_BYTES, Manifest, Row
-from evenkeel_runtime.fetch.source import Entry, Folder
+from evenkeel_runtime.fetch.source import Chunk, Entry, Folder
 from evenkeel_runtime.fetch.transfer import Arrived, Sink, transfer
 
 STREAMS = 4
@@ -89,7 +89,7 @@ class _Watched:
             self._progress.add(size)
         self._sink.begin(size)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: Chunk) -> None:
         self._progress.add(len(chunk))
         self._sink.write(chunk)
 

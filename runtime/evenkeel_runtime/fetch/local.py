@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -14,6 +14,7 @@ from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch.source import (
     CHUNK_BYTES,
+    Chunk,
     Entry,
     Interrupted,
     NoFile,
@@ -28,11 +29,15 @@ _DEPTH = 16
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file below `root`; symbolic links may not lead out of it (another claim's, or the container's own files)."""
+    """A file below `root`; symbolic links may not lead out of it (another claim's, or the container's own files).
+
+    `room` returns, for the file's size, the memory that it is to be read into: chunks are then views of that.
+    """
 
     uri: str
     root: Path
     relative: str
+    room: Callable[[int], memoryview] | None = None
 
     @property
     def file(self) -> str:
@@ -59,7 +64,11 @@ class LocalFile:
         if version is not None and stamp != version:
             stream.close()
             raise changed(self.uri)
-        return Opened(status.st_size, stamp, _read(stream, start, stop), stream.close)
+        if self.room is None or stop is not None:
+            chunks: Iterator[Chunk] = _read(stream, start, stop)
+        else:
+            chunks = _read_into(self.room(status.st_size), stream, start)
+        return Opened(status.st_size, stamp, chunks, stream.close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +136,18 @@ def _read(stream: FileIO, start: int, stop: int | None) -> Iterator[bytes]:
             left -= len(chunk)
             yield chunk
     except OSError as error:  # a network volume that went away
+        raise Interrupted(str(error)) from error
+
+
+def _read_into(room: memoryview, stream: FileIO, start: int) -> Iterator[Chunk]:
+    try:
+        stream.seek(start)
+        while count := stream.readinto(room[start : start + CHUNK_BYTES]):
+            yield room[start : start + count]
+            start += count
+        if start == len(room) and (more := stream.read(1)):
+            yield more  # it has grown, and who counts will see it
+    except OSError as error:  # as above
         raise Interrupted(str(error)) from error
 
 

@@ -11,6 +11,8 @@ from evenkeel_runtime.failure import ModelError
 
 CHUNK_BYTES = 1 << 20
 
+Chunk = bytes | memoryview
+
 
 class Interrupted(Exception):
     """A reading broke off in a way that may pass: a reset connection, a 5xx, a 429. The transfer asks again."""
@@ -29,7 +31,7 @@ class Opened:
 
     size_bytes: int | None
     version: str | None
-    chunks: Iterator[bytes]
+    chunks: Iterator[Chunk]
     close: Callable[[], object]
     sha256: str | None = None
     takes_ranges: bool = False

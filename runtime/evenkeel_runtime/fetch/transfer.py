@@ -15,7 +15,7 @@ from typing import IO, Protocol, TypeVar
 
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
-from evenkeel_runtime.fetch.source import Interrupted, Opened, Source, changed, damaged
+from evenkeel_runtime.fetch.source import Chunk, Interrupted, Opened, Source, changed, damaged
 
 Answer = TypeVar("Answer")
 
@@ -46,7 +46,7 @@ class Sink(Protocol):
 
     def begin(self, size: int | None) -> None: ...
 
-    def write(self, chunk: bytes) -> None: ...
+    def write(self, chunk: Chunk) -> None: ...
 
     def close(self) -> None: ...
 
@@ -134,7 +134,7 @@ class File:
         if size:
             os.posix_fallocate(self._stream.fileno(), 0, size)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: Chunk) -> None:
         assert self._stream is not None
         self._stream.write(chunk)
 
@@ -172,7 +172,7 @@ class FileIfRoom:
             self._path.parent.mkdir(exist_ok=True)
             self._file.begin(size)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: Chunk) -> None:
         if self.is_stored:
             self._file.write(chunk)
 
@@ -189,11 +189,18 @@ class Memory:
     def __init__(self) -> None:
         self.buffer: mmap.mmap | bytearray = bytearray()
 
-    def begin(self, size: int | None) -> None:
-        if size:
-            self.buffer = mmap.mmap(-1, size)
+    def room(self, size: int) -> memoryview:
+        """Return the memory for a file of that size, to be read into: what is then written lies there already."""
+        self.begin(size)
+        return memoryview(self.buffer if size else bytearray())
 
-    def write(self, chunk: bytes) -> None:
+    def begin(self, size: int | None) -> None:
+        if size and len(self.buffer) != size:  # private: a fault of shared memory costs half as much again
+            self.buffer = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+    def write(self, chunk: Chunk) -> None:
+        if isinstance(chunk, memoryview):
+            return
         if isinstance(self.buffer, bytearray):
             self.buffer += chunk
         else:
@@ -208,7 +215,7 @@ class Nowhere:
 
     def begin(self, size: int | None) -> None: ...
 
-    def write(self, chunk: bytes) -> None: ...
+    def write(self, chunk: Chunk) -> None: ...
 
     def close(self) -> None: ...
 
@@ -248,7 +255,7 @@ class RemoteFile(io.RawIOBase):
     def _range(self, start: int, stop: int) -> bytes:
         if self._arrived.version is None:
             raise changed(self._source.uri)  # nothing says that what is read now is what was hashed
-        parts: list[bytes] = []
+        parts: list[Chunk] = []
         failures = 0
         while start < stop:
             before = start

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
-from evenkeel_runtime.fetch.source import CHUNK_BYTES, Interrupted, Opened, access_denied, changed, not_found
+from evenkeel_runtime.fetch.source import CHUNK_BYTES, Chunk, Interrupted, Opened, access_denied, changed, not_found
 
 TIMEOUT_S = 30.0
 
@@ -102,7 +102,7 @@ def opened(response: http.client.HTTPResponse, start: int, stop: int | None, ver
 def small_body(uri: str, response: http.client.HTTPResponse, limit: int) -> bytes:
     """Return the whole body of an answer that is no model."""
     with response:
-        parts: list[bytes] = []
+        parts: list[Chunk] = []
         for chunk in opened(response, 0, None).chunks:
             parts.append(chunk)
             if sum(map(len, parts)) > limit:

@@ -11,7 +11,7 @@ import io
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
@@ -26,6 +26,7 @@ from evenkeel_runtime.fetch.address import sound_entries
 from evenkeel_runtime.fetch.fetch import require_pinned
 from evenkeel_runtime.fetch.local import LocalFile, LocalFolder
 from evenkeel_runtime.fetch.manifest import FILES
+from evenkeel_runtime.fetch.source import Entry
 from evenkeel_runtime.fetch.transfer import Memory, Nowhere, Sink, transfer
 from evenkeel_runtime.models.bundle import Bundle, Held
 from evenkeel_runtime.models.loaded import Loaded
@@ -138,8 +139,8 @@ class _Reading(threading.Thread):
         return self._outcome
 
     def _file(self) -> _Arrived:
-        place = LocalFile(f"file://{self._path}", self._path.parent, self._path.name)
         memory = Memory()
+        place = LocalFile(f"file://{self._path}", self._path.parent, self._path.name, memory.room)
         arrived = transfer(place, memory)
         require_pinned(place, arrived, self._model.sha256)
         view = memoryview(memory.buffer)
@@ -154,12 +155,20 @@ class _Reading(threading.Thread):
         def sink(path: str) -> Sink:
             return kept[path] if path in kept else Nowhere()
 
-        manifest = folder.manifest_of(folder.transfer_all(place, entries, lambda entry: sink(entry.path)))
+        landing = [_landing(entry, kept.get(entry.path)) for entry in entries]
+        manifest = folder.manifest_of(folder.transfer_all(place, landing, lambda entry: sink(entry.path)))
         folder.require_pinned(place.uri, manifest, self._model.sha256, self._model.marks)
         views = {path: memoryview(memory.buffer) for path, memory in kept.items()}
         held = {path: Held(len(view), _stream(view), view) for path, view in views.items()}
         held |= {row.path: Held(row.size, io.BytesIO()) for row in manifest.rows if row.path not in held}
         return _Arrived(manifest.sha256, lambda: recognised_folder(Bundle(held), self._model))
+
+
+def _landing(entry: Entry, memory: Memory | None) -> Entry:
+    """Return the file as one that is read into that memory."""
+    if memory is None or not isinstance(entry.source, LocalFile):
+        return entry
+    return Entry(entry.path, replace(entry.source, room=memory.room))
 
 
 class _Window(io.RawIOBase):
