@@ -53,6 +53,7 @@ it itself, and does not count what it predicts for a copy, whose receipt nobody 
 PASSED_ON, COUNTS = b"feedback", b"counts"
 """What a replica's signature is for."""
 DIRECTIVE = b"directive"
+QUALITY = b"quality"
 """What the operator's signature is for, over the time and the body of what it tells a replica."""
 MAX_ROWS = 65535
 MAX_CLASSES = 65535

@@ -14,7 +14,8 @@ import yaml
 from pydantic import Field
 
 from evenkeel_operator.api import crd, rules
-from evenkeel_operator.api.modeldeployment import Model, ModelSource, Object, Rollout, Spec
+from evenkeel_operator.api.core import Model
+from evenkeel_operator.api.modeldeployment import ModelSource, Object, Rollout, Spec
 from tests.contract.bad_specs import BAD
 from tests.contract.specs import GOOD, GoodSpec, merged, minimal
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from evenkeel_operator.api.modeldeployment import Object, Status
+from evenkeel_operator.api.modeldeployment import Object
+from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import conditions, gpus, names, resources, rollout, sizing
 from evenkeel_operator.decide.conditions import State
 from evenkeel_operator.decide.failures import Failure, is_over, prepare_retry_delay

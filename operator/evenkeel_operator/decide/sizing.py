@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from evenkeel_operator.api.core import seconds
-from evenkeel_operator.api.modeldeployment import LatencyObjective, Object, Spec, Status
+from evenkeel_operator.api.modeldeployment import LatencyObjective, Object, Spec
+from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import conditions, replicas
 from evenkeel_operator.decide.conditions import Row
 from evenkeel_operator.decide.intent import Event

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from evenkeel_operator.api.modeldeployment import Object, Spec, Status
+from evenkeel_operator.api.modeldeployment import Object, Spec
+from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import failures, names
 from evenkeel_operator.decide.failures import Failure
 from evenkeel_runtime import contract

@@ -76,6 +76,8 @@ class Why(enum.StrEnum):
     PROXY_DIFFERS = "ProxyDiffers"
     DRIFT_SUSPECTED = "DriftSuspected"
     OUT_OF_TIME = "OutOfTime"
+    BY_HAND = "ByHand"
+    CANNOT_BE_JUDGED = "CannotBeJudged"
 
 
 _WHY = {

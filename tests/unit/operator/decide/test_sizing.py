@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from evenkeel_operator.api.modeldeployment import Spec, Status
+from evenkeel_operator.api.modeldeployment import Spec
+from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import sizing
 from evenkeel_operator.decide.readings import Flaw
 from evenkeel_operator.decide.replicas import (
