@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from evenkeel_operator.api.core import seconds
-from evenkeel_operator.api.modeldeployment import Spec
+from evenkeel_operator.api.modeldeployment import MOST_ROWS, Spec
 from evenkeel_operator.decide import sizing
 from evenkeel_operator.decide.capacity import Roofline, fit
 from evenkeel_operator.decide.replicas import Scaling
@@ -99,8 +99,8 @@ def _roofline(batches: Sequence[str], max_rows: int | None) -> Roofline:
     times: dict[int, tuple[float, float]] = {}
     for text in batches:
         rows, is_split, duration = text.partition("=")
-        if not is_split or not rows.isdecimal() or not 1 <= int(rows) <= 1024:
-            raise BadInput(f"--batch {text}: give the rows, 1 to 1024, and how long they take, such as 8=35ms")
+        if not is_split or not rows.isdecimal() or not 1 <= int(rows) <= MOST_ROWS:
+            raise BadInput(f"--batch {text}: give the rows, 1 to {MOST_ROWS}, and how long they take, such as 8=35ms")
         times[int(rows)] = (1.0, _duration(duration, f"--batch {text}"))
     found = fit(times, max_rows or max(times))
     if not isinstance(found, Roofline):
