@@ -141,6 +141,10 @@ class Scaler:
             self.forget(key)
             return snapshot
         found = self._watched.get(key)
+        if found is not None and found.snapshot.uid != snapshot.uid:
+            # Deleted and created anew between two turns: what was measured and decided is not its own.
+            self.forget(key)
+            found = None
         ignored = None
         if found is None:
             found = self._watched[key] = Watched(deployment, snapshot, wanted, minute_at=self._clock())
