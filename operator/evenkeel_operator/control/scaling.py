@@ -171,9 +171,7 @@ class Scaler:
         if found.published is None or found.published.size != found.size:
             self._publish(found)
         assert found.published is not None, "published"
-        told = found.published
-        if ignored is not None or told.in_flight != found.observed.in_flight():
-            told = replace(told, ignored=ignored, in_flight=found.observed.in_flight())
+        told = replace(found.published, ignored=ignored, in_flight=found.observed.in_flight())
         return replace(snapshot, sizing=told)
 
     def forget(self, key: Key) -> None:
@@ -327,7 +325,6 @@ class Scaler:
             minutes=len(found.minutes),
             refused=found.refused,
             decisions=found.decisions,
-            in_flight=found.observed.in_flight(),
         )
 
     def _is_worth_telling(self, found: Watched, before: Decision | None, now: float) -> bool:
