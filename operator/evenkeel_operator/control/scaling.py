@@ -197,9 +197,6 @@ class Scaler:
                 await self._restore(key, found)
                 await self._round(key, found)
                 await self._save(key, found)
-            except Transient as e:
-                metrics.ERRORS.labels(kind="memory").inc()
-                log.warning("memory not kept deployment=%s error=%s", key, e)
             except LeaseLost:
                 return
             except Exception:
@@ -377,9 +374,9 @@ class Scaler:
     async def _restore(self, key: Key, found: Watched) -> None:
         try:
             kept = await self._memories.restored(key, found.deployment)
-        except Rejected as e:  # followed without what was learnt before, rather than not at all
+        except (Rejected, Transient) as e:  # followed without what was learnt before, rather than not at all
             metrics.ERRORS.labels(kind="memory").inc()
-            log.warning("memory not read deployment=%s reason=%s message=%s", key, e.reason, e.message)
+            log.warning("memory not read deployment=%s error=%s", key, e)
             return
         if kept is not None:
             found.memory, found.speed = kept
@@ -389,6 +386,6 @@ class Scaler:
             return
         try:
             await self._memories.keep(key, found.deployment, found.memory, found.speed)
-        except Rejected as e:
+        except (Rejected, Transient) as e:
             metrics.ERRORS.labels(kind="memory").inc()
-            log.warning("memory not kept deployment=%s reason=%s message=%s", key, e.reason, e.message)
+            log.warning("memory not kept deployment=%s error=%s", key, e)
