@@ -93,7 +93,9 @@ class Replica:
     failure: Failure | None
     address: str | None = None
     created_at: datetime | None = None
+    scheduled_at: datetime | None = None
     ready_at: datetime | None = None
+    """When it became ready the last time; None while it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +242,8 @@ def _is_live_replica(pod: Object) -> bool:
 
 def _replica(pod: Object) -> Replica:
     status = pod.get("status") or {}
-    row = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), None)
-    ready = row is not None and row["status"] == "True"
-    since = row.get("lastTransitionTime") if row is not None and ready else None
+    holding = {c["type"]: c for c in status.get("conditions") or () if c["status"] == "True"}
+    ready = "Ready" in holding
     created = pod["metadata"].get("creationTimestamp")
     return Replica(
         name=pod["metadata"]["name"],
@@ -253,8 +254,14 @@ def _replica(pod: Object) -> Replica:
         failure=None if ready else failures.of_pod(pod),
         address=status.get("podIP"),
         created_at=parse_time(created) if created else None,
-        ready_at=parse_time(since) if since else None,
+        scheduled_at=_since(holding.get("PodScheduled")),
+        ready_at=_since(holding.get("Ready")),
     )
+
+
+def _since(condition: Object | None) -> datetime | None:
+    moment = condition.get("lastTransitionTime") if condition is not None else None
+    return parse_time(moment) if moment else None
 
 
 def _replica_set(obj: Object, warnings: Mapping[tuple[str, str], Warning]) -> ReplicaSet:
