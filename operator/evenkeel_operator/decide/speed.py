@@ -23,9 +23,6 @@ ENOUGH = 200
 PROFILE_WEIGHT = 20.0
 """For how many batches the profile of a size stands that has not been seen in service."""
 
-MOVED = 0.05
-"""A model that differs by less than this gives the same capacity."""
-
 
 @dataclass(slots=True)
 class Speed:
@@ -35,7 +32,6 @@ class Speed:
     _times: dict[int, tuple[float, float]] = field(default_factory=dict)
     _rows: dict[int, tuple[float, float]] = field(default_factory=dict)
     _seen: int = 0
-    _at: float | None = None
 
     def note(self, batches: Iterable[Batches], elapsed_s: float) -> None:
         """Take in what batches took; `elapsed_s` have passed since the last call.
@@ -96,14 +92,6 @@ class Speed:
             if rows > 0 and seconds > 0 and points.get(rows, (0.0, 0.0))[0] < PROFILE_WEIGHT:
                 points[rows] = _sum(points.get(rows), PROFILE_WEIGHT, PROFILE_WEIGHT * seconds)
         return points
-
-
-def has_moved(before: Roofline, after: Roofline) -> bool:
-    """Return whether the capacity has to be computed again."""
-    sizes = (1, max(1, after.max_rows // 2), after.max_rows)
-    return before.max_rows != after.max_rows or any(
-        abs(after.seconds(rows) / before.seconds(rows) - 1.0) > MOVED for rows in sizes
-    )
 
 
 def _sum(had: tuple[float, float] | None, count: float, total: float) -> tuple[float, float]:

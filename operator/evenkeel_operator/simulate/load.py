@@ -139,11 +139,3 @@ def moving_mean(values: Floats, over: int) -> Floats:
 def arrivals(expected: Floats, seed: int) -> Floats:
     """Return Poisson counts around `expected`."""
     return np.random.default_rng(seed).poisson(expected).astype(np.float32)
-
-
-def pieces(expected: Floats, count: int, longest_s: int) -> list[Floats]:
-    """Return the whole for each of `count` runs, or its `count` equal parts where it is longer than `longest_s`."""
-    if len(expected) <= longest_s:
-        return [expected] * count
-    size = math.floor(len(expected) / count)
-    return [expected[i * size : (i + 1) * size] for i in range(count)]

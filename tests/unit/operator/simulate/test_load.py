@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evenkeel_operator.simulate.load import BadTrace, Trace, arrivals, expand, moving_mean, peak, pieces, read
+from evenkeel_operator.simulate.load import BadTrace, Trace, arrivals, expand, moving_mean, peak, read
 
 
 def written(folder: Path, text: str, name: str = "day.csv") -> Path:
@@ -77,9 +77,10 @@ def test_the_peak_is_that_of_half_a_minute() -> None:
     assert peak(Trace("x", 60, np.array([60.0, 600.0], np.float32))) == pytest.approx(10.0)
 
 
-def test_parts() -> None:
+def test_a_mean_of_the_last_values_is_of_fewer_at_the_beginning() -> None:
     whole = np.arange(10, dtype=np.float32)
-    assert [p.tolist() for p in pieces(whole, 2, 100)] == [whole.tolist()] * 2
-    assert [p.tolist() for p in pieces(whole, 2, 5)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
     assert moving_mean(whole, 2).tolist() == [0.0, 0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5]
+
+
+def test_arrivals_scatter_around_what_is_expected() -> None:
     assert arrivals(np.full(5000, 3.0, np.float32), 1).mean() == pytest.approx(3.0, rel=0.05)
