@@ -1,13 +1,16 @@
 """The operator: a ModelDeployment becomes pods that serve it.
 
-Snapshot in, plan out, apply at the edge. Five floors, each importing only what stands below it:
+Snapshot in, plan out, apply at the edge. Five floors, each importing only what stands below it; what a stroke joins
+shares a floor and does not import each other:
 
     __main__, cli      flags, logging, the process; the commands people type
     control/           events become plans: watch (kopf), cache, work queue, controller
-    feedback/          a process of its own, `evenkeel feedback`: labels, each counted once
+    | feedback/        a process of its own, `evenkeel feedback`: labels, each counted once
+    | simulate/        the same decisions under a clock of our own, beside other autoscalers
     world/             one thin module per neighbour: the cluster, the Lease, health, metrics
     decide/            pure: plan(snapshot, now) and what it is made of; no clock, no I/O
-    api/               the resource: spec, status, the CRD's schema
+      decide/quality/  how good a model's answers are, and what follows: statistics on counts of labels
+    api/, settings     the resource: spec, status, the CRD's schema; what whoever started the process decided
 
 The path of one change: `control/watch.py` puts the object into the cache and its key into the queue; a worker takes
 the key; `decide/snapshot.py` freezes what is known; `decide/plan.py` returns children to apply, children to delete,

@@ -201,7 +201,7 @@ def _feedback(settings: Settings) -> Feedback | None:
         raise Unable(
             f"no key for receipts: {e}. Install the chart with feedback.enabled, or drop --feedback-url"
         ) from e
-    return Feedback(settings.feedback_url, max(keys), keys[max(keys)])
+    return Feedback(settings.feedback_url, max(keys), keys[max(keys)], keys)
 
 
 def _report(ended: Iterable[asyncio.Task[None]]) -> int:

@@ -37,6 +37,9 @@ VERSION = "v1alpha1"
 KIND = "ModelDeployment"
 PLURAL = "modeldeployments"
 
+MOST_ROWS = 1024
+"""Of one call of a model; the runtime tries no larger ones out when it loads a model."""
+
 
 class ModelSource(Model):
     """Where the model is and how far it is trusted."""
@@ -200,7 +203,7 @@ class Resources(Model):
 class Batching(Model):
     """How requests share calls of the model."""
 
-    max_size: int | None = Field(default=None, ge=1, le=1024)
+    max_size: int | None = Field(default=None, ge=1, le=MOST_ROWS)
     """Most rows per call. Absent: as many as were measured to pay when the model was loaded. 1: every row has
     a call of its own."""
 

@@ -125,6 +125,8 @@ class CanaryStatus(Model):
     """Whether it is sent copies, or answers its share of the requests."""
     weight: int
     """Percent of the requests that are its, now."""
+    lent: int = 0
+    """Replicas of the stable revision that have made room for it."""
     steps_began: tuple[str, ...] = Field(default=(), max_length=20, json_schema_extra=ATOMIC)
     """When each step so far began."""
     began: str = Field(json_schema_extra={"format": "date-time"})

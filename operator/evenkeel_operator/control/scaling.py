@@ -28,6 +28,7 @@ from evenkeel_operator.decide.replicas import TICK_S, Decision, Fresh, Limit, No
 from evenkeel_operator.decide.sizing import KEPT_DECISIONS, Refused, Sizing
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, Fleet, NoSignal, Snapshot
 from evenkeel_operator.decide.speed import Speed
+from evenkeel_operator.decide.starts import Starts
 from evenkeel_operator.world import metrics
 from evenkeel_operator.world.cluster import Rejected, Transient
 from evenkeel_operator.world.lease import LeaseLost
@@ -43,8 +44,7 @@ MOVED = 0.1
 """A latency that has moved by less is not worth a write."""
 MINUTES = 60
 COLD_START_S = 60.0
-"""Taken for the time from a replica's creation until it is ready while none has been seen to start."""
-COLD_STARTS = 20
+"""Taken for the time that a replica takes to start while none has been seen to."""
 LEARN_S = 60.0
 
 
@@ -71,7 +71,7 @@ class Watched:
     minute_at: float = 0.0
     learnt_at: float = 0.0
     asked_at: float | None = None
-    cold_starts: dict[str, float] = field(default_factory=dict)
+    starts: Starts = field(default_factory=Starts)
 
     @property
     def target_s(self) -> float:
@@ -141,6 +141,10 @@ class Scaler:
             self.forget(key)
             return snapshot
         found = self._watched.get(key)
+        if found is not None and found.snapshot.uid != snapshot.uid:
+            # Deleted and created anew between two turns: what was measured and decided is not its own.
+            self.forget(key)
+            found = None
         ignored = None
         if found is None:
             found = self._watched[key] = Watched(deployment, snapshot, wanted, minute_at=self._clock())
@@ -156,7 +160,7 @@ class Scaler:
             if wanted.target != found.objective.target:
                 found.minutes.clear()
             found.deployment, found.snapshot, found.objective = deployment, snapshot, wanted
-        self._note_replicas(found)
+        found.starts.note(snapshot.replicas)
         if snapshot.spec.scaling is None:
             found.size, found.decision = None, None
         elif found.size is None:
@@ -167,9 +171,7 @@ class Scaler:
         if found.published is None or found.published.size != found.size:
             self._publish(found)
         assert found.published is not None, "published"
-        told = found.published
-        if ignored is not None or told.in_flight != found.observed.in_flight():
-            told = replace(told, ignored=ignored, in_flight=found.observed.in_flight())
+        told = replace(found.published, ignored=ignored, in_flight=found.observed.in_flight())
         return replace(snapshot, sizing=told)
 
     def forget(self, key: Key) -> None:
@@ -195,9 +197,6 @@ class Scaler:
                 await self._restore(key, found)
                 await self._round(key, found)
                 await self._save(key, found)
-            except Transient as e:
-                metrics.ERRORS.labels(kind="memory").inc()
-                log.warning("memory not kept deployment=%s error=%s", key, e)
             except LeaseLost:
                 return
             except Exception:
@@ -281,9 +280,8 @@ class Scaler:
                 # A replica that waits for its GPU is asked for and holds none: it is no room for another.
                 live = [r for r in found.snapshot.replicas if not r.terminating]
                 free = max(0, free - max(0, assumed - sum(r.node is not None for r in live)))
-        starts = sorted(found.cold_starts.values())
-        cold_s = starts[min(len(starts) - 1, int(0.9 * len(starts)))] if starts else COLD_START_S
-        return replicas.Fleet(assumed, len(found.ready), free, cold_s)
+        start_s = found.starts.seconds()
+        return replicas.Fleet(assumed, len(found.ready), free, COLD_START_S if start_s is None else start_s)
 
     def _believed(self, found: Watched) -> Capacity | NoSignal:
         return found.carries if isinstance(found.carries, NoSignal) else found.carries.derated(found.derating)
@@ -323,7 +321,6 @@ class Scaler:
             minutes=len(found.minutes),
             refused=found.refused,
             decisions=found.decisions,
-            in_flight=found.observed.in_flight(),
         )
 
     def _is_worth_telling(self, found: Watched, before: Decision | None, now: float) -> bool:
@@ -365,20 +362,12 @@ class Scaler:
         live = [r for r in found.snapshot.replicas if not r.terminating]
         return any(not r.ready or (r.ready_at is not None and now - r.ready_at.timestamp() < 60.0) for r in live)
 
-    @staticmethod
-    def _note_replicas(found: Watched) -> None:
-        for row in found.snapshot.replicas:
-            if row.created_at is not None and row.ready_at is not None and row.name not in found.cold_starts:
-                found.cold_starts[row.name] = max(0.0, (row.ready_at - row.created_at).total_seconds())
-        while len(found.cold_starts) > COLD_STARTS:
-            found.cold_starts.pop(next(iter(found.cold_starts)))
-
     async def _restore(self, key: Key, found: Watched) -> None:
         try:
             kept = await self._memories.restored(key, found.deployment)
-        except Rejected as e:  # followed without what was learnt before, rather than not at all
+        except (Rejected, Transient) as e:  # followed without what was learnt before, rather than not at all
             metrics.ERRORS.labels(kind="memory").inc()
-            log.warning("memory not read deployment=%s reason=%s message=%s", key, e.reason, e.message)
+            log.warning("memory not read deployment=%s error=%s", key, e)
             return
         if kept is not None:
             found.memory, found.speed = kept
@@ -388,6 +377,6 @@ class Scaler:
             return
         try:
             await self._memories.keep(key, found.deployment, found.memory, found.speed)
-        except Rejected as e:
+        except (Rejected, Transient) as e:
             metrics.ERRORS.labels(kind="memory").inc()
-            log.warning("memory not kept deployment=%s reason=%s message=%s", key, e.reason, e.message)
+            log.warning("memory not kept deployment=%s error=%s", key, e)

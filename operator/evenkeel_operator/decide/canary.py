@@ -60,15 +60,15 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One plan's view of a canary. `size`: its replicas; `gives_up`: replicas of stable that make room for it."""
+    """One plan's view of a canary. `size`: its replicas; `lent`: replicas of stable that make room for it until its end.
+    """
 
     stable: str
     revision: str
     mode: str
     size: int
-    gives_up: int = 0
+    lent: int = 0
     is_blocked: bool = False
-    needed: int = 1
     steps_began: tuple[datetime, ...] = ()
     verdict: Verdict | None = None
     problem: str | None = None
@@ -144,25 +144,24 @@ def trial(snapshot: Snapshot, target: str, supply: Supply | NoSignal | None) -> 
     needed = math.ceil(snapshot.desired * weight / 100)
     live = snapshot.live(target)
     placed = sum(1 for r in live if r.node is not None)
-    reach, gives_up = needed, 0
+    reach, lent = needed, kept.lent if kept is not None else 0
     if isinstance(supply, Supply):
         reach = min(needed, placed + supply.slots)
-        if reach == 0 and needed and _can_spare(snapshot):
-            # Its GPU is the canary's as soon as it has ended; until then the canary's replica waits.
-            reach = gives_up = 1
-        elif kept is not None and placed and snapshot.desired > _asked(snapshot, stable) >= 1:
-            gives_up = snapshot.desired - _asked(snapshot, stable) if supply.slots == 0 else 0
+        if reach == 0 and not lent and _can_spare(snapshot):
+            lent = 1
+        if lent:
+            # The GPU is the canary's as soon as the replica that had it has ended; until then the canary waits.
+            reach = min(needed, lent)
     elif isinstance(supply, NoSignal):
         reach = min(needed, max(1, placed))
     size = 0 if snapshot.spec.rollout.paused and not live else reach
     return Trial(
         stable=stable,
         revision=target,
-        mode=kept.mode if kept is not None else _mode(snapshot, gives_up),
+        mode=kept.mode if kept is not None else _mode(snapshot, lent),
         size=size,
-        gives_up=min(gives_up, max(0, snapshot.desired - 1)),
+        lent=min(lent, max(0, snapshot.desired - 1)),
         is_blocked=needed > 0 and reach == 0,
-        needed=needed,
         steps_began=began,
         verdict=found,
         problem=judged.problem if judged is not None else None,
@@ -263,7 +262,8 @@ def status(snapshot: Snapshot, target: str, found: Trial | None, now: datetime) 
         before = _kept(snapshot, target)
         return {
             "canaryRevision": target,
-            "canary": _row(snapshot, target, judged, began, found.mode, before, now),
+            "canary": _row(snapshot, target, judged, began, found.mode, before, now)
+            | ({"lent": found.lent} if found.lent else {}),
         }
     kept = snapshot.status.canary
     final = _final(snapshot, target)
@@ -291,7 +291,8 @@ def events(after: Object, before: CanaryStatus | None) -> tuple[Event, ...]:
         return ()
     is_bad = row["state"] in (State.ROLLED_BACK, State.HELD, State.INCONCLUSIVE)
     text = f"canary {row['revision']}, {row['summary']}: {' '.join(row['story'])}"
-    return (Event("Warning" if is_bad else "Normal", f"Canary{row['state']}".replace("CanaryCanary", "CanaryStep"), text[:1024]),)
+    word = Reason.CANARY_STEP if row["state"] == State.CANARY else f"Canary{row['state']}"
+    return (Event("Warning" if is_bad else "Normal", word, text[:1024]),)
 
 
 def progress(snapshot: Snapshot, target: str) -> verdict.Progress:
@@ -398,22 +399,17 @@ def _standing_verdict(snapshot: Snapshot, found: Trial) -> Verdict:
     return found.verdict
 
 
-def _mode(snapshot: Snapshot, gives_up: int) -> str:
+def _mode(snapshot: Snapshot, lent: int) -> str:
     wanted = options(snapshot.spec).mode
     if wanted != "Auto":
         return MIRROR if wanted == "Mirror" else SPLIT
     # A replica that has made room is missed: what takes its place has to carry requests.
-    return MIRROR if snapshot.spec.objectives.accuracy and not gives_up else SPLIT
+    return MIRROR if snapshot.spec.objectives.accuracy and not lent else SPLIT
 
 
 def _can_spare(snapshot: Snapshot) -> bool:
     """Return whether one replica of stable may make room: the latency loop says that the others hold the target."""
     return snapshot.desired >= 2 and snapshot.sizing is not None and snapshot.sizing.can_spare
-
-
-def _asked(snapshot: Snapshot, revision: str) -> int:
-    found = snapshot.replica_set(revision)
-    return 0 if found is None else found.replicas
 
 
 def _address(replica: Replica) -> str:

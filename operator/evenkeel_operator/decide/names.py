@@ -78,6 +78,7 @@ class Reason(enum.StrEnum):
     CANNOT_BE_JUDGED = "CannotBeJudged"
     # What is told in Events only.
     SCALED = "Scaled"
+    CANARY_STEP = "CanaryStep"
     REPLICAS_IGNORED = "ReplicasIgnored"
 
 

@@ -259,19 +259,23 @@ def _victims(snapshot: Snapshot, apply: list[Object]) -> tuple[str, ...]:
     """Return the replicas that go where a ReplicaSet shrinks: those with the fewest requests, of these the newest.
 
     Left to itself, its controller takes the newest, busy or not. Replicas that do not answer it takes first anyway.
+    They are chosen once, with the write of the smaller size: a mark stays, and until the last of them is gone every
+    look counts other requests and would mark others.
     """
     if snapshot.sizing is None:
         return ()
     busy = snapshot.sizing.in_flight
+    before = {s.revision: s.replicas for s in snapshot.replica_sets}
     found: list[str] = []
     for obj in apply:
         if obj["kind"] != "ReplicaSet":
             continue
-        live = snapshot.live(obj["metadata"]["name"])
-        ready = [r for r in live if r.ready]
-        count = len(live) - obj["spec"]["replicas"] - (len(live) - len(ready))
+        name, size = obj["metadata"]["name"], obj["spec"]["replicas"]
+        if before.get(name, 0) <= size:
+            continue
+        ready = [r for r in snapshot.live(name) if r.ready]
         newest_first = sorted(ready, key=lambda r: (r.created_at is not None, r.created_at, r.name), reverse=True)
-        found += [r.name for r in sorted(newest_first, key=lambda r: busy.get(r.name, 0))[: max(0, count)]]
+        found += [r.name for r in sorted(newest_first, key=lambda r: busy.get(r.name, 0))[: max(0, len(ready) - size)]]
     return tuple(found)
 
 

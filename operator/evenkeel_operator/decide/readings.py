@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NoReturn
 
+from evenkeel_operator.api.modeldeployment import MOST_ROWS
+
 MOST_BUCKETS = 256
 MOST_SIZES = 64
 MOST_RATIO = 1.101
 """Of two edges between a quarter of the target and twice the target: with more, a quantile could be off by over 5 %."""
 MOST_COUNT = 2**63
+UNBOUNDED_ROWS = 2**31
+"""Under this size the runtime counts batches of more than MOST_ROWS: a request whose rows no other may join."""
 
 
 class Flaw(enum.StrEnum):
@@ -130,11 +134,11 @@ def read(body: bytes) -> Reading:
             in_flight=_count(found["inFlight"]),
             latencies=Latencies(_number(latency["targetSeconds"]), edges, counts),
             batches=tuple(
-                (_count(most), _count(batches), _count(rows), _number(seconds))
+                (_size(most), _count(batches), _count(rows), _number(seconds))
                 for most, batches, rows, seconds in _list(found["batches"], MOST_SIZES)
             ),
-            profile=tuple((_count(rows), _number(seconds)) for rows, seconds in _list(found["profile"], MOST_SIZES)),
-            max_rows=_count(found["maxBatchRows"]),
+            profile=tuple((_rows(rows), _number(seconds)) for rows, seconds in _list(found["profile"], MOST_SIZES)),
+            max_rows=_rows(found["maxBatchRows"]),
             canary=_canary(found.get("canary")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
@@ -262,6 +266,17 @@ def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < MOST_COUNT:
         raise ValueError(f"{str(value)[:40]} is not a count")
     return value
+
+
+def _rows(value: Any) -> int:
+    # A capacity is computed with a time for every number of rows up to the most: whoever says 2**40 asks for terabytes.
+    if (rows := _count(value)) > MOST_ROWS:
+        raise ValueError(f"{rows} rows are more than the {MOST_ROWS} that a call may have")
+    return rows
+
+
+def _size(value: Any) -> int:
+    return UNBOUNDED_ROWS if value == UNBOUNDED_ROWS else _rows(value)
 
 
 def _list(value: Any, most: int) -> list[Any]:

@@ -108,7 +108,6 @@ class Limit(enum.StrEnum):
     STALE_METRICS = "StaleMetrics"
     SILENT_REPLICAS = "SilentReplicas"
     SURVIVORS = "Survivors"
-    SLO_UNATTAINABLE = "SLOUnattainable"
     FREE_GPUS = "FreeGPUs"
     MIN_REPLICAS = "MinReplicas"
     MAX_REPLICAS = "MaxReplicas"

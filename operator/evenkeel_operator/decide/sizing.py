@@ -31,7 +31,6 @@ _SCALABLE: Mapping[Limit, Reason] = {
     Limit.NO_METRICS: Reason.METRICS_MISSING,
     Limit.STALE_METRICS: Reason.METRICS_STALE,
     Limit.SILENT_REPLICAS: Reason.REPLICAS_SILENT,
-    Limit.SLO_UNATTAINABLE: Reason.SLO_UNATTAINABLE,
     Limit.FREE_GPUS: Reason.GPU_CAPACITY_LIMITED,
     Limit.MAX_REPLICAS: Reason.MAX_REPLICAS,
 }
@@ -55,7 +54,8 @@ class Sizing:
     """What was measured and decided. `size` is None where the spec leaves the number to somebody else.
 
     `missed` of the last `minutes` full minutes with requests were above the target. `decisions` are rows of
-    status.lastDecisions, the newest first. `ignored` is what was written to spec.replicas in vain.
+    status.lastDecisions, the newest first. `ignored` is what was written to spec.replicas in vain. `can_spare`: one replica less
+    would hold the target too.
     """
 
     size: int | None
@@ -68,6 +68,7 @@ class Sizing:
     refused: Refused | None = None
     decisions: tuple[Object, ...] = ()
     ignored: int | None = None
+    can_spare: bool = False
     in_flight: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -152,6 +152,27 @@ async def test_a_size_decided_before_outlives_the_operator(
         assert size(api) == want
 
 
+@pytest.mark.parametrize(
+    "status",
+    [
+        pytest.param(403, id="it may not be read"),
+        pytest.param(500, id="the server fails"),
+        pytest.param(429, id="the server is too busy"),
+    ],
+)
+async def test_the_size_follows_the_load_while_what_was_kept_cannot_be_read(
+    api: FakeApi, cluster: Actors, replicas: FakeReplicas, tmp_path: Path, status: int
+) -> None:
+    replicas.rate = 150.0
+    api.faults.add("GET", "/configmaps/", status, times=10**6)
+    async with operator(api, tmp_path, replicas) as running:
+        api.store.create(scaled())
+        await eventually(lambda: size(api) >= 2)
+        assert "memory not read deployment=team-a/digits" in running.log
+        assert "memory not kept" not in running.log
+        assert "Traceback" not in running.log
+
+
 async def no_endpoint(request: web.Request, replica: FakeReplica) -> web.StreamResponse:
     return web.Response(status=404, text="no such page")
 

@@ -14,7 +14,6 @@ each at its part of α: wider than need be, and right.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from evenkeel_operator.decide.quality import linearised
@@ -94,14 +93,6 @@ def floor_scores(measure: Measure, known: Counts, floor: float) -> tuple[float, 
         return None
     found = linearised.scores(measure, plugin, plugin.stable_sizes, 0.0)
     return tuple(score + plugin.value - floor for score in found)
-
-
-def log_e_below(measure: Measure, cohorts: Iterable[Counts], floor: float) -> float:
-    """Return the evidence that the metric is below `floor`, over `cohorts` in order of time."""
-    test = Floor(measure, floor)
-    for labels in cohorts:
-        test.add(labels)
-    return test.log_e
 
 
 def interval(measure: Measure, labels: Counts, alpha: float = 0.05) -> Interval | NoSignal:

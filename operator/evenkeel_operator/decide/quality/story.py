@@ -25,6 +25,8 @@ _HEADLINES = {
     Why.PROXY_DIFFERS: "The canary is held: no label has come, and it predicts other classes than the stable revision.",
     Why.DRIFT_SUSPECTED: "The canary is held: it is below its floor, and so is the stable revision. The data seem to "
     "have changed; going back would not help.",
+    Why.BY_HAND: "A person decided.",
+    Why.CANNOT_BE_JUDGED: "The canary is held: its labels cannot be compared with those of the stable revision.",
     Why.OUT_OF_TIME: "The rollout's time is up, and neither has been shown: the canary may be worse or not. Promote it "
     "or abort it, or give it more traffic, more labels, more time or a wider margin.",
 }

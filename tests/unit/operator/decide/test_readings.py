@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evenkeel_operator.decide.readings import BadReading, Flaw, quantile, read, require_onward
-from evenkeel_runtime.serve.signals import Signals, latency_edges
+from evenkeel_operator.api.modeldeployment import MOST_ROWS
+from evenkeel_operator.decide.readings import UNBOUNDED_ROWS, BadReading, Flaw, quantile, read, require_onward
+from evenkeel_runtime.serve.signals import BATCH_ROWS, Signals, latency_edges
 
 TARGET_S = 0.2
 
@@ -31,6 +32,16 @@ def test_what_the_runtime_answers_is_read() -> None:
     assert got.batches == ((2, 1, 2, 0.01),)
     assert sum(got.latencies.counts) == 1
     assert got.latencies.target_s in got.latencies.edges
+
+
+def test_the_largest_batches_of_the_runtime_are_read() -> None:
+    signals = Signals()
+    signals.max_rows, signals.profile = BATCH_ROWS[-1], ((BATCH_ROWS[-1], 0.1),)
+    signals.batch(BATCH_ROWS[-1], 0.1)
+    signals.batch(50_000, 4.0)  # one request, whose rows no other may join
+    got = read(signals.render(None, 0, True))
+    assert got.max_rows == MOST_ROWS
+    assert got.batches == ((MOST_ROWS, 1, MOST_ROWS, 0.1), (UNBOUNDED_ROWS, 1, 50_000, 4.0))
 
 
 def latency(edges: list[float], counts: list[Any], target_s: float = TARGET_S) -> dict[str, Any]:
@@ -57,6 +68,10 @@ BAD = [
     pytest.param(body(bootId="x" * 65), Flaw.MALFORMED, id="a name without end"),
     pytest.param(body(batches=[[1, 2]]), Flaw.MALFORMED, id="batches of another shape"),
     pytest.param(body(batches=[[1, 1, 1, 0.1]] * 65), Flaw.MALFORMED, id="more sizes than there are"),
+    pytest.param(body(batches=[[1025, 1, 1, 0.1]]), Flaw.MALFORMED, id="batches of more rows than a call may have"),
+    pytest.param(body(maxBatchRows=1025), Flaw.MALFORMED, id="larger batches than a call may be"),
+    pytest.param(body(maxBatchRows=2**62), Flaw.MALFORMED, id="batches that no memory holds"),
+    pytest.param(body(profile=[[2**40, 0.1]]), Flaw.MALFORMED, id="a profile of batches that no memory holds"),
     pytest.param(body(latency=None), Flaw.MALFORMED, id="no histogram"),
     pytest.param(body(**latency(FINE, [*NONE[1:], -1])), Flaw.MALFORMED, id="a negative bucket"),
     pytest.param(body(**latency(FINE, NONE[1:])), Flaw.OTHER_BUCKETS, id="a bucket too few"),

@@ -103,7 +103,9 @@ def test_a_bet_on_a_floor_is_fair_at_the_floor(measure: Measure, cells: tuple[fl
         labels = [0, 0, 0, 0]
         labels[first] += 1
         labels[second] += 1
-        got += cells[first] * cells[second] * math.exp(floors.log_e_below(measure, [labels], floor))
+        test = floors.Floor(measure, floor)
+        test.add(labels)
+        got += cells[first] * cells[second] * math.exp(test.log_e)
     assert got == pytest.approx(1)
 
 
