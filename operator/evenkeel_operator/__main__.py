@@ -19,8 +19,10 @@ from evenkeel_operator.api.modeldeployment import GROUP, PLURAL, Object
 from evenkeel_operator.control import watch
 from evenkeel_operator.control.controller import Controller, Decisions
 from evenkeel_operator.control.memories import Memories
+from evenkeel_operator.control.qualities import Qualities
 from evenkeel_operator.control.resync import Resync
 from evenkeel_operator.control.scaling import Scaler
+from evenkeel_operator.control.trials import Trials
 from evenkeel_operator.decide import plan
 from evenkeel_operator.decide.snapshot import Defaults, Feedback
 from evenkeel_operator.feedback.settings import master_keys
@@ -29,6 +31,7 @@ from evenkeel_operator.world import kinds, metrics
 from evenkeel_operator.world.cluster import Cluster
 from evenkeel_operator.world.connection import ApiError, Connection, LoginError
 from evenkeel_operator.world.events import Recorder
+from evenkeel_operator.world.feedback import Labels
 from evenkeel_operator.world.fleet import FleetWatch
 from evenkeel_operator.world.health import Health
 from evenkeel_operator.world.kinds import Kind
@@ -69,6 +72,20 @@ class Process:
             changed=lambda key: self._controller.queue.add(key),
             interval_s=settings.signals_s,
         )
+        feedback = _feedback(settings)
+        self._qualities = Qualities(
+            labels=None if feedback is None else Labels(feedback),
+            changed=lambda key: self._controller.queue.add(key),
+            interval_s=settings.quality_s,
+        )
+        self._trials = Trials(
+            replicas=Replicas(settings.signals_port),
+            cluster=cluster,
+            qualities=self._qualities,
+            changed=lambda key: self._controller.queue.add(key),
+            interval_s=settings.signals_s,
+            judge_s=settings.quality_s,
+        )
         self._controller = Controller(
             cluster=cluster,
             recorder=Recorder(cluster, settings.identity),
@@ -77,10 +94,12 @@ class Process:
                 settings.runtime_image,
                 settings.runtime_image_pull_policy,
                 settings.drain_delay_s,
-                _feedback(settings),
+                feedback,
             ),
             fleet=self._fleet.fleet,
             scaler=self._scaler,
+            qualities=self._qualities,
+            trials=self._trials,
         )
         self._resync = Resync(connection, self._controller, settings.namespaces, settings.resync_s)
         self._is_leading = False
@@ -122,7 +141,8 @@ class Process:
         await asyncio.wait({stopped, *running}, return_when=asyncio.FIRST_COMPLETED)
         code = 0 if self._stop.is_set() else _report(task for task in running if task.done())
         await self._controller.drain(workers, DRAIN_S)
-        await self._scaler.stop()
+        for follower in (self._scaler, self._trials, self._qualities):
+            await follower.stop()
         await self._lease.release()
         running.add(stopped)
         for task in running:

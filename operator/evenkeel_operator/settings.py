@@ -47,6 +47,8 @@ class Settings:
     """Port at which replicas answer what they measure."""
     signals_s: float = 5.0
     """Mean seconds between two questions to a replica."""
+    quality_s: float = 60.0
+    """Mean seconds between two looks at what the labels say, and at a canary's evidence."""
     log_level: str = "INFO"
 
 
@@ -73,6 +75,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         resync_s=got.resync_seconds,
         signals_port=got.signals_port,
         signals_s=got.signals_seconds,
+        quality_s=got.quality_seconds,
         log_level=got.log_level,
     )
 
@@ -144,6 +147,12 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         kind=_seconds,
         default=defaults.signals_s,
         text="mean seconds between two questions to a replica for its signals",
+    )
+    add(
+        "--quality-seconds",
+        kind=_seconds,
+        default=defaults.quality_s,
+        text="mean seconds between two looks at what the labels say, and at a canary's evidence",
     )
     add("--log-level", default=defaults.log_level, text="least level of log lines", choices=_LEVELS)
     return parser

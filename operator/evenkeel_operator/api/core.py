@@ -17,6 +17,7 @@ from evenkeel_operator.api import rules
 Object = dict[str, Any]
 """A Kubernetes object as the API server sends it."""
 
+
 class Model(BaseModel):
     """Base of every part of the resource: camelCase on the wire, snake_case here."""
 

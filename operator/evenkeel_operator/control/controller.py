@@ -20,7 +20,9 @@ from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.control import cache
 from evenkeel_operator.control.apply import Applier
 from evenkeel_operator.control.cache import Cache, Key
+from evenkeel_operator.control.qualities import Qualities
 from evenkeel_operator.control.scaling import Scaler
+from evenkeel_operator.control.trials import Trials
 from evenkeel_operator.control.workqueue import WorkQueue
 from evenkeel_operator.decide.intent import Plan
 from evenkeel_operator.decide.names import Reason
@@ -66,6 +68,8 @@ class Controller:
         defaults: Defaults,
         fleet: Callable[[], Fleet | NoSignal],
         scaler: Scaler,
+        qualities: Qualities,
+        trials: Trials,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.cache = Cache()
@@ -76,6 +80,8 @@ class Controller:
         self._defaults = defaults
         self._fleet = fleet
         self._scaler = scaler
+        self._qualities = qualities
+        self._trials = trials
         self._now = now
         self._waiting_for_gpu: set[Key] = set()
         self._busy: dict[int, tuple[Key, float]] = {}
@@ -170,7 +176,8 @@ class Controller:
         deployment = self.cache.get(kinds.MODELDEPLOYMENT, key.namespace, key.name)
         if deployment is None:
             self._applier.forget(key)
-            self._scaler.forget(key)
+            for follower in (self._scaler, self._qualities, self._trials):
+                follower.forget(key)
             self._waiting_for_gpu.discard(key)
             return "gone", None
         if "deletionTimestamp" in deployment["metadata"]:
@@ -206,7 +213,8 @@ class Controller:
             )
         except ValidationError as e:
             return self._decisions.invalid(deployment, _readable(e), now)
-        snapshot = self._scaler.look(key, deployment, snapshot)
+        for follower in (self._qualities, self._trials, self._scaler):
+            snapshot = follower.look(key, deployment, snapshot)
         return snapshot, self._decisions.plan(snapshot, now)
 
     def _note_waiting(self, key: Key, status: Object) -> None:

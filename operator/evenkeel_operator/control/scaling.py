@@ -80,8 +80,8 @@ class Watched:
 
     @property
     def ready(self) -> list[Target]:
-        """The replicas that take requests."""
-        rows = self.snapshot.replicas
+        """The replicas that take users' requests: not those of a canary that is sent copies."""
+        rows = [r for r in self.snapshot.replicas if r.revision != self.snapshot.mirrored]
         return [Target(r.name, r.address) for r in rows if r.ready and not r.terminating and r.address is not None]
 
 
@@ -278,7 +278,8 @@ class Scaler:
             free = supply if isinstance(supply, NoSignal) else supply.slots
             if isinstance(free, int):
                 # A replica that waits for its GPU is asked for and holds none: it is no room for another.
-                live = [r for r in found.snapshot.replicas if not r.terminating]
+                beside = found.snapshot.status.canary_revision
+                live = [r for r in found.snapshot.replicas if not r.terminating and r.revision != beside]
                 free = max(0, free - max(0, assumed - sum(r.node is not None for r in live)))
         start_s = found.starts.seconds()
         return replicas.Fleet(assumed, len(found.ready), free, COLD_START_S if start_s is None else start_s)
@@ -293,7 +294,9 @@ class Scaler:
     @staticmethod
     def _unless_rolling(found: Watched, decision: Decision) -> Decision:
         """Return the decision, held where it would shrink a deployment between two revisions."""
-        is_rolling = len({r.revision for r in found.snapshot.replicas if not r.terminating}) > 1
+        beside = found.snapshot.status.canary_revision
+        revisions = {r.revision for r in found.snapshot.replicas if not r.terminating and r.revision != beside}
+        is_rolling = len(revisions) > 1
         if found.size is None or decision.size >= found.size or not is_rolling:
             return decision
         text = f"the size is held while one revision replaces another; {decision.size} wanted: {decision.message}"
@@ -321,7 +324,18 @@ class Scaler:
             minutes=len(found.minutes),
             refused=found.refused,
             decisions=found.decisions,
+            can_spare=self._can_spare(found),
         )
+
+    def _can_spare(self, found: Watched) -> bool:
+        """Return whether one replica less would hold the target, by what the survivors of a removal are asked."""
+        carries, signals = self._believed(found), found.signals
+        if isinstance(carries, NoSignal) or signals is None or found.size is None or not self._is_attainable(found):
+            return False
+        if not isinstance(signals.demand, Fresh | NoTraffic):
+            return False
+        demand = signals.demand.value if isinstance(signals.demand, Fresh) else 0.0
+        return demand <= (found.size - 1) * carries.shrink_rate
 
     def _is_worth_telling(self, found: Watched, before: Decision | None, now: float) -> bool:
         told, signals = found.published, found.signals

@@ -8,7 +8,8 @@
 While a revision is tried, and after it was rolled back, the Service leads to the stable replicas alone; these pass on
 the canary's share (`directive`). After a promotion it leads to both, and the rollout goes on as any other.
 
-What is kept is in status.canary: when each step began, the mode, and a final verdict. All else is found anew.
+What is kept is in status.canary: when each step began, the mode, and a final verdict. All else is found anew. What is
+said of it is in `canary_status.py`.
 """
 
 from __future__ import annotations
@@ -16,19 +17,15 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from evenkeel_operator.api.core import seconds
 from evenkeel_operator.api.modeldeployment import CanaryOptions, Object, Spec
 from evenkeel_operator.api.status import CanaryStatus
-from evenkeel_operator.decide import conditions, gpus, names, sizing
-from evenkeel_operator.decide.conditions import Row
-from evenkeel_operator.decide.conditions import State as Standing
+from evenkeel_operator.decide import sizing
 from evenkeel_operator.decide.gpus import Supply
-from evenkeel_operator.decide.intent import Event
-from evenkeel_operator.decide.names import Reason
-from evenkeel_operator.decide.quality import story, verdict
+from evenkeel_operator.decide.quality import verdict
 from evenkeel_operator.decide.quality.evidence import Objective
 from evenkeel_operator.decide.quality.verdict import OnMissingLabels, Rules, State, Step, Verdict, Why
 from evenkeel_operator.decide.snapshot import NoSignal, Replica, Snapshot, parse_time
@@ -37,8 +34,6 @@ from evenkeel_runtime.contract import MIRROR, SPLIT
 
 EXPIRES_S = 300.0
 """For how long a stable replica goes on by itself after it was told last: a dead operator means stable only, then."""
-
-_SENTENCES = 32
 
 
 class Course(enum.Enum):
@@ -60,8 +55,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One plan's view of a canary. `size`: its replicas; `lent`: replicas of stable that make room for it until its end.
-    """
+    """One plan's view of a canary. `size`: its replicas; `lent`: those of stable that make room for it."""
 
     stable: str
     revision: str
@@ -82,12 +76,16 @@ def options(spec: Spec) -> CanaryOptions:
 def course(snapshot: Snapshot, target: str) -> Course:
     """Return which way the rollout to `target` takes."""
     stable = snapshot.status.stable_revision
-    if snapshot.spec.rollout.strategy != "Canary" or stable in (None, target) or snapshot.revision(stable or "") is None:
+    if (
+        snapshot.spec.rollout.strategy != "Canary"
+        or stable in (None, target)
+        or snapshot.revision(stable or "") is None
+    ):
         return Course.DIRECT
-    final = _final(snapshot, target)
-    if final is State.PROMOTED:
+    found = final(snapshot, target)
+    if found is State.PROMOTED:
         return Course.DIRECT
-    return Course.BACK if final is State.ROLLED_BACK else Course.TRIAL
+    return Course.BACK if found is State.ROLLED_BACK else Course.TRIAL
 
 
 def selected(snapshot: Snapshot, target: str) -> str | None:
@@ -97,8 +95,8 @@ def selected(snapshot: Snapshot, target: str) -> str | None:
         return None
     if course(snapshot, target) is not Course.DIRECT:
         return stable
-    kept = snapshot.status.canary
-    was_promoted = kept is not None and kept.state == State.PROMOTED
+    last = snapshot.status.canary
+    was_promoted = last is not None and State(last.state) is State.PROMOTED
     return None if target != stable or was_promoted else stable
 
 
@@ -112,8 +110,8 @@ def untold(snapshot: Snapshot) -> str | None:
         )
     if stable is not None and key_id(stable.template) not in feedback.master_keys:
         return (
-            f"the replicas of the stable revision {stable.name} have no key to be told of a canary with: they are older "
-            "than the feedback service. Replace them once with spec.rollout.strategy Direct, or with "
+            f"the replicas of the stable revision {stable.name} have no key to be told of a canary with: they are "
+            "older than the feedback service. Replace them once with spec.rollout.strategy Direct, or with "
             f"evenkeel promote {snapshot.name} -n {snapshot.namespace}"
         )
     return None
@@ -133,10 +131,10 @@ def trial(snapshot: Snapshot, target: str, supply: Supply | NoSignal | None) -> 
 
     `supply` is what is free for a replica of it, None where it needs no GPU.
     """
-    stable, kept = snapshot.status.stable_revision, _kept(snapshot, target)
+    stable, before = snapshot.status.stable_revision, kept(snapshot, target)
     assert stable is not None, "a canary is beside something"
     judged = snapshot.judged if snapshot.judged is not None and snapshot.judged.revision == target else None
-    began = tuple(parse_time(text) for text in kept.steps_began) if kept is not None else ()
+    began = tuple(parse_time(text) for text in before.steps_began) if before is not None else ()
     steps = options(snapshot.spec).steps
     found = judged.verdict if judged is not None else None
     step = found.step if found is not None and found.step is not None else max(0, len(began) - 1)
@@ -144,7 +142,7 @@ def trial(snapshot: Snapshot, target: str, supply: Supply | NoSignal | None) -> 
     needed = math.ceil(snapshot.desired * weight / 100)
     live = snapshot.live(target)
     placed = sum(1 for r in live if r.node is not None)
-    reach, lent = needed, kept.lent if kept is not None else 0
+    reach, lent = needed, before.lent if before is not None else 0
     if isinstance(supply, Supply):
         reach = min(needed, placed + supply.slots)
         if reach == 0 and not lent and _can_spare(snapshot):
@@ -158,7 +156,7 @@ def trial(snapshot: Snapshot, target: str, supply: Supply | NoSignal | None) -> 
     return Trial(
         stable=stable,
         revision=target,
-        mode=kept.mode if kept is not None else _mode(snapshot, lent),
+        mode=before.mode if before is not None else _mode(snapshot, lent),
         size=size,
         lent=min(lent, max(0, snapshot.desired - 1)),
         is_blocked=needed > 0 and reach == 0,
@@ -173,17 +171,17 @@ def directive(snapshot: Snapshot, target: str) -> contract.Canary | None:
 
     A canary with fewer replicas than its share needs gets the share that these can carry.
     """
-    kept = _kept(snapshot, target)
-    if course(snapshot, target) is not Course.TRIAL or kept is None or not kept.steps_began:
+    before = kept(snapshot, target)
+    if course(snapshot, target) is not Course.TRIAL or before is None or not before.steps_began:
         return None
     ready = [r for r in snapshot.live(target) if r.ready and r.address is not None]
     if not ready or snapshot.desired == 0:
         return None
     wanted = options(snapshot.spec)
-    weight = wanted.steps[min(len(kept.steps_began), len(wanted.steps)) - 1].weight / 100
+    weight = wanted.steps[min(len(before.steps_began), len(wanted.steps)) - 1].weight / 100
     return contract.Canary(
         revision=target,
-        mode=kept.mode,
+        mode=before.mode,
         share=min(weight, len(ready) / snapshot.desired) if weight * snapshot.desired > 1 else weight,
         addresses=tuple(sorted(_address(r) for r in ready))[: contract.MOST_CANARY_ADDRESSES],
         expires_s=EXPIRES_S,
@@ -216,187 +214,35 @@ def steps_began(snapshot: Snapshot, found: Trial, now: datetime) -> tuple[dateti
     return found.steps_began
 
 
-def state(snapshot: Snapshot, found: Trial) -> Standing:
-    """Return the state of the deployment while a canary is tried."""
-    serving = f" Revision {found.stable} keeps serving."
-    if (problem := untold(snapshot)) is not None:
-        return Standing(Reason.CANARY_UNTOLD, problem + "." + serving, is_stalled=True)
-    if found.problem is not None:
-        return Standing(Reason.CANNOT_BE_JUDGED, found.problem + "." + serving, is_stalled=True)
-    judged = _standing_verdict(snapshot, found)
-    text = f"canary {found.revision}: {story.sentences(judged)[0]}"
-    if found.is_blocked:
-        return Standing(Reason.ROLLOUT_BLOCKED_NO_GPU, f"canary {found.revision} has no GPU to run on." + serving)
-    if judged.state is State.HELD:
-        return Standing(Reason.CANARY_HELD, text + serving, is_stalled=True)
-    if judged.state is State.INCONCLUSIVE:
-        return Standing(Reason.CANARY_INCONCLUSIVE, text + serving, is_stalled=True)
-    if judged.state in (State.PENDING, State.WARMING):
-        return Standing(Reason.CANARY_STARTING, text + serving)
-    return Standing(Reason.CANARY_RUNNING, text, may_take_its_time=True)
-
-
-def rolled_back(snapshot: Snapshot, target: str) -> Standing:
-    """Return the state of a deployment whose new revision was rolled back."""
-    told = _told(snapshot, target)
-    text = (
-        f"revision {target} was rolled back, {snapshot.status.stable_revision} serves. {' '.join(told[:2])} Change the "
-        f"spec, or try it again with evenkeel promote {snapshot.name} -n {snapshot.namespace}"
-    )
-    return Standing(Reason.ROLLED_BACK, text, is_stalled=True)
-
-
-def rows(snapshot: Snapshot, target: str) -> list[Row]:
-    """Return the condition RolledBack, where it holds."""
-    if course(snapshot, target) is not Course.BACK:
-        return []
-    return [Row("RolledBack", True, Reason.ROLLED_BACK, " ".join(_told(snapshot, target))[:1024])]
-
-
-def status(snapshot: Snapshot, target: str, found: Trial | None, now: datetime) -> Object:
-    """Return status.canary and status.canaryRevision; nothing where no canary is or was of this target."""
-    way = course(snapshot, target)
-    if found is not None:
-        judged = _standing_verdict(snapshot, found)
-        began = steps_began(snapshot, found, now)
-        before = _kept(snapshot, target)
-        return {
-            "canaryRevision": target,
-            "canary": _row(snapshot, target, judged, began, found.mode, before, now)
-            | ({"lent": found.lent} if found.lent else {}),
-        }
-    kept = snapshot.status.canary
-    final = _final(snapshot, target)
-    if final is not None and way is not Course.TRIAL and snapshot.status.stable_revision != target:
-        before = _kept(snapshot, target)
-        if before is None or before.state != final:
-            judged = _verdict(snapshot, target, final)
-            began = tuple(parse_time(text) for text in before.steps_began) if before is not None else ()
-            return {"canary": _row(snapshot, target, judged, began, before.mode if before else SPLIT, before, now)}
-    if kept is not None and (kept.revision == target or snapshot.replica_set(kept.revision) is not None):
-        if kept.revision != target and kept.state not in (State.PROMOTED, State.ROLLED_BACK):
-            return {}
-        return {"canary": kept.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)}
-    return {}
-
-
-def events(after: Object, before: CanaryStatus | None) -> tuple[Event, ...]:
-    """Return what to tell of a canary: another state, or another step."""
-    row = after.get("canary")
-    if row is None:
-        return ()
-    was = None if before is None or before.revision != row["revision"] else (before.state, len(before.steps_began))
-    now = (row["state"], len(row.get("stepsBegan", ())))
-    if was == now or (was is None and row["state"] in (State.PENDING, State.WARMING)):
-        return ()
-    is_bad = row["state"] in (State.ROLLED_BACK, State.HELD, State.INCONCLUSIVE)
-    text = f"canary {row['revision']}, {row['summary']}: {' '.join(row['story'])}"
-    word = Reason.CANARY_STEP if row["state"] == State.CANARY else f"Canary{row['state']}"
-    return (Event("Warning" if is_bad else "Normal", word, text[:1024]),)
-
-
 def progress(snapshot: Snapshot, target: str) -> verdict.Progress:
     """Return how far the canary has come, for its judge."""
-    kept = _kept(snapshot, target)
-    began = tuple(parse_time(text) for text in kept.steps_began) if kept is not None else ()
+    before = kept(snapshot, target)
+    began = tuple(parse_time(text) for text in before.steps_began) if before is not None else ()
     live = snapshot.live(target)
     return verdict.Progress(any(r.node for r in live), any(r.ready for r in live), began)
 
 
-def _row(
-    snapshot: Snapshot,
-    target: str,
-    judged: Verdict,
-    began: tuple[datetime, ...],
-    mode: str,
-    before: CanaryStatus | None,
-    now: datetime,
-) -> Object:
-    steps = options(snapshot.spec).steps
-    is_final = judged.state in verdict.FINAL
-    weight = steps[min(len(began), len(steps)) - 1].weight if began and not is_final else 0
-    row: Object = {
-        "revision": target,
-        "stable": snapshot.status.stable_revision,
-        "state": str(judged.state),
-        "why": str(judged.why),
-        "summary": _summary(judged.state, len(began), len(steps), weight),
-        "mode": mode,
-        "weight": weight,
-        "began": before.began if before is not None else conditions.timestamp(now),
-        "samples": judged.samples,
-        "labels": judged.evidence.labels if judged.evidence is not None else 0,
-        "story": list(story.sentences(judged)[:_SENTENCES]),
-    }
-    if began:
-        row["stepsBegan"] = [conditions.timestamp(at) for at in began]
-    if is_final:
-        row["decided"] = before.decided if before is not None and before.decided else conditions.timestamp(now)
-    return row
-
-
-def _summary(state: State, step: int, steps: int, weight: int) -> str:
-    if state is State.CANARY and step:
-        return f"{step}/{steps} {weight}%"
-    return f"{state} {step}/{steps}" if state is State.HELD and step else str(state)
-
-
-def _kept(snapshot: Snapshot, target: str) -> CanaryStatus | None:
+def kept(snapshot: Snapshot, target: str) -> CanaryStatus | None:
+    """Return what status.canary keeps of `target`, None where it keeps another one, or nothing."""
     kept = snapshot.status.canary
     return kept if kept is not None and kept.revision == target else None
 
 
-def _final(snapshot: Snapshot, target: str) -> State | None:
+def final(snapshot: Snapshot, target: str) -> State | None:
     """Return the final verdict on `target`: a person's, the kept one, or the one that has just fallen."""
     if snapshot.promoted == target:
         return State.PROMOTED
     if snapshot.aborted == target:
         return State.ROLLED_BACK
-    kept = _kept(snapshot, target)
-    if kept is not None and kept.state in verdict.FINAL:
-        return State(kept.state)
+    before = kept(snapshot, target)
+    if before is not None and before.state in verdict.FINAL:
+        return State(before.state)
     judged = snapshot.judged
     if judged is None or judged.revision != target or judged.verdict.state not in verdict.FINAL:
         return None
     if judged.verdict.state is State.PROMOTED and snapshot.spec.rollout.paused:
         return None
     return judged.verdict.state
-
-
-def _verdict(snapshot: Snapshot, target: str, final: State) -> Verdict:
-    judged = snapshot.judged
-    if judged is not None and judged.revision == target:
-        if judged.verdict.state is final:
-            return judged.verdict
-        return replace(judged.verdict, state=final, why=Why.BY_HAND, quarantine=_quarantine(final, target))
-    return Verdict(final, Why.BY_HAND, quarantine=_quarantine(final, target))
-
-
-def _quarantine(final: State, target: str) -> str | None:
-    return target if final is State.ROLLED_BACK else None
-
-
-def _told(snapshot: Snapshot, target: str) -> Sequence[str]:
-    kept, final = _kept(snapshot, target), _final(snapshot, target)
-    if kept is not None and kept.state == final and kept.story:
-        return kept.story
-    return story.sentences(_verdict(snapshot, target, final or State.ROLLED_BACK))
-
-
-def _standing_verdict(snapshot: Snapshot, found: Trial) -> Verdict:
-    """Return the verdict of a trial; before its first step, and before anybody has judged, what is seen of its pods."""
-    live = snapshot.live(found.revision)
-    if not found.steps_began:
-        if not any(r.node for r in live):
-            return Verdict(State.PENDING, Why.NOT_PLACED)
-        if not any(r.ready for r in live):
-            return Verdict(State.WARMING, Why.STARTING)
-        return Verdict(State.CANARY, Why.STEP_PASSED, 0)
-    if found.problem is not None:
-        return Verdict(State.HELD, Why.CANNOT_BE_JUDGED, len(found.steps_began) - 1)
-    if found.verdict is None or found.verdict.state in verdict.FINAL:
-        return Verdict(State.CANARY, Why.TESTING, len(found.steps_began) - 1)
-    return found.verdict
 
 
 def _mode(snapshot: Snapshot, lent: int) -> str:

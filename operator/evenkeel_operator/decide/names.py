@@ -74,6 +74,8 @@ class Reason(enum.StrEnum):
     ABOVE_FLOOR = "AboveFloor"
     BELOW_FLOOR = "BelowFloor"
     LABELS_MISSING = "LabelsMissing"
+    DECAYED = "Decayed"
+    DRIFT_SUSPECTED = "DriftSuspected"
     NOT_PROVEN = "NotProven"
     CANNOT_BE_JUDGED = "CannotBeJudged"
     # What is told in Events only.

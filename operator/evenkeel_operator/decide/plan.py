@@ -14,7 +14,8 @@ from typing import Any
 
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.api.status import Status
-from evenkeel_operator.decide import conditions, gpus, names, resources, rollout, sizing
+from evenkeel_operator.decide import canary, canary_status, conditions, gpus, names, resources, rollout, sizing
+from evenkeel_operator.decide.canary import Course
 from evenkeel_operator.decide.conditions import State
 from evenkeel_operator.decide.failures import Failure, is_over, prepare_retry_delay
 from evenkeel_operator.decide.intent import Plan, Ref
@@ -38,7 +39,11 @@ REPORT_ARRIVES = timedelta(seconds=5)
 def plan(snapshot: Snapshot, now: datetime) -> Plan:
     """Return what to apply, what to delete, the status, what to tell and when to look again."""
     target = names.revision_name(snapshot.name, snapshot.spec)
-    apply: list[Object] = [resources.service(snapshot), resources.pod_disruption_budget(snapshot)]
+    way = canary.course(snapshot, target)
+    apply: list[Object] = [
+        resources.service(snapshot, canary.selected(snapshot, target)),
+        resources.pod_disruption_budget(snapshot),
+    ]
     delete: list[Ref] = []
     look_again: list[float] = []
 
@@ -66,9 +71,12 @@ def plan(snapshot: Snapshot, now: datetime) -> Plan:
         if snapshot.defaults.feedback is not None and snapshot.spec.runtime.image is None:
             apply.append(resources.receipt_secret(snapshot, snapshot.defaults.feedback))
         apply.append(resources.controller_revision(snapshot, revision))
-        progress = _rolled_out(snapshot, revision, apply)
-    else:
+        step = _rolled_out if way is Course.DIRECT else _beside_stable
+        progress = step(snapshot, revision, apply)
+    elif way is Course.DIRECT:
         _held(snapshot, apply)
+    else:
+        _apply_sizes(snapshot, _stable_alone(snapshot), apply, None)
 
     delete += _finished_jobs(snapshot, target, apply)
     delete += _empty_replica_sets(snapshot, target)
@@ -85,6 +93,7 @@ def plan(snapshot: Snapshot, now: datetime) -> Plan:
         events=(
             *conditions.events(answer["conditions"], snapshot.status.conditions or ()),
             *sizing.events(snapshot.sizing, snapshot.status),
+            *canary_status.events(answer, snapshot.status.canary),
         ),
         victims=_victims(snapshot, apply),
         look_again_after_s=min(look_again, default=None),
@@ -192,9 +201,7 @@ def _is_held(snapshot: Snapshot) -> bool:
 
 def _rolled_out(snapshot: Snapshot, revision: Revision, apply: list[Object]) -> Progress:
     """Append every ReplicaSet at its next size; return how the rollout stands."""
-    supply = None
-    if snapshot.spec.gpu is not None:
-        supply = gpus.supply(snapshot.spec.gpu, revision.template["spec"], snapshot.fleet)
+    supply = _supply(snapshot, revision)
     live = snapshot.live(revision.name)
     free_slots: int | None = None
     if isinstance(supply, gpus.Supply):
@@ -212,12 +219,46 @@ def _rolled_out(snapshot: Snapshot, revision: Revision, apply: list[Object]) -> 
         paused=snapshot.spec.rollout.paused,
     )
     _apply_sizes(snapshot, {**step.sizes}, apply, revision)
+    return Progress(revision.name, failure=_failure(snapshot, revision.name), blocked=step.blocked, supply=supply)
+
+
+def _beside_stable(snapshot: Snapshot, revision: Revision, apply: list[Object]) -> Progress:
+    """Append the stable revision at its size, the canary beside it at its own, and nothing of any other revision."""
+    sizes, supply, found = _stable_alone(snapshot), _supply(snapshot, revision), None
+    if canary.course(snapshot, revision.name) is Course.TRIAL:
+        found = canary.trial(snapshot, revision.name, supply)
+        sizes[found.stable] -= found.lent
+        if canary.untold(snapshot) is None and (found.size or revision.name in sizes):
+            sizes[revision.name] = found.size
+    _apply_sizes(snapshot, sizes, apply, revision)
+    return Progress(
+        revision.name,
+        failure=None if found is None else _failure(snapshot, revision.name),
+        blocked=found is not None and found.is_blocked,
+        supply=supply,
+        trial=found,
+    )
+
+
+def _stable_alone(snapshot: Snapshot) -> dict[str, int]:
+    stable = snapshot.status.stable_revision
+    assert stable is not None, "there is a revision to be compared with, or to be back at"
+    return {s.revision: 0 for s in snapshot.replica_sets} | {stable: snapshot.desired}
+
+
+def _supply(snapshot: Snapshot, revision: Revision) -> gpus.Supply | NoSignal | None:
+    if snapshot.spec.gpu is None:
+        return None
+    return gpus.supply(snapshot.spec.gpu, revision.template["spec"], snapshot.fleet)
+
+
+def _failure(snapshot: Snapshot, revision: str) -> Failure | None:
+    """Return why a revision's replicas cannot go on: what only a person can mend, before what may pass."""
+    live, own = snapshot.live(revision), snapshot.replica_set(revision)
     failed = [r.failure for r in live if r.failure is not None]
-    own = snapshot.replica_set(revision.name)
     if own is not None and own.failure is not None and len(live) < own.replicas:
         failed.append(own.failure)
-    failure = next((f for f in failed if f.is_permanent), failed[0] if failed else None)
-    return Progress(revision.name, failure=failure, blocked=step.blocked, supply=supply)
+    return next((f for f in failed if f.is_permanent), failed[0] if failed else None)
 
 
 def _held(snapshot: Snapshot, apply: list[Object]) -> None:

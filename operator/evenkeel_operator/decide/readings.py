@@ -209,9 +209,7 @@ def _canary(found: Any) -> CanaryReading | None:
     revision = found["revision"]
     if not isinstance(revision, str) or not 0 < len(revision) <= 253:
         raise ValueError("canary.revision is not a name")
-    return CanaryReading(
-        revision, _number(found["expiresSeconds"]), _count(found["momentMillis"]), split, mirror
-    )
+    return CanaryReading(revision, _number(found["expiresSeconds"]), _count(found["momentMillis"]), split, mirror)
 
 
 def _sent(found: Any) -> Sent:

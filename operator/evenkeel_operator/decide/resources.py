@@ -15,8 +15,7 @@ from evenkeel_runtime import contract, receipts
 
 
 def service(snapshot: Snapshot, revision: str | None = None) -> Object:
-    """Return the Service that all requests come through: to every replica that is ready, of `revision` alone if given.
-    """
+    """Return the Service that all requests come through: to all that are ready, of `revision` alone if given."""
     ports: list[Object] = [{"name": HTTP_PORT_NAME, "port": 80, "targetPort": HTTP_PORT_NAME, "protocol": "TCP"}]
     if snapshot.spec.runtime.grpc:
         port = {"name": GRPC_PORT_NAME, "port": contract.GRPC_PORT, "targetPort": GRPC_PORT_NAME, "protocol": "TCP"}

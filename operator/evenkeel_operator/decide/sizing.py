@@ -54,8 +54,8 @@ class Sizing:
     """What was measured and decided. `size` is None where the spec leaves the number to somebody else.
 
     `missed` of the last `minutes` full minutes with requests were above the target. `decisions` are rows of
-    status.lastDecisions, the newest first. `ignored` is what was written to spec.replicas in vain. `can_spare`: one replica less
-    would hold the target too.
+    status.lastDecisions, the newest first. `ignored` is what was written to spec.replicas in vain.
+    `can_spare`: one replica less would hold the target too.
     """
 
     size: int | None

@@ -197,6 +197,12 @@ class Snapshot:
         beside = self.status.canary_revision
         return sum(s.replicas for s in self.replica_sets if s.revision != beside) or self.spec.replicas
 
+    @property
+    def mirrored(self) -> str | None:
+        """The canary that is sent copies of requests, which are nobody's demand; None where there is none."""
+        kept = self.status.canary
+        return self.status.canary_revision if kept is not None and kept.mode == "Mirror" else None
+
     def revision(self, name: str) -> Revision | None:
         """Return the revision called `name`, or None."""
         return next((r for r in self.revisions if r.name == name), None)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from evenkeel_operator.api.modeldeployment import Object, Spec
-from evenkeel_operator.decide import conditions, names, podspec, resources, sizing
+from evenkeel_operator.decide import accuracy, canary, canary_status, conditions, names, podspec, resources, sizing
+from evenkeel_operator.decide.canary import Course, Trial
 from evenkeel_operator.decide.conditions import State
 from evenkeel_operator.decide.failures import Failure
 from evenkeel_operator.decide.gpus import Supply
@@ -20,7 +21,8 @@ class Progress:
     """What this plan found on its way, for the sentence in the status.
 
     `failure` is why the target cannot go on, `preparing` that its bytes are not resolved yet, `blocked` that only a
-    GPU that is not free could move it; `supply` is None for a model that needs no GPU.
+    GPU that is not free could move it; `supply` is None for a model that needs no GPU. `trial` is of a canary, while
+    one is tried.
     """
 
     target: str
@@ -28,6 +30,7 @@ class Progress:
     preparing: bool = False
     blocked: bool = False
     supply: Supply | NoSignal | None = None
+    trial: Trial | None = None
 
 
 def state(snapshot: Snapshot, progress: Progress) -> State:
@@ -43,6 +46,10 @@ def state(snapshot: Snapshot, progress: Progress) -> State:
         failure = progress.failure
         text = failure.message + _supply_note(snapshot.spec, failure.reason, progress.supply) + _still_serving(others)
         return State(failure.reason, text, is_stalled=failure.is_permanent)
+    if canary.course(snapshot, progress.target) is Course.BACK:
+        return canary_status.rolled_back(snapshot, progress.target)
+    if progress.trial is not None:
+        return canary_status.state(snapshot, progress.trial)
     if is_complete and desired == 0:
         return State(Reason.SCALED_TO_ZERO, "no replica is asked for", is_ready=True)
     if is_complete:
@@ -78,7 +85,11 @@ def status(snapshot: Snapshot, progress: Progress, found: State, now: datetime) 
             found,
             available=ready,
             outdated=None if stable is None else _outdated(snapshot, stable),
-            further=sizing.rows(snapshot.spec, snapshot.sizing),
+            further=[
+                *sizing.rows(snapshot.spec, snapshot.sizing),
+                *accuracy.rows(snapshot.spec, snapshot.quality),
+                *canary_status.rows(snapshot, progress.target),
+            ],
             previous=snapshot.status.conditions or (),
             generation=snapshot.generation,
             now=now,
@@ -87,10 +98,11 @@ def status(snapshot: Snapshot, progress: Progress, found: State, now: datetime) 
     if stable is not None:
         answer["stableRevision"] = stable.name
         answer["model"] = resources.model_status(stable.spec, stable.prepared)
+    is_tried = progress.trial is not None
     rows = [
         {
             "name": name,
-            "role": _role(name, progress.target, stable),
+            "role": "Canary" if is_tried and name == progress.target else _role(name, progress.target, stable),
             "replicas": len(snapshot.live(name)),
             "readyReplicas": sum(r.ready for r in snapshot.live(name)),
         }
@@ -99,12 +111,15 @@ def status(snapshot: Snapshot, progress: Progress, found: State, now: datetime) 
     if rows:
         answer["revisions"] = rows
     answer |= sizing.status(snapshot.spec, snapshot.sizing, snapshot.status)
+    answer |= accuracy.status(snapshot.spec, snapshot.quality, snapshot.status)
+    answer |= canary_status.status(snapshot, progress.target, progress.trial, now)
     return answer
 
 
 def stable_revision(snapshot: Snapshot, target: str, found: State) -> Revision | None:
     """Return the last revision that was in full service: the target once it is, until then the one before."""
-    if found.is_ready and (now_stable := snapshot.revision(target)) is not None:
+    is_through = found.is_ready and canary.course(snapshot, target) is Course.DIRECT
+    if is_through and (now_stable := snapshot.revision(target)) is not None:
         return now_stable
     return snapshot.revision(snapshot.status.stable_revision or "")
 
