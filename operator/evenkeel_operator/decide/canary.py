@@ -152,7 +152,10 @@ def trial(snapshot: Snapshot, target: str, supply: Supply | NoSignal | None) -> 
             reach = min(needed, lent)
     elif isinstance(supply, NoSignal):
         reach = min(needed, max(1, placed))
-    size = 0 if snapshot.spec.rollout.paused and not live else reach
+    own = snapshot.replica_set(target)
+    size = reach
+    if snapshot.spec.rollout.paused:
+        size = 0 if own is None else min(own.replicas, reach)
     return Trial(
         stable=stable,
         revision=target,
