@@ -82,6 +82,7 @@ class Process:
             replicas=Replicas(settings.signals_port),
             cluster=cluster,
             qualities=self._qualities,
+            status=lambda key: self._controller.status(key),
             changed=lambda key: self._controller.queue.add(key),
             interval_s=settings.signals_s,
             judge_s=settings.quality_s,

@@ -105,6 +105,12 @@ class Controller:
         if key is not None:
             self.queue.add_after(key, 0 if kind is kinds.MODELDEPLOYMENT else CHILDREN_SETTLE_S)
 
+    def status(self, key: Key) -> Object:
+        """Return the newest status of `key` that is known, empty where there is none."""
+        deployment = self.cache.get(kinds.MODELDEPLOYMENT, key.namespace, key.name)
+        found: Object = {} if deployment is None else deployment.get("status") or {}
+        return found
+
     def fleet_changed(self) -> None:
         """Look again at whoever waits for a GPU."""
         for key in self._waiting_for_gpu:

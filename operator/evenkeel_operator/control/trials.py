@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from evenkeel_operator.api.modeldeployment import Object
+from evenkeel_operator.api.status import Status
 from evenkeel_operator.control.cache import Key, controller_uid
 from evenkeel_operator.control.qualities import Qualities
 from evenkeel_operator.decide import canary, names, resources
@@ -61,7 +62,10 @@ class _Followed:
 
 
 class Trials:
-    """Follows every canary. `changed` is called with a ModelDeployment whose plan may be another."""
+    """Follows every canary. `changed` is called with a ModelDeployment whose plan may be another.
+
+    `status` returns the newest status that is known: what a plan has written is no event that leads to another plan.
+    """
 
     def __init__(
         self,
@@ -69,6 +73,7 @@ class Trials:
         replicas: Replicas,
         cluster: Cluster,
         qualities: Qualities,
+        status: Callable[[Key], Object],
         changed: Callable[[Key], None],
         interval_s: float = ASK_S,
         judge_s: float = JUDGE_S,
@@ -78,6 +83,7 @@ class Trials:
         self._replicas = replicas
         self._cluster = cluster
         self._qualities = qualities
+        self._status = status
         self._changed = changed
         self._interval_s = interval_s
         self._judge_s = judge_s
@@ -141,7 +147,8 @@ class Trials:
 
     async def _round(self, key: Key, found: _Followed) -> bool:
         """Ask, tell, count, judge; return whether there is nothing left to do."""
-        snapshot, target, now = found.snapshot, found.target, self._now()
+        target, now = found.target, self._now()
+        snapshot = found.snapshot = replace(found.snapshot, status=Status.model_validate(self._status(key)))
         stable = snapshot.status.stable_revision or ""
         if found.samples is None:
             found.samples = await self._restored(key, found, stable)
