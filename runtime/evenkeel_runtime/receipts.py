@@ -56,6 +56,8 @@ DIRECTIVE = b"directive"
 """What the operator's signature is for, over the time and the body of what it tells a replica."""
 MAX_ROWS = 65535
 MAX_CLASSES = 65535
+PROCESS_BYTES, NONCE_BYTES = 8, 12
+"""The nonce's first part, which names a process, and all of it."""
 
 SCALE = 65535
 """What a confidence of 1 is in a receipt."""
@@ -216,7 +218,7 @@ class Issuer:
         name = origin.revision.encode()
         flags = (0 if origin.classes else _NUMERIC) | (_NAMED if origin.is_named else 0)
         self._count = 0
-        self._process = os.urandom(8)
+        self._process = os.urandom(PROCESS_BYTES)
         fixed = _FIXED.pack(
             _VERSION,
             flags,

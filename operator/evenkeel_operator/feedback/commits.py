@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evenkeel_operator.feedback.records import Answer, Label, Told
-from evenkeel_operator.feedback.store import Store, Unavailable
+from evenkeel_operator.feedback.store import Refused, Store, Unavailable
 
 WAITING = 20_000
 """Labels that may wait; about a second's work."""
@@ -115,18 +115,36 @@ class Commits:
         return units
 
     def _write(self, units: list[_Unit]) -> None:
+        """Write them in one transaction; where something in it is not taken, each in one of its own: what one sender
+        sends is no reason to refuse another's."""
+        error = self._written(units)
+        if error is None:
+            return
+        if len(units) == 1 or not isinstance(error, Refused):
+            self._loop.call_soon_threadsafe(_fail, units, error)
+            return
+        for number, unit in enumerate(units):
+            error = self._written([unit])
+            if error is not None and not isinstance(error, Refused):  # it would be the same for each that follows
+                self._loop.call_soon_threadsafe(_fail, units[number:], error)
+                return
+            if error is not None:
+                self._loop.call_soon_threadsafe(_fail, [unit], error)
+
+    def _written(self, units: list[_Unit]) -> Unavailable | None:
+        """Write these in one transaction and answer those who wait; return why it was not possible."""
         labels = [label for unit in units for label in unit.labels]
         told = [unit.told for unit in units if unit.told is not None]
         try:
             answers = self._store.write(labels, told, int(time.time()))
         except Unavailable as e:
-            log.warning("not written labels=%d error=%s", len(labels), e)
-            self._loop.call_soon_threadsafe(_fail, units, e)
+            log.warning("not written posts=%d labels=%d error=%s", len(units), len(labels), e)
+            return e
         except Exception as e:  # whatever it is, those who wait have to hear of it
-            log.exception("not written labels=%d", len(labels))
-            self._loop.call_soon_threadsafe(_fail, units, Unavailable(repr(e)))
-        else:
-            self._loop.call_soon_threadsafe(_answer, units, answers)
+            log.exception("not written posts=%d labels=%d", len(units), len(labels))
+            return Refused(repr(e))
+        self._loop.call_soon_threadsafe(_answer, units, answers)
+        return None
 
     def _expire(self, before_s: int) -> None:
         try:

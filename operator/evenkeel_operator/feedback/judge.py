@@ -140,7 +140,7 @@ def told_of(body: bytes, subject: bytes, now_ms: int) -> Told:
         names = tuple(_text(name, 1024) for name in document.get("names", ()))
         if names and len(names) != source.classes:
             raise ValueError(f"there are {len(names)} names of {source.classes} classes")
-        return Told(source, bytes.fromhex(document["process"]), names, totals, ids, pairs)
+        return Told(source, _bytes(document["process"], receipts.PROCESS_BYTES), names, totals, ids, pairs)
     except (KeyError, TypeError, ValueError) as e:
         raise BadPost(f"this is not what a replica tells: {e!r}") from e
 
@@ -221,7 +221,7 @@ def _require_few(count: int) -> None:
 def _pair(row: Any) -> Pair:
     nonce, number, start, stable, canary_revision, canary = row
     return Pair(
-        bytes.fromhex(nonce),
+        _bytes(nonce, receipts.NONCE_BYTES),
         _within(number, receipts.MAX_ROWS),
         _within(start, 1 << 40) // COHORT_S * COHORT_S,
         _within(stable, MAX_CLASSES),
@@ -237,6 +237,14 @@ def _within(value: Any, most: int) -> int:
 
 
 def _text(value: Any, longest: int = 255) -> str:
+    """Return a text that every database takes: PostgreSQL has no NUL, and none has half of a surrogate pair."""
     if not isinstance(value, str) or not 0 < len(value) <= longest or "\0" in value:
         raise ValueError(f"{str(value)[:40]!r} is not a text of 1 to {longest} characters")
+    value.encode()  # a UnicodeEncodeError is a ValueError
     return value
+
+
+def _bytes(value: Any, length: int) -> bytes:
+    if len(found := bytes.fromhex(value)) != length:
+        raise ValueError(f"{value[:40]!r} is not {length} bytes in hex")
+    return found

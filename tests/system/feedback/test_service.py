@@ -14,6 +14,8 @@ from evenkeel_runtime.receipts import COUNTS, PASSED_ON
 from tests.system.feedback.server import Deployment, Service
 
 MINUTES_10 = 600.0
+HALF_A_PAIR = chr(0xD800)
+"""JSON can say half of a surrogate pair; UTF-8 cannot."""
 
 
 def test_labels_are_counted_by_what_was_predicted_and_what_was_true(service: Service) -> None:
@@ -215,6 +217,12 @@ def test_counts_of_others_are_refused(
         pytest.param({"cohorts": [{"start": 900, "counts": [[10, 1]]}]}, id="a class that is none"),
         pytest.param({"cohorts": [{"start": 900, "counts": [[3, -1]]}]}, id="less than nothing"),
         pytest.param({"names": ["a"]}, id="names of other classes"),
+        pytest.param({"revision": HALF_A_PAIR}, id="a revision that is no text"),
+        pytest.param({"ids": [[HALF_A_PAIR, "r"]]}, id="an id that is no text"),
+        pytest.param({"names": [HALF_A_PAIR] * 10}, id="names that are no texts"),
+        pytest.param({"process": "ab" * 7}, id="a process of fewer bytes"),
+        pytest.param({"process": "ab" * 4000}, id="a process of many bytes"),
+        pytest.param({"pairs": [["ab" * 13, 0, 900, 3, "digits-0123abcd", 3]]}, id="a pair of a longer nonce"),
     ],
 )
 def test_counts_that_cannot_be_are_refused(more: dict[str, Any], service: Service) -> None:

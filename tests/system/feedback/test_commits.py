@@ -1,0 +1,53 @@
+"""Who hears what of a transaction that many share? Each what became of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+import pytest
+
+from evenkeel_operator.feedback.commits import Commits
+from evenkeel_operator.feedback.records import Label, Told
+from evenkeel_operator.feedback.store import Refused, Store
+from tests.system.feedback.test_store import SOURCE, confusion, label, outcomes
+
+Open = Callable[[], Store]
+NEVER_TAKEN = replace(SOURCE, revision="digits-" + chr(0xD800))
+"""Half of a surrogate pair, which no database stores."""
+
+
+@pytest.fixture
+async def commits(open_store: Open) -> AsyncIterator[Commits]:
+    found = Commits(open_store())
+    yield found
+    await found.stop()
+
+
+async def posted_together(commits: Commits, *posts: list[Label] | Told) -> list[object]:
+    """Post these so that the thread that writes finds them all, and return answers and errors."""
+
+    async def post(one: list[Label] | Told) -> object:
+        return await commits.told(one) if isinstance(one, Told) else outcomes(await commits.labels(one))
+
+    with commits._changed:
+        waiting = [asyncio.ensure_future(post(one)) for one in posts]
+        await asyncio.sleep(0)
+    return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(Told(NEVER_TAKEN, b"process!", (), {}), id="by a replica"),
+        pytest.param([label(7, source=NEVER_TAKEN)], id="by whoever labels"),
+    ],
+)
+async def test_what_cannot_be_written_fails_alone(bad: list[Label] | Told, commits: Commits, open_store: Open) -> None:
+    good = [label(1), label(2)], [label(3, actual=4)]
+    first, refused, second = await posted_together(commits, good[0], bad, good[1])
+    assert (first, second) == (["accepted", "accepted"], ["accepted"])
+    assert isinstance(refused, Refused)
+    assert confusion(open_store()) == {(3, 3): 2, (3, 4): 1}
+    assert outcomes(await commits.labels([label(1)])) == ["duplicate"]
