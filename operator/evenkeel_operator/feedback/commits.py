@@ -37,7 +37,8 @@ class _Unit:
 
     @property
     def weight(self) -> int:
-        return len(self.labels) + (0 if self.told is None else 1 + len(self.told.totals) + len(self.told.ids))
+        told = self.told
+        return len(self.labels) + (0 if told is None else 1 + len(told.totals) + len(told.ids) + len(told.pairs))
 
 
 class Commits:
@@ -84,7 +85,8 @@ class Commits:
     async def _wait_for(self, labels: Sequence[Label], told: Told | None) -> list[Answer]:
         unit = _Unit(labels, told, self._loop.create_future())
         with self._changed:
-            if self._weight + unit.weight > self._most or self._ends:
+            # Where nothing waits, any post may: one that is heavier than all that may wait would never be taken.
+            if self._ends or (self._waiting and self._weight + unit.weight > self._most):
                 raise Full
             self._waiting.append(unit)
             self._weight += unit.weight

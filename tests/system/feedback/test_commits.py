@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from evenkeel_operator.feedback.commits import Commits
-from evenkeel_operator.feedback.records import Label, Told
+from evenkeel_operator.feedback.commits import Commits, Full
+from evenkeel_operator.feedback.records import Label, Pair, Told
 from evenkeel_operator.feedback.store import Refused, Store
-from tests.system.feedback.test_store import SOURCE, confusion, label, outcomes
+from tests.system.feedback.test_store import COHORT, SOURCE, confusion, label, nonce, outcomes
 
 Open = Callable[[], Store]
 NEVER_TAKEN = replace(SOURCE, revision="digits-" + chr(0xD800))
@@ -21,6 +21,14 @@ NEVER_TAKEN = replace(SOURCE, revision="digits-" + chr(0xD800))
 @pytest.fixture
 async def commits(open_store: Open) -> AsyncIterator[Commits]:
     found = Commits(open_store())
+    yield found
+    await found.stop()
+
+
+@pytest.fixture
+async def narrow(open_store: Open) -> AsyncIterator[Commits]:
+    """Yield one where three may wait."""
+    found = Commits(open_store(), 3)
     yield found
     await found.stop()
 
@@ -51,3 +59,26 @@ async def test_what_cannot_be_written_fails_alone(bad: list[Label] | Told, commi
     assert isinstance(refused, Refused)
     assert confusion(open_store()) == {(3, 3): 2, (3, 4): 1}
     assert outcomes(await commits.labels([label(1)])) == ["duplicate"]
+
+
+WIDE = Told(SOURCE, b"process!", (), {(COHORT, class_): 1 for class_ in range(10)})
+PAIRS = tuple(Pair(nonce(n), 0, COHORT, 3, "digits-89abcdef", 4) for n in range(3))
+
+
+@pytest.mark.parametrize(
+    ("posts", "want"),
+    [
+        pytest.param([WIDE], [None], id="one that is heavier than all that may wait"),
+        pytest.param([[label(1)], WIDE], [["accepted"], Full], id="the same behind another"),
+        pytest.param([WIDE, [label(1)]], [None, Full], id="another behind it"),
+        pytest.param(
+            [[label(1)], Told(SOURCE, b"process!", (), {}, pairs=PAIRS)], [["accepted"], Full], id="pairs, which weigh"
+        ),
+        pytest.param([[label(n)] for n in range(4)], [["accepted"]] * 3 + [Full], id="one label too many"),
+    ],
+)
+async def test_what_does_not_fit_behind_others_is_refused(
+    posts: list[list[Label] | Told], want: list[object], narrow: Commits
+) -> None:
+    got = await posted_together(narrow, *posts)
+    assert [type(one) if isinstance(one, Exception) else one for one in got] == want
