@@ -56,6 +56,7 @@ DIRECTIVE = b"directive"
 """What the operator's signature is for, over the time and the body of what it tells a replica."""
 MAX_ROWS = 65535
 MAX_CLASSES = 65535
+MAX_ID = 128
 PROCESS_BYTES, NONCE_BYTES = 8, 12
 """The nonce's first part, which names a process, and all of it."""
 
@@ -136,6 +137,11 @@ class Receipt:
         """Return the number that was predicted for a row."""
         found: float = struct.unpack_from(">d", self.values, 8 * row)[0]
         return found
+
+
+def is_id(name: str) -> bool:
+    """Return whether a text may be a user's own name for a prediction."""
+    return 0 < len(name) <= MAX_ID and name.isascii() and name.isprintable()
 
 
 def subject_of(uid: str) -> bytes:

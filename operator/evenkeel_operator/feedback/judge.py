@@ -135,7 +135,7 @@ def told_of(body: bytes, subject: bytes, now_ms: int) -> Told:
                 raise ValueError(f"cohorts start at multiples of {COHORT_S} s, not at {start}")
             for class_, count in cohort["counts"]:
                 totals[(start, _within(class_, max(0, source.classes - 1)))] = _within(count, 1 << 53)
-        ids = tuple((_text(name), _text(receipt, 1 << 20)) for name, receipt in document.get("ids", ()))
+        ids = tuple((_id(name), _text(receipt, 1 << 20)) for name, receipt in document.get("ids", ()))
         pairs = tuple(_pair(row) for row in document.get("pairs", ()))
         names = tuple(_text(name, 1024) for name in document.get("names", ()))
         if names and len(names) != source.classes:
@@ -190,6 +190,10 @@ def _item(entry: Any) -> Item | Answer:
     receipt, own, model = entry.get("receipt", ""), entry.get("id", ""), entry.get("model", "")
     if not all(isinstance(text, str) for text in (receipt, own, model)) or bool(receipt) == bool(own):
         return _no_item("an item has to have either receipt or id, as text")
+    if own and not receipts.is_id(own):
+        return _no_item(
+            f"id has to be 1 to {receipts.MAX_ID} printable characters of ASCII, as {receipts.ID_HEADER} is"
+        )
     label, row = entry.get("label"), entry.get("row", 0)
     if isinstance(label, bool) or not isinstance(label, str | int | float):
         return _no_item("label is missing: the class, or the number, that turned out to be true")
@@ -242,6 +246,12 @@ def _text(value: Any, longest: int = 255) -> str:
         raise ValueError(f"{str(value)[:40]!r} is not a text of 1 to {longest} characters")
     value.encode()  # a UnicodeEncodeError is a ValueError
     return value
+
+
+def _id(value: Any) -> str:
+    if not receipts.is_id(name := _text(value)):
+        raise ValueError(f"{name[:40]!r} is not an id of 1 to {receipts.MAX_ID} printable characters of ASCII")
+    return name
 
 
 def _bytes(value: Any, length: int) -> bytes:

@@ -66,6 +66,11 @@ def changed(text: str) -> str:
 Item = dict[str, Any]
 
 
+def own(model: Deployment) -> Item:
+    """Return an item by a user's own id, whose model is known."""
+    return {"id": "order-17", "model": f"-/{model.uid}", "label": 3}
+
+
 @pytest.mark.parametrize(
     ("item_of", "outcome", "reason"),
     [
@@ -94,6 +99,9 @@ Item = dict[str, Any]
         pytest.param(lambda m: {"label": 3}, "malformed", "NoItem", id="neither receipt nor id"),
         pytest.param(lambda m: {"receipt": m.receipt(), "lable": 3}, "malformed", "NoItem", id="a misspelt field"),
         pytest.param(lambda m: {"id": "nobody's", "label": 3}, "malformed", "UnknownId", id="an unknown id"),
+        pytest.param(lambda m: {**own(m), "id": HALF_A_PAIR}, "malformed", "NoItem", id="an id that is no text"),
+        pytest.param(lambda m: {**own(m), "id": "a\0"}, "malformed", "NoItem", id="an id with a NUL"),
+        pytest.param(lambda m: {**own(m), "id": "a" * 129}, "malformed", "NoItem", id="an id that is too long"),
         pytest.param(lambda m: 7, "malformed", "NoItem", id="no object"),
     ],
 )
