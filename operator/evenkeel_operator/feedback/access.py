@@ -76,10 +76,11 @@ def replica_of(headers: Mapping[str, str], purpose: bytes, body: bytes, key_of: 
         subject = receipts.subject_of(headers.get(receipts.SUBJECT_HEADER, ""))
         key = key_of(int(headers.get(receipts.KEY_ID_HEADER, "")), subject)
         skew_s = (int(moment) - now_ms) / 1000
-    except ValueError:
+    except (ValueError, OverflowError):
         raise Denied(401, "BadSignature", "the headers of the signature are incomplete") from None
     want = "" if key is None else receipts.signature(key, purpose, moment.encode(), body)
-    if not hmac.compare_digest(want.encode(), headers[receipts.SIGNATURE_HEADER].encode()):
+    # Whatever bytes a header has: aiohttp reads those that are no UTF-8 as surrogates.
+    if not hmac.compare_digest(want.encode(), headers[receipts.SIGNATURE_HEADER].encode(errors="surrogateescape")):
         raise Denied(401, "BadSignature", "the signature is not that of a replica")
     if abs(skew_s) > SKEW_S:
         raise Denied(401, "ClockSkew", f"the replica's clock is {skew_s:+.0f} s off this service's")
@@ -104,6 +105,8 @@ class Kubernetes:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Denied(401, "NoToken", "send a token of the cluster: Authorization: Bearer TOKEN")
+        if not token.isascii():  # RFC 6750, section 2.1
+            raise Denied(401, "BadToken", "a token has ASCII characters only")
         key = hashlib.sha256(token.encode()).digest()
         now = time.monotonic()
         if (known := self._users.get(key)) is not None and now - known[0] < REMEMBERED_S:

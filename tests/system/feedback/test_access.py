@@ -71,6 +71,7 @@ async def test_each_tenant_labels_and_sees_its_own_model_only(api: FakeApi, serv
         pytest.param({}, "NoToken", id="without a token"),
         pytest.param({"authorization": "Basic YTpi"}, "NoToken", id="with a password"),
         pytest.param({"authorization": "Bearer stolen"}, "BadToken", id="with a token that nobody knows"),
+        pytest.param({"authorization": "Bearer \xff"}, "BadToken", id="with bytes that are no text"),
     ],
 )
 async def test_nobody_is_served_without_a_known_token(

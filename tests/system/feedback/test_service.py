@@ -199,6 +199,16 @@ def test_what_replicas_tell_counts_once(service: Service) -> None:
             lambda m, body: {**m.signed(COUNTS, body), "evenkeel-subject": "me"}, "BadSignature", id="for no uid"
         ),
         pytest.param(
+            lambda m, body: {**m.signed(COUNTS, body), "evenkeel-signature": "\xff"},
+            "BadSignature",
+            id="with bytes that are no text",
+        ),
+        pytest.param(
+            lambda m, body: {**m.signed(COUNTS, body), "evenkeel-time": "9" * 400},
+            "BadSignature",
+            id="at a time that is none",
+        ),
+        pytest.param(
             lambda m, body: m.signed(COUNTS, body, after_s=MINUTES_10), "ClockSkew", id="by a clock ten minutes ahead"
         ),
         pytest.param(
