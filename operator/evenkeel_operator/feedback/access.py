@@ -45,11 +45,15 @@ class Denied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user of the cluster, as TokenReview has named them."""
+    """A user of the cluster, as TokenReview has named them.
+
+    `extra` is what else the authenticator says, by its keys: authorizers read in it what a token is narrowed to.
+    """
 
     name: str
     uid: str
     groups: tuple[str, ...]
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,12 @@ class Kubernetes:
         if not status.get("authenticated"):
             raise Denied(401, "BadToken", "the cluster does not know this token")
         found = status.get("user") or {}
-        user = User(found.get("username", ""), found.get("uid", ""), tuple(found.get("groups") or ()))
+        user = User(
+            found.get("username", ""),
+            found.get("uid", ""),
+            tuple(found.get("groups") or ()),
+            tuple((key, tuple(values or ())) for key, values in sorted((found.get("extra") or {}).items())),
+        )
         _bounded(self._users)[key] = (now, user)
         return user
 
@@ -141,6 +150,7 @@ class Kubernetes:
                 "user": user.name,
                 "uid": user.uid,
                 "groups": list(user.groups),
+                "extra": {key: list(values) for key, values in user.extra},
                 "resourceAttributes": attributes,
             },
         }

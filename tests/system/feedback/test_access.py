@@ -82,6 +82,15 @@ async def test_nobody_is_served_without_a_known_token(
         assert (status, got["reason"]) == (401, reason)
 
 
+async def test_a_narrowed_token_has_no_more_rights_than_it_says(api: FakeApi, service: Service) -> None:
+    api.reviews.users["narrow-token"] = "alice"
+    api.reviews.narrowed.add("narrow-token")
+    model, narrow = created(api, "team-a"), {"authorization": "Bearer narrow-token"}
+    for headers, want in ((ALICE, (200, None, 200)), (narrow, (200, "Foreign", 403)), (ALICE, (200, None, 200))):
+        (status, got), (read, _) = await post(service, model, headers), await quality(service, "team-a/digits", headers)
+        assert (status, got.get("reason"), read) == want
+
+
 async def test_a_model_that_is_not_there_is_named(api: FakeApi, service: Service) -> None:
     status, got = await quality(service, "team-a/digits", ALICE)
     assert (status, got["error"]) == (404, "there is no ModelDeployment digits in namespace team-a")
