@@ -270,9 +270,36 @@ def opened(text: str, key_of: Callable[[int, bytes], bytes | None]) -> Receipt:
         raise BadReceipt(Reason.UNKNOWN_KEY, f"the receipt was signed with the key {key_id}, which is not known here")
     if not hmac.compare_digest(hmac.digest(key, raw[:end], "sha256"), raw[end:]):
         raise BadReceipt(Reason.BAD_SIGNATURE, "the receipt's signature is not that of its ModelDeployment")
-    name = raw[_FIXED.size : _FIXED.size + length].decode()
-    origin = Origin(key_id, subject, name, classes, bool(flags & _NAMED), variant)
+    origin = Origin(
+        key_id,
+        subject,
+        _revision(raw[_FIXED.size : _FIXED.size + length]),
+        classes,
+        bool(flags & _NAMED),
+        _variant(variant),
+    )
+    # The key is a ModelDeployment's own, so whoever reads its Secret can sign what no Issuer writes.
+    if bool(flags & _NUMERIC) == bool(classes) or (flags & _NAMED and not classes):
+        raise BadReceipt(Reason.MALFORMED, f"the receipt's flags are {flags}, which contradicts its {classes} classes")
     return Receipt(origin, process + count.to_bytes(4), time_ms, rows, raw[start:end])
+
+
+def _revision(name: bytes) -> str:
+    if b"\0" in name:
+        raise BadReceipt(Reason.MALFORMED, "the receipt's revision has a NUL in its name")
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise BadReceipt(Reason.MALFORMED, "the receipt's revision is not UTF-8") from None
+
+
+def _variant(number: int) -> Variant:
+    try:
+        return Variant(number)
+    except ValueError:
+        raise BadReceipt(
+            Reason.MALFORMED, f"the receipt's variant is {number}, which this service does not know"
+        ) from None
 
 
 def _truncated(got: int, want: int) -> BadReceipt:

@@ -102,7 +102,7 @@ def judged(claim: Claim, names: Sequence[str], now_ms: int, horizon_s: int) -> L
     if item.row >= receipt.rows:
         return Answer(Outcome.MALFORMED, "NoSuchRow", f"row is {item.row}, the receipt has {receipt.rows} rows")
     origin = receipt.origin
-    source = Source(origin.subject, origin.revision, origin.variant, origin.classes)
+    source = Source(origin.subject, origin.revision, int(origin.variant), origin.classes)
     if origin.classes == 0:
         if isinstance(item.label, str):
             return Answer(Outcome.MALFORMED, "NoNumber", "the model predicts numbers: label has to be a number")
@@ -114,6 +114,10 @@ def judged(claim: Claim, names: Sequence[str], now_ms: int, horizon_s: int) -> L
         if isinstance(found, Answer):
             return found
         class_, share = receipt.predicted(item.row)
+        if class_ >= origin.classes:
+            return Answer(
+                Outcome.MALFORMED, "UnknownClass", f"the receipt predicts class {class_} of {origin.classes}, from 0"
+            )
         predicted, confidence, actual = float(class_), round(share * receipts.SCALE), float(found)
     return Label(source, receipt.nonce, item.row, receipt.time_ms, predicted, confidence, actual, item.corrects)
 
@@ -125,7 +129,7 @@ def told_of(body: bytes, subject: bytes, now_ms: int) -> Told:
         source = Source(
             subject,
             _text(document["revision"]),
-            _within(document["variant"], 255),
+            int(receipts.Variant(_within(document["variant"], 255))),
             _within(document["classes"], MAX_CLASSES),
         )
         totals: dict[tuple[int, int], int] = {}

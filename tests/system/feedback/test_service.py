@@ -99,6 +99,12 @@ def own(model: Deployment) -> Item:
         pytest.param(lambda m: {"label": 3}, "malformed", "NoItem", id="neither receipt nor id"),
         pytest.param(lambda m: {"receipt": m.receipt(), "lable": 3}, "malformed", "NoItem", id="a misspelt field"),
         pytest.param(lambda m: {"id": "nobody's", "label": 3}, "malformed", "UnknownId", id="an unknown id"),
+        pytest.param(
+            lambda m: {"receipt": m.receipt(10), "label": 3},
+            "malformed",
+            "UnknownClass",
+            id="predicted a class too many",
+        ),
         pytest.param(lambda m: {**own(m), "id": HALF_A_PAIR}, "malformed", "NoItem", id="an id that is no text"),
         pytest.param(lambda m: {**own(m), "id": "a\0"}, "malformed", "NoItem", id="an id with a NUL"),
         pytest.param(lambda m: {**own(m), "id": "a" * 129}, "malformed", "NoItem", id="an id that is too long"),
@@ -230,6 +236,7 @@ def test_counts_of_others_are_refused(
     "more",
     [
         pytest.param({"revision": ""}, id="no revision"),
+        pytest.param({"variant": 2}, id="a variant that nobody knows"),
         pytest.param({"cohorts": [{"start": 1, "counts": []}]}, id="a cohort that starts in between"),
         pytest.param({"cohorts": [{"start": 9_000_000_000_000, "counts": []}]}, id="a cohort to come"),
         pytest.param({"cohorts": [{"start": 900, "counts": [[10, 1]]}]}, id="a class that is none"),
