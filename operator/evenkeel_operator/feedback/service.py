@@ -187,14 +187,28 @@ class Service:
     async def _labels(self, request: web.Request) -> web.StreamResponse:
         """Every labelled prediction, an NDJSON line each, for retraining."""
         _, _, subject = await self._asked_for(request)
-        since_s = _since(request, 0)
-        series = await self._read(lambda store: store.quality(subject, 1 << 40))
-        names = {one.source.revision: one.names for one in series}
-        pages = self._reads.labelled(subject, since_s)
+        pages = self._reads.labelled(subject, _since(request, 0))
+        names: dict[str, tuple[str, ...]] = {}
+
+        def page(store: Store) -> list[Row] | None:
+            """Read some rows, and the names that they need: labels are counted only once their names are known."""
+            rows = next(pages, None)
+            for revision in {row[0] for row in rows or ()} - names.keys():
+                names[revision] = store.names(subject, revision)
+            return rows
+
+        rows = await self._read(page)
         response = web.StreamResponse(headers={"Content-Type": NDJSON})
         await response.prepare(request)
-        while (page := await self._read(lambda _: next(pages, None))) is not None:
-            await response.write("".join(_line(row, names[row[0]]) for row in page).encode())
+        try:
+            while rows is not None:
+                await response.write("".join(_line(row, names[row[0]]) for row in rows).encode())
+                rows = await self._read(page)
+        except Unavailable as e:
+            # The status is said already: an answer that breaks off is not taken for all of it.
+            log.warning("labels not told to their end error=%s", e)
+            if request.transport is not None:
+                request.transport.close()
         return response
 
     async def _asked_for(self, request: web.Request) -> tuple[str, str, bytes]:
@@ -319,11 +333,16 @@ def _line(row: Row, names: Sequence[str]) -> str:
         "nonce": bytes(nonce).hex(),
         "row": number,
         "timeMs": time_ms,
-        "predicted": names[int(predicted)] if names else predicted,
-        "label": names[int(actual)] if names else actual,
+        "predicted": _named(predicted, names),
+        "label": _named(actual, names),
         "confidence": round(confidence / receipts.SCALE, 5),
     }
     return json.dumps(told) + "\n"
+
+
+def _named(value: float, names: Sequence[str]) -> str | float:
+    """Return a class's name, the value itself where it has none: a number, or the index of a class without a name."""
+    return names[int(value)] if 0 <= value < len(names) else value
 
 
 def _since(request: web.Request, default_s: int) -> int:
