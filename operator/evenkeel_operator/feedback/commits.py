@@ -154,6 +154,8 @@ class Commits:
                 return
         except Unavailable as e:
             log.warning("nothing deleted error=%s", e)
+        except Exception:  # whatever it is, posts have to be written all the same
+            log.exception("nothing deleted before_s=%d", before_s)
         with self._changed:
             if self._expires_before_s == before_s:
                 self._expires_before_s = None

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from evenkeel_operator.feedback.commits import Commits, Full
 from evenkeel_operator.feedback.records import Label, Pair, Told
-from evenkeel_operator.feedback.store import Refused, Store
+from evenkeel_operator.feedback.sqlite import SqliteStore
+from evenkeel_operator.feedback.store import Refused, Store, Unavailable
+from tests.system.feedback.databases import spoil
 from tests.system.feedback.test_store import COHORT, SOURCE, confusion, label, nonce, outcomes
+from tests.system.operator.harness import eventually
 
 Open = Callable[[], Store]
 NEVER_TAKEN = replace(SOURCE, revision="digits-" + chr(0xD800))
@@ -37,7 +41,10 @@ async def posted_together(commits: Commits, *posts: list[Label] | Told) -> list[
     """Post these so that the thread that writes finds them all, and return answers and errors."""
 
     async def post(one: list[Label] | Told) -> object:
-        return await commits.told(one) if isinstance(one, Told) else outcomes(await commits.labels(one))
+        if isinstance(one, Told):
+            await commits.told(one)
+            return None
+        return outcomes(await commits.labels(one))
 
     with commits._changed:
         waiting = [asyncio.ensure_future(post(one)) for one in posts]
@@ -82,3 +89,35 @@ async def test_what_does_not_fit_behind_others_is_refused(
 ) -> None:
     got = await posted_together(narrow, *posts)
     assert [type(one) if isinstance(one, Exception) else one for one in got] == want
+
+
+async def expired(commits: Commits, before_s: int) -> bool:
+    """Have labels from before that moment deleted; return whether the thread still writes when that was tried."""
+    commits.expire(before_s)
+    await eventually(lambda: commits._expires_before_s is None or not commits.is_alive)
+    return commits.is_alive
+
+
+async def test_a_moment_that_the_database_cannot_tell_ends_nothing(commits: Commits) -> None:
+    assert await expired(commits, -(1 << 62))
+    assert outcomes(await commits.labels([label(1)])) == ["accepted"]
+
+
+async def test_what_a_spoilt_file_does_not_take_is_not_there_for_now_and_the_rest_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "spoilt.db"
+    store = SqliteStore(path)
+    store.write([label(n) for n in range(3000)], [], COHORT)
+    store.close()
+    spoil(path, nonce(2999))
+    store = SqliteStore(path)
+    commits = Commits(store)
+    try:
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="malformed") as got:
+                await commits.labels([label(2999)])
+            assert not isinstance(got.value, Refused)
+            assert await expired(commits, COHORT + 1)
+            assert outcomes(await commits.labels([label(1)])) == ["duplicate"]
+    finally:
+        await commits.stop()
+        store.close()
