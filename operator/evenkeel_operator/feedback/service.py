@@ -22,6 +22,7 @@ from evenkeel_operator.feedback.access import Anybody, Caller, Denied, Kubernete
 from evenkeel_operator.feedback.commits import Commits, Full
 from evenkeel_operator.feedback.judge import NDJSON, BadPost, Claim, Item
 from evenkeel_operator.feedback.metrics import Metrics
+from evenkeel_operator.feedback.names import Names, Of
 from evenkeel_operator.feedback.records import Answer, Label, Outcome
 from evenkeel_operator.feedback.store import Row, Store, Unavailable
 from evenkeel_runtime import receipts
@@ -29,7 +30,6 @@ from evenkeel_runtime import receipts
 MOST_BODY_BYTES = 8 << 20
 QUALITY_SINCE_S = 7 * 86400
 """How far back GET /v1/quality looks where nobody says."""
-_NAMES_KEPT = 10_000
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -54,7 +54,7 @@ class Service:
         self._reading = asyncio.Lock()
         self._kubernetes = kubernetes
         self._horizon_s = horizon_s
-        self._names: dict[tuple[bytes, str], tuple[str, ...]] = {}
+        self._names = Names()
         self._known: set[tuple[bytes, str, str]] = set()
         self.metrics = Metrics()
 
@@ -83,8 +83,8 @@ class Service:
         entries, is_single = judge.items_of(body, request.content_type)
         now_ms = int(time.time() * 1000)
         claims = await self._claims(entries, caller)
-        await self._learn_names([claim for claim in claims if isinstance(claim, Claim)])
-        judged = [self._judged(claim, now_ms) for claim in claims]
+        names = await self._names_of([claim for claim in claims if isinstance(claim, Claim)])
+        judged = [self._judged(claim, names, now_ms) for claim in claims]
         labels = [one for one in judged if isinstance(one, Label)]
         stored = iter(await self._commits.labels(labels) if labels else ())
         answers = [next(stored) if isinstance(one, Label) else one for one in judged]
@@ -146,21 +146,28 @@ class Service:
         namespace, _, name = model.partition("/")
         return await self._subject(namespace, name)
 
-    def _judged(self, claim: Claim | Answer, now_ms: int) -> Label | Answer:
+    def _judged(self, claim: Claim | Answer, of: Mapping[Of, tuple[str, ...]], now_ms: int) -> Label | Answer:
         if isinstance(claim, Answer):
             return claim
-        names = judge.names_or_none(claim.receipt.origin, self._names)
+        names = judge.names_or_none(claim.receipt.origin, of)
         if names is None:
             raise Unavailable(f"the names of the classes of {claim.receipt.origin.revision} have not arrived yet")
         return judge.judged(claim, names, now_ms, self._horizon_s)
 
-    async def _learn_names(self, claims: Sequence[Claim]) -> None:
-        wanted = {judge.source_of(claim.receipt.origin) for claim in claims if claim.receipt.origin.is_named}
-        for subject, revision in wanted - self._names.keys():
-            if names := await self._read(partial(_names, subject=subject, revision=revision)):
-                if len(self._names) >= _NAMES_KEPT:
-                    self._names.clear()
-                self._names[subject, revision] = names
+    async def _names_of(self, claims: Sequence[Claim]) -> dict[Of, tuple[str, ...]]:
+        """Return the names of all classes that these are about, as far as they have arrived.
+
+        All at once: what is at hand now may have made room for another post's when this one is judged.
+        """
+        found: dict[Of, tuple[str, ...]] = {}
+        for of in {judge.source_of(claim.receipt.origin) for claim in claims if claim.receipt.origin.is_named}:
+            if not (names := self._names.get(of)):
+                names = await self._read(partial(_names, of=of))
+                if not names:
+                    continue
+                self._names.put(of, names)
+            found[of] = names
+        return found
 
     # what replicas tell
 
@@ -173,7 +180,7 @@ class Service:
         told = judge.told_of(body, replica.subject, now_ms)
         await self._commits.told(told)
         if told.names:
-            self._names[replica.subject, told.source.revision] = told.names
+            self._names.put((replica.subject, told.source.revision), told.names)
         return web.json_response({})
 
     # questions
@@ -299,8 +306,8 @@ class Service:
             return _error(413, "TooLarge", f"the body has more than {MOST_BODY_BYTES} bytes; send it in parts")
 
 
-def _names(store: Store, subject: bytes, revision: str) -> tuple[str, ...]:
-    return store.names(subject, revision)
+def _names(store: Store, of: Of) -> tuple[str, ...]:
+    return store.names(*of)
 
 
 def _receipts(store: Store, subject: bytes, ids: Sequence[str]) -> dict[str, str]:
