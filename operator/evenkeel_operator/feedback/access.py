@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evenkeel_operator.api.modeldeployment import GROUP, PLURAL, Object
@@ -100,6 +100,7 @@ class Kubernetes:
         self._users: dict[bytes, tuple[float, User]] = {}
         self._allowed: dict[tuple[User, str, str, str, str], tuple[float, bool]] = {}
         self._places: dict[bytes, tuple[str, str]] = {}
+        self._unstored: set[tuple[bytes, str, str]] = set()
         self._present: dict[tuple[str, str], bytes] = {}
         self._listed_at = float("-inf")
         self._lists = asyncio.Lock()
@@ -176,9 +177,13 @@ class Kubernetes:
         return self._present.get((namespace, name))
 
     @property
-    def places(self) -> list[tuple[bytes, str, str]]:
-        """Every object that was seen: subject, namespace, name."""
-        return [(subject, *place) for subject, place in self._places.items()]
+    def unstored(self) -> frozenset[tuple[bytes, str, str]]:
+        """What has been seen and is not in the store yet: subject, namespace, name."""
+        return frozenset(self._unstored)
+
+    def stored(self, models: Iterable[tuple[bytes, str, str]]) -> None:
+        """Take these for stored."""
+        self._unstored.difference_update(models)
 
     async def _list(self) -> None:
         async with self._lists:
@@ -195,7 +200,9 @@ class Kubernetes:
             except ApiError as e:
                 raise _unreachable(e) from e
             self._present = present
-            self._places |= {subject: place for place, subject in present.items()}
+            new = {subject: place for place, subject in present.items() if self._places.get(subject) != place}
+            self._places |= new
+            self._unstored |= {(subject, *place) for subject, place in new.items()}
             self._listed_at = time.monotonic()
 
     async def _ask(self, path: str, body: Object) -> Object:

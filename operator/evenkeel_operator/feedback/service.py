@@ -55,7 +55,6 @@ class Service:
         self._kubernetes = kubernetes
         self._horizon_s = horizon_s
         self._names = Names()
-        self._known: set[tuple[bytes, str, str]] = set()
         self.metrics = Metrics()
 
     def application(self) -> web.Application:
@@ -277,9 +276,9 @@ class Service:
 
     async def _remember_places(self) -> None:
         assert self._kubernetes is not None, "asked before"
-        if new := set(self._kubernetes.places) - self._known:
+        if new := self._kubernetes.unstored:
             await self._read(lambda store: store.remember(new))
-            self._known |= new
+            self._kubernetes.stored(new)
 
     def _key_of(self, key_id: int, subject: bytes) -> bytes | None:
         master = self._keys.get(key_id)

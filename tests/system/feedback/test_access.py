@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evenkeel_operator.feedback.access import Kubernetes
+from evenkeel_operator.world.connection import Connection
 from tests.system.feedback.server import Deployment, Service
 from tests.system.operator.fakeapi.server import FakeApi
 from tests.system.operator.harness import kubeconfig, modeldeployment
@@ -116,3 +120,37 @@ async def test_labels_of_a_deleted_model_still_have_somebody_who_may_post_them(a
     await asyncio.to_thread(service.kill)
     await asyncio.to_thread(service.start)
     assert await post(service, model, ALICE) == (200, {"outcome": "accepted"})
+
+
+async def test_only_what_the_store_has_not_seen_is_stored(api: FakeApi, tmp_path: Path) -> None:
+    known, first = created(api, "team-a"), created(api, "team-b")
+    connection = await Connection.open(str(kubeconfig(tmp_path, api.url)))
+    try:
+        kubernetes = Kubernetes(connection, ())
+        kubernetes.recall([(known.subject, "team-a", "digits")])
+        assert await kubernetes.place(known.subject) == ("team-a", "digits")
+        assert kubernetes.unstored == set()
+        assert await kubernetes.place(first.subject) == ("team-b", "digits")
+        assert kubernetes.unstored == {(first.subject, "team-b", "digits")}
+        second = created(api, "team-b", "prices")
+        kubernetes.stored(kubernetes.unstored)
+        kubernetes._listed_at = float("-inf")
+        assert await kubernetes.place(second.subject) == ("team-b", "prices")
+        assert kubernetes.unstored == {(second.subject, "team-b", "prices")}
+    finally:
+        await connection.close()
+
+
+async def test_what_could_not_be_stored_is_stored_with_the_next_post_and_never_again(
+    api: FakeApi, service: Service, tmp_path: Path
+) -> None:
+    model = created(api, "team-a")
+    with contextlib.closing(sqlite3.connect(tmp_path / "feedback.db")) as database:
+        for name, other, want in (("model", "away", (503, "Unavailable")), ("away", "model", (200, None))):
+            database.execute(f"ALTER TABLE {name} RENAME TO {other}")
+            status, got = await post(service, model, ALICE)
+            assert (status, got.get("reason")) == want
+        found = database.execute("SELECT subject, namespace, name FROM model").fetchall()
+        assert found == [(model.subject, "team-a", "digits")]
+        database.execute("ALTER TABLE model RENAME TO away")
+        assert (await post(service, model, ALICE))[0] == 200
