@@ -77,7 +77,10 @@ _LONGEST = (_FIXED.size + 257 + _VARYING.size + 8 * MAX_ROWS + _MAC_BYTES) * 4 /
 
 
 class Variant(enum.IntEnum):
-    """Which side of a rollout answered."""
+    """Which side of a rollout a replica says that it is on.
+
+    Nothing tells a replica: all of them say STABLE, and canary and stable are told apart by their revisions.
+    """
 
     STABLE = 0
     CANARY = 1

@@ -6,13 +6,14 @@ import http.client
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evenkeel_operator.feedback.records import Source
 from evenkeel_operator.feedback.sqlite import SqliteStore
-from evenkeel_runtime.receipts import COUNTS
+from evenkeel_runtime.receipts import COUNTS, Issuer, Variant
 from tests.system.feedback.databases import spoil
 from tests.system.feedback.server import Deployment, Service
 from tests.system.feedback.test_service import counts
@@ -43,3 +44,16 @@ def test_labels_that_cannot_all_be_read_break_off(tmp_path: Path, start: Callabl
     assert len(got.value.partial.splitlines()) >= 1000
     assert "labels not told to their end" in service.log
     assert service.ask("GET", "/healthz") == (200, "ok\n")
+
+
+def test_a_side_of_a_rollout_is_told_as_the_replica_says_it(service: Service) -> None:
+    model = Deployment()
+    canary = Issuer(model.key, replace(model.issuer.origin, variant=Variant.CANARY))
+    as_canary = canary.one(int(time.time() * 1000), 4, 60000).decode()
+    for receipt in (model.receipt(3), as_canary):
+        assert service.post({"receipt": receipt, "label": 3}) == {"outcome": "accepted"}
+    got = {revision["variant"]: revision["accuracy"] for revision in service.quality(model)}
+    assert got == {"Stable": 1, "Canary": 0}
+    _, text = service.ask("GET", f"/v1/labels/-/{model.uid}")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [(line["variant"], line["predicted"]) for line in lines] == [("Stable", 3), ("Canary", 4)]
