@@ -26,6 +26,7 @@ from evenkeel_operator.control.trials import Trials
 from evenkeel_operator.decide import plan
 from evenkeel_operator.decide.snapshot import Defaults, Feedback
 from evenkeel_operator.feedback.settings import master_keys
+from evenkeel_operator.flags import log_to_stderr
 from evenkeel_operator.settings import Settings, parse
 from evenkeel_operator.world import kinds, metrics
 from evenkeel_operator.world.cluster import Cluster
@@ -253,9 +254,7 @@ async def _run(settings: Settings) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the operator; return the exit code."""
     settings = parse(sys.argv[1:] if argv is None else argv, os.environ)
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    log_to_stderr(settings.log_level)
     logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
     # Why kopf ended is said once, by `watch.follow`, not also by two of its floors with a traceback each.
     logging.getLogger("kopf._core.reactor").setLevel(logging.CRITICAL)

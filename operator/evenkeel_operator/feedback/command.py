@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -21,6 +20,7 @@ from evenkeel_operator.feedback.service import Service
 from evenkeel_operator.feedback.settings import FeedbackSettings, master_keys, parse
 from evenkeel_operator.feedback.sqlite import SqliteStore
 from evenkeel_operator.feedback.store import Store, Unavailable
+from evenkeel_operator.flags import log_to_stderr
 from evenkeel_operator.world.connection import Connection, LoginError
 
 EXPIRE_EVERY_S = 600.0
@@ -32,9 +32,7 @@ log = logging.getLogger(__name__)
 def feedback(argv: Sequence[str]) -> int:
     """Run the service; return the exit code."""
     settings = parse(argv, os.environ)
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    log_to_stderr(settings.log_level)
     try:
         return asyncio.run(_run(settings))
     except (ValueError, OSError, Unavailable, LoginError) as e:

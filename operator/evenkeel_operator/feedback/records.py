@@ -31,7 +31,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Whose predictions: one revision of one ModelDeployment, on one side of a rollout. `classes` is 0 for numbers."""
+    """Whose predictions: one revision of one ModelDeployment. `classes` is 0 for numbers.
+
+    `variant` is the side of a rollout that its replicas say (`receipts.Variant`): it is kept and told, never judged by.
+    """
 
     subject: bytes
     revision: str

@@ -86,6 +86,10 @@ class Unavailable(Exception):
     """The database does not answer now; nothing of what was asked has been done, or nobody knows."""
 
 
+class Refused(Unavailable):
+    """The database answers, and does not take these values; it may well take others."""
+
+
 class Store(ABC):
     """One connection that writes and reads; used by one thread at a time."""
 
