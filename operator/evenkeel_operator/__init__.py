@@ -1,6 +1,6 @@
 """The operator: a ModelDeployment becomes pods that serve it.
 
-Snapshot in, plan out, apply at the edge. Five floors, each importing only what stands below it; what a stroke joins
+Snapshot in, plan out, apply at the edge. Six floors, each importing only what stands below it; what a stroke joins
 shares a floor and does not import each other:
 
     __main__, cli      flags, logging, the process; the commands people type
@@ -11,6 +11,7 @@ shares a floor and does not import each other:
     decide/            pure: plan(snapshot, now) and what it is made of; no clock, no I/O
       decide/quality/  how good a model's answers are, and what follows: statistics on counts of labels
     api/, settings     the resource: spec, status, the CRD's schema; what whoever started the process decided
+    flags              how options and environment variables are read
 
 The path of one change: `control/watch.py` puts the object into the cache and its key into the queue; a worker takes
 the key; `decide/snapshot.py` freezes what is known; `decide/plan.py` returns children to apply, children to delete,
@@ -18,4 +19,8 @@ one status, events and when to look again; `world/cluster.py` applies them in th
 
 The path of one measurement: `control/scaling.py` asks every replica (`world/signals.py`); `decide/observed.py` makes
 rates and quantiles of the answers, `decide/replicas.py` a size of those; the next plan finds it in its snapshot.
+
+The path of one verdict: `control/qualities.py` asks the feedback service what it has counted, `control/trials.py` the
+stable replicas how they and the canary answer; `decide/quality/verdict.py` makes a verdict of both, in a thread. The
+next plan finds it in its snapshot; `decide/canary.py` says which replicas there are and what the stable ones are told.
 """

@@ -167,4 +167,40 @@ GOOD = (
         },
     ),
     GoodSpec("a paused rollout", {"rollout": {"paused": True}}),
+    GoodSpec(
+        "a quality to hold",
+        {"objectives": {"accuracy": [{"metric": "F1", "floor": 0.92, "average": "Binary", "positiveClass": "yes"}]}},
+        {
+            "objectives": {
+                "accuracy": [
+                    {
+                        "metric": "F1",
+                        "floor": 0.92,
+                        "average": "Binary",
+                        "positiveClass": "yes",
+                        "margin": 0.01,
+                        "horizon": "24h",
+                    }
+                ]
+            }
+        },
+    ),
+    GoodSpec("a canary as its defaults say", {"rollout": {"strategy": "Canary"}}),
+    GoodSpec(
+        "a canary in steps of one's own",
+        {"rollout": {"strategy": "Canary", "canary": {"steps": [{"weight": 5}, {"weight": 100, "minDuration": "1h"}]}}},
+        {
+            "rollout": {
+                "canary": {
+                    "mode": "Auto",
+                    "onMissingLabels": "Hold",
+                    "maxDuration": "168h",
+                    "steps": [
+                        {"weight": 5, "minDuration": "5m", "minSamples": 200},
+                        {"weight": 100, "minDuration": "1h", "minSamples": 200},
+                    ],
+                }
+            }
+        },
+    ),
 )

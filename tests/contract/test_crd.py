@@ -151,7 +151,10 @@ def test_scale_subresource_reads_and_writes_fields_that_exist() -> None:
 def test_columns() -> None:
     columns = crd.crd()["spec"]["versions"][0]["additionalPrinterColumns"]
     got = {wide: [c["name"].upper() for c in columns if c.get("priority", 0) == wide] for wide in (0, 1)}
-    want = {0: ["READY", "REASON", "REPLICAS", "P95", "TARGET", "AGE"], 1: ["URL", "MODEL", "GPU", "REVISION"]}
+    want = {
+        0: ["READY", "REASON", "REPLICAS", "P95", "TARGET", "ACCURACY", "FLOOR", "CANARY", "AGE"],
+        1: ["URL", "MODEL", "GPU", "REVISION"],
+    }
     assert got == want
 
 
