@@ -54,6 +54,22 @@ def restart(argv: Sequence[str]) -> int:
     return _run(parser.parse_args(argv), _restart)
 
 
+def promote(argv: Sequence[str]) -> int:
+    """Replace the stable revision by the one under test, whatever the test says."""
+    parser = _parser(
+        "promote", "Let the revision that the spec asks for replace the stable one, whatever its test as a canary says."
+    )
+    return _run(parser.parse_args(argv), _promote)
+
+
+def abort(argv: Sequence[str]) -> int:
+    """Take the revision under test back."""
+    parser = _parser(
+        "abort", "Roll the canary back: the stable revision serves alone until the spec asks for another revision."
+    )
+    return _run(parser.parse_args(argv), _abort)
+
+
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"evenkeel {command}", description=description)
     parser.add_argument("name", help="name of the ModelDeployment")
@@ -136,7 +152,7 @@ async def _rollback(connection: Connection, args: argparse.Namespace) -> None:
             print(f"{args.namespace}/{args.name} already asks for revision {number} ({name})")
             return
         try:
-            await _patch(connection, args, JSON_PATCH, rollback_patch(deployment, revision["data"]["spec"]))
+            await _patch(connection, args, JSON_PATCH, rollback_patch(deployment, revision["data"]["spec"], name))
         except ApiError as e:
             # A failed `test` is answered with 422, and so is a spec that the CRD refuses by now.
             if e.status in (409, 422) and await _has_changed(connection, args, deployment):
@@ -147,8 +163,8 @@ async def _rollback(connection: Connection, args: argparse.Namespace) -> None:
     raise Refusal(f"{args.namespace}/{args.name} is being changed by somebody else all the time; nothing was written")
 
 
-def rollback_patch(deployment: Object, spec: Object) -> list[Object]:
-    """Return the JSON patch that makes the part of the spec that decides the pods exactly `spec`."""
+def rollback_patch(deployment: Object, spec: Object, revision: str) -> list[Object]:
+    """Return the JSON patch that makes the part of the spec that decides the pods `spec`, that of `revision`."""
     patch: list[Object] = [
         {"op": "test", "path": "/metadata/resourceVersion", "value": deployment["metadata"]["resourceVersion"]}
     ]
@@ -157,6 +173,12 @@ def rollback_patch(deployment: Object, spec: Object) -> list[Object]:
             patch.append({"op": "add", "path": f"/spec/{key}", "value": spec[key]})
         elif key in deployment["spec"]:
             patch.append({"op": "remove", "path": f"/spec/{key}"})
+    if deployment["spec"].get("rollout", {}).get("strategy") == "Canary":
+        # Who asks for a revision back does not want it tried first.
+        if not deployment["metadata"].get("annotations"):
+            patch.append({"op": "add", "path": "/metadata/annotations", "value": {}})
+        key = names.PROMOTE_ANNOTATION.replace("/", "~1")
+        patch.append({"op": "add", "path": f"/metadata/annotations/{key}", "value": revision})
     return patch
 
 
@@ -172,6 +194,38 @@ def _chosen(deployment: Object, revisions: Sequence[Object], number: int | None)
             return found
     known = ", ".join(str(r["revision"]) for r in revisions) or "none"
     raise Refusal(f"there is no revision {number}; known: {known}")
+
+
+async def _promote(connection: Connection, args: argparse.Namespace) -> None:
+    revision = await _tried(connection, args)
+    await _say(connection, args, promoted=revision)
+    print(f"{args.namespace}/{args.name} promotes {revision}: it replaces the stable revision now")
+
+
+async def _abort(connection: Connection, args: argparse.Namespace) -> None:
+    revision = await _tried(connection, args)
+    await _say(connection, args, aborted=revision)
+    print(f"{args.namespace}/{args.name} rolls {revision} back: the stable revision serves until the spec changes")
+
+
+async def _tried(connection: Connection, args: argparse.Namespace) -> str:
+    """Return the revision that is tried, or waits for it; Refusal where there is none."""
+    deployment = await _deployment(connection, args)
+    target = _target(deployment)
+    stable = (deployment.get("status") or {}).get("stableRevision")
+    if deployment["spec"].get("rollout", {}).get("strategy") != "Canary":
+        raise Refusal(f"{args.namespace}/{args.name} has no canary: spec.rollout.strategy is not Canary")
+    if stable in (None, target):
+        raise Refusal(f"{args.namespace}/{args.name} has no canary: {stable or 'no revision'} is the stable revision")
+    return target
+
+
+async def _say(
+    connection: Connection, args: argparse.Namespace, promoted: str | None = None, aborted: str | None = None
+) -> None:
+    """Write a person's word on a revision; it says nothing of any later one."""
+    annotations = {names.PROMOTE_ANNOTATION: promoted, names.ABORT_ANNOTATION: aborted}
+    await _patch(connection, args, MERGE_PATCH, {"metadata": {"annotations": annotations}})
 
 
 async def _restart(connection: Connection, args: argparse.Namespace) -> None:

@@ -77,10 +77,10 @@ def test_a_canary_walks_its_steps_and_is_promoted_on_its_answers(here: Place, ku
         wait_until("it answers", lambda: application.counts().versions.get(new, 0) > 0, timeout_s=30)
         assert voters.condition()[1] == "CanaryRunning"
         begun = application.counts().versions
-        wait_until("its second step begins", lambda: len(canary(voters).get("stepsBegan", ())) == 2, timeout_s=120)
+        wait_until("its second step begins", lambda: len(canary(voters).get("stepsBegan", ())) == 2, timeout_s=200)
         total, its = shares(begun, application.counts().versions, new)
         assert 0.08 * total < its < 0.35 * total, f"{its} of {total} at 20 %"
-        done = wait_state(voters, "Promoted")
+        done = wait_state(voters, "Promoted", timeout_s=200)
         assert done["why"] == "AnswersGood"
         voters.settle(2)
         wait_until("it is the stable one", lambda: voters.get()["status"]["stableRevision"] == new)
