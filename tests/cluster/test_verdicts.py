@@ -26,7 +26,7 @@ from tests.cluster import installation, labelled
 from tests.cluster.installation import SYSTEM_NAMESPACE, Deployment, kill, operator_pods
 from tests.cluster.kubectl import Kubectl, wait_until
 from tests.cluster.labelled import Application
-from tests.cluster.place import Place, Places
+from tests.cluster.place import Places
 from tests.cluster.state import Cluster
 from tests.cluster.test_canary import QUICK, canary, wait_state
 
@@ -139,7 +139,7 @@ def quarters(trial: Trial) -> float:
 
 
 def test_verdicts_come_out_right_whatever_is_killed(
-    here: Place, kubectl: Kubectl, trials: dict[str, Trial], models: dict[str, Digits]
+    kubectl: Kubectl, trials: dict[str, Trial], models: dict[str, Digits]
 ) -> None:
     good, bad, silent = trials["good"], trials["bad"], trials["silent"]
     accuracies = {name: round(model.accuracy, 4) for name, model in models.items()}
