@@ -24,10 +24,14 @@ from evenkeel_operator.decide.readings import Latencies, Reading, Sent
 
 LATE, UNREACHABLE = "late", "unreachable"
 FINE = timedelta(hours=1)
-"""For so long minutes are kept as they are; before that, a quarter of an hour is one row."""
+"""For so long minutes are kept as they are; before that, a quarter of an hour is one row, cut where a step begins."""
 MOST_BYTES = 64 << 10
+MOST_SPAN_S = 300
+"""So many samples lie between two readings at most: who has not been asked for so long speaks of no canary any more."""
 
 _VERSION = 1
+_MOST_ENDED = 1 << 53
+_MOST_START_S = 1 << 33
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ class Samples:
             found = cls(str(data["stable"]), str(data["canary"]))
             for is_stable, start, samples, slow, failed in data["rows"]:
                 counts = [int(samples), int(slow), int(failed)]
-                if min(counts) < 0 or max(counts[1:]) > counts[0]:
+                if min(counts) < 0 or max(counts[1:]) > counts[0] or not 0 <= start < _MOST_START_S:
                     raise ValueError("there are no such samples")
                 revision = found.stable if is_stable else found.canary
                 found._rows[revision, datetime.fromtimestamp(int(start), UTC)] = counts
@@ -118,9 +122,10 @@ class Samples:
         return found
 
     def _add(self, revision: str, minute: datetime, found: Outcome, span_s: float, chance: Random) -> None:
-        count = min(found.ended, max(1, round(span_s)))
-        if not found.ended:
+        # A replica says what it likes: the draw must not take memory by the ages that it has been up.
+        if not 0 < found.ended < _MOST_ENDED:
             return
+        count = min(found.ended, max(1, round(min(span_s, MOST_SPAN_S))))
         # Without replacement: of `ended` requests the first `failed` have failed, and those that end the row are slow.
         drawn = chance.sample(range(found.ended), count)
         failed = sum(index < found.failed for index in drawn)
