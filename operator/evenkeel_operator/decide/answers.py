@@ -87,9 +87,12 @@ class Samples:
             Answers(revision, start, *counts) for (revision, start), counts in sorted(self._rows.items(), key=_by_time)
         )
 
-    def to_json(self, now: datetime) -> str:
-        """Return the rows as text, old ones together, in MOST_BYTES at most: what does not fit is the oldest."""
-        self._coarsen(now)
+    def to_json(self, now: datetime, steps_began: Iterable[datetime] = ()) -> str:
+        """Return the rows as text, old ones together, in MOST_BYTES at most: what does not fit is the oldest.
+
+        Minutes are added up only with those of the same step: in another one the canary had another share.
+        """
+        self._coarsen(now, steps_began)
         rows = [
             [self.stable == revision, int(start.timestamp()), *counts]
             for (revision, start), counts in sorted(self._rows.items(), key=_by_time)
@@ -134,11 +137,14 @@ class Samples:
         for index, value in enumerate((count, slow, failed)):
             row[index] += value
 
-    def _coarsen(self, now: datetime) -> None:
-        """Add old minutes up to quarters of an hour."""
+    def _coarsen(self, now: datetime, steps_began: Iterable[datetime]) -> None:
+        """Add old minutes up to quarters of an hour; one in which a step began stays as it is."""
         quarter = int(COHORT / ANSWERS)
+        minutes = [at.replace(second=0, microsecond=0) for at in steps_began]
+        cuts = {*minutes, *(at + ANSWERS for at in minutes)}
         for (revision, start), counts in list(self._rows.items()):
             coarse = start.replace(minute=start.minute // quarter * quarter)
+            coarse = max((coarse, *(cut for cut in cuts if cut <= start)))
             if coarse != start and coarse + COHORT <= now - FINE:
                 row = self._rows.setdefault((revision, coarse), [0, 0, 0])
                 for index, value in enumerate(counts):
