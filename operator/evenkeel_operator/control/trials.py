@@ -257,7 +257,8 @@ class Trials:
         if found.samples is None or self._clock() - found.kept_at < self._judge_s:
             return
         found.kept_at = self._clock()
-        await self._cluster.apply(resources.samples(found.deployment, found.samples.to_json(self._now())))
+        began = canary.progress(found.snapshot, found.target).steps_began
+        await self._cluster.apply(resources.samples(found.deployment, found.samples.to_json(self._now(), began)))
 
 
 def _judged(

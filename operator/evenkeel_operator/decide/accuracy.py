@@ -37,7 +37,8 @@ class Quality:
     """What is known of the stable revision's answers.
 
     `counted` is what the feedback service has counted, NoSignal where it has never answered; `is_stale`: it does not
-    any more. `intervals` are of the objectives in the spec's order. `problem`: why they cannot be computed.
+    any more. `intervals` are of the objectives `wanted` in their order: those of the spec when it was measured.
+    `problem`: why they cannot be computed.
     """
 
     counted: Counted | NoSignal
@@ -46,6 +47,7 @@ class Quality:
     intervals: tuple[Interval | NoSignal, ...] = ()
     finding: Finding | None = None
     problem: str | None = None
+    wanted: tuple[AccuracyObjective, ...] = ()
 
 
 def measure(
@@ -61,11 +63,11 @@ def measure(
     `earlier` and `last_rollback` are the guard's.
     """
     if stable is None:
-        return Quality(counted, now, intervals=(NO_SIGNAL,) * len(wanted))
+        return Quality(counted, now, intervals=(NO_SIGNAL,) * len(wanted), wanted=wanted)
     try:
         found = objectives(wanted, counted, stable.revision)
     except Unjudgeable as e:
-        return Quality(counted, now, intervals=(NO_SIGNAL,) * len(wanted), problem=e.message)
+        return Quality(counted, now, intervals=(NO_SIGNAL,) * len(wanted), problem=e.message, wanted=wanted)
     rows = counted.cohorts(stable.revision)
     everything = counted.cohorts(stable.revision, *(one.revision for one in earlier))
     return Quality(
@@ -73,6 +75,7 @@ def measure(
         now,
         intervals=tuple(_interval(one, rows, now) for one in found),
         finding=guard.watch(found, stable, earlier, everything, now, last_rollback),
+        wanted=wanted,
     )
 
 
@@ -84,8 +87,8 @@ def status(spec: Spec, found: Quality | None, before: Status) -> Object:
     if found is None:
         kept = [row.model_dump(mode="json", by_alias=True, exclude_none=True) for row in before.accuracy or ()]
         return {"accuracy": kept} if kept else {}
-    answer = []
-    for objective, known in zip(wanted, found.intervals or (NO_SIGNAL,) * len(wanted), strict=False):
+    found, answer = _of(wanted, found), []
+    for objective, known in zip(wanted, found.intervals, strict=True):
         row: Object = {
             "metric": objective.metric,
             "state": _state(found, known),
@@ -106,16 +109,23 @@ def status(spec: Spec, found: Quality | None, before: Status) -> Object:
 def rows(spec: Spec, found: Quality | None) -> list[Row]:
     """Return the condition AccuracyMet, where the spec asks for a quality."""
     wanted = spec.objectives.accuracy
-    return [_met(wanted, found)] if wanted else []
+    return [_met(wanted, None if found is None else _of(wanted, found))] if wanted else []
 
 
 def is_news(told: Quality | None, found: Quality) -> bool:
     """Return whether `found` says something else than `told`, not counting the time at which it was found."""
     if told is None:
         return True
-    return (told.is_stale, told.intervals, told.problem, told.finding) != (
-        found.is_stale, found.intervals, found.problem, found.finding,
+    return (told.wanted, told.is_stale, told.intervals, told.problem, told.finding) != (
+        found.wanted, found.is_stale, found.intervals, found.problem, found.finding,
     )  # fmt: skip
+
+
+def _of(wanted: tuple[AccuracyObjective, ...], found: Quality) -> Quality:
+    """Return what is known of these objectives: nothing where others were measured, until the next look."""
+    if isinstance(found.counted, NoSignal) or found.wanted != wanted:
+        return Quality(NO_SIGNAL, found.measured_at, intervals=(NO_SIGNAL,) * len(wanted))
+    return found
 
 
 def _interval(objective: Objective, rows: tuple[Cohort, ...], now: datetime) -> Interval | NoSignal:
@@ -139,10 +149,14 @@ def _met(wanted: tuple[AccuracyObjective, ...], found: Quality | None) -> Row:
         return row(None, Reason.METRICS_MISSING, "the feedback service has not said yet what it has counted")
     if found.problem is not None:
         return row(None, Reason.CANNOT_BE_JUDGED, found.problem)
-    known = [(o, i) for o, i in zip(wanted, found.intervals, strict=False) if not isinstance(i, NoSignal)]
+    known = [(o, i) for o, i in zip(wanted, found.intervals, strict=True) if not isinstance(i, NoSignal)]
     text = "; ".join(_told(objective, at) for objective, at in known)
     if found.is_stale:
-        return row(None, Reason.METRICS_STALE, f"the feedback service does not answer any more; last known: {text}")
+        return row(
+            None,
+            Reason.METRICS_STALE,
+            f"the feedback service does not answer any more; last known: {text or 'no label'}",
+        )
     if not known:
         return row(None, Reason.LABELS_MISSING, "no label counts yet: post them, and see horizon")
     if found.finding is not None and found.finding.outcome is not Outcome.QUIET:

@@ -24,10 +24,14 @@ from evenkeel_operator.decide.readings import Latencies, Reading, Sent
 
 LATE, UNREACHABLE = "late", "unreachable"
 FINE = timedelta(hours=1)
-"""For so long minutes are kept as they are; before that, a quarter of an hour is one row."""
+"""For so long minutes are kept as they are; before that, a quarter of an hour is one row, cut where a step begins."""
 MOST_BYTES = 64 << 10
+MOST_SPAN_S = 300
+"""So many samples lie between two readings at most: who has not been asked for so long speaks of no canary any more."""
 
 _VERSION = 1
+_MOST_ENDED = 1 << 53
+_MOST_START_S = 1 << 33
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +87,12 @@ class Samples:
             Answers(revision, start, *counts) for (revision, start), counts in sorted(self._rows.items(), key=_by_time)
         )
 
-    def to_json(self, now: datetime) -> str:
-        """Return the rows as text, old ones together, in MOST_BYTES at most: what does not fit is the oldest."""
-        self._coarsen(now)
+    def to_json(self, now: datetime, steps_began: Iterable[datetime] = ()) -> str:
+        """Return the rows as text, old ones together, in MOST_BYTES at most: what does not fit is the oldest.
+
+        Minutes are added up only with those of the same step: in another one the canary had another share.
+        """
+        self._coarsen(now, steps_began)
         rows = [
             [self.stable == revision, int(start.timestamp()), *counts]
             for (revision, start), counts in sorted(self._rows.items(), key=_by_time)
@@ -109,7 +116,7 @@ class Samples:
             found = cls(str(data["stable"]), str(data["canary"]))
             for is_stable, start, samples, slow, failed in data["rows"]:
                 counts = [int(samples), int(slow), int(failed)]
-                if min(counts) < 0 or max(counts[1:]) > counts[0]:
+                if min(counts) < 0 or max(counts[1:]) > counts[0] or not 0 <= start < _MOST_START_S:
                     raise ValueError("there are no such samples")
                 revision = found.stable if is_stable else found.canary
                 found._rows[revision, datetime.fromtimestamp(int(start), UTC)] = counts
@@ -118,9 +125,10 @@ class Samples:
         return found
 
     def _add(self, revision: str, minute: datetime, found: Outcome, span_s: float, chance: Random) -> None:
-        count = min(found.ended, max(1, round(span_s)))
-        if not found.ended:
+        # A replica says what it likes: the draw must not take memory by the ages that it has been up.
+        if not 0 < found.ended < _MOST_ENDED:
             return
+        count = min(found.ended, max(1, round(min(span_s, MOST_SPAN_S))))
         # Without replacement: of `ended` requests the first `failed` have failed, and those that end the row are slow.
         drawn = chance.sample(range(found.ended), count)
         failed = sum(index < found.failed for index in drawn)
@@ -129,11 +137,14 @@ class Samples:
         for index, value in enumerate((count, slow, failed)):
             row[index] += value
 
-    def _coarsen(self, now: datetime) -> None:
-        """Add old minutes up to quarters of an hour."""
+    def _coarsen(self, now: datetime, steps_began: Iterable[datetime]) -> None:
+        """Add old minutes up to quarters of an hour; one in which a step began stays as it is."""
         quarter = int(COHORT / ANSWERS)
+        minutes = [at.replace(second=0, microsecond=0) for at in steps_began]
+        cuts = {*minutes, *(at + ANSWERS for at in minutes)}
         for (revision, start), counts in list(self._rows.items()):
             coarse = start.replace(minute=start.minute // quarter * quarter)
+            coarse = max((coarse, *(cut for cut in cuts if cut <= start)))
             if coarse != start and coarse + COHORT <= now - FINE:
                 row = self._rows.setdefault((revision, coarse), [0, 0, 0])
                 for index, value in enumerate(counts):

@@ -21,6 +21,8 @@ from evenkeel_operator.decide.quality.measures import Average, Metric, cell, cla
 MOST_CLASSES = 1000
 """Of more, a matrix of all pairs would not be kept in memory: nobody labels them all."""
 
+_MOST_START_S = 1 << 33
+
 
 class Unjudgeable(Exception):
     """Labels from which no metric of the spec can be computed; `message` says what to change."""
@@ -136,12 +138,10 @@ def _revision(entry: Any) -> Revision:
     cohorts: list[Cohort] = []
     pairs: dict[str, list[Pairs]] = {}
     for row in entry["cohorts"]:
-        start = datetime.fromtimestamp(_count(row["start"]), UTC)
-        if start.timestamp() % COHORT.total_seconds():
-            raise ValueError(f"{start} is not the start of a quarter of an hour")
+        start = _start(row["start"])
         predictions, labels = [0] * classes, [0] * classes**2
         for class_, count in row.get("predictions", ()):
-            predictions[_count(class_)] += _count(count)
+            predictions[_class(class_, classes)] += _count(count)
         for predicted, actual, count in row.get("confusion", ()):
             labels[cell(_class(predicted, classes), _class(actual, classes), classes)] += _count(count)
         cohorts.append(Cohort(name, start, tuple(predictions), tuple(labels)))
@@ -164,6 +164,14 @@ def _merged(one: Revision, other: Revision) -> Revision:
         raise ValueError(f"revision {one.name} has {one.classes} classes and {other.classes}")
     pairs = {name: (*one.pairs.get(name, ()), *other.pairs.get(name, ())) for name in {*one.pairs, *other.pairs}}
     return Revision(one.name, one.classes, one.names or other.names, (*one.cohorts, *other.cohorts), pairs)
+
+
+def _start(value: Any) -> datetime:
+    start_s = _count(value)
+    # Whoever adds a horizon to the last date there is has no date.
+    if start_s % COHORT.total_seconds() or start_s >= _MOST_START_S:
+        raise ValueError(f"{start_s} is not the start of a quarter of an hour")
+    return datetime.fromtimestamp(start_s, UTC)
 
 
 def _count(value: Any) -> int:
