@@ -116,18 +116,24 @@ class Scaler:
             signals, carries = found.signals, self._believed(found)
             latency = signals.latency_s if signals is not None else NoMetrics()
             demand = signals.demand if signals is not None else NoMetrics()
+            bounds = found.snapshot.spec.scaling
             yield Measured(
                 namespace=key.namespace,
                 name=key.name,
                 state=type(latency).__name__,
                 ready=len(found.ready),
-                heard=signals.heard if signals is not None else 0,
+                heard=signals.heard if signals is not None else None,
                 quantile=found.objective.quantile,
                 target_s=found.target_s,
                 latency_s=latency.value if isinstance(latency, Fresh) else None,
+                missed=sum(found.minutes) / len(found.minutes) if found.minutes else None,
+                budget=found.objective.violation_budget,
                 demand=demand.value if isinstance(demand, Fresh) else 0.0 if isinstance(demand, NoTraffic) else None,
                 capacity=None if isinstance(carries, NoSignal) else carries.rate,
+                is_attainable=None if isinstance(found.carries, NoSignal) else found.carries.is_attainable,
                 desired=found.size,
+                least=None if bounds is None else bounds.min_replicas,
+                most=None if bounds is None else bounds.max_replicas,
                 limit=None if found.decision is None else str(found.decision.limit),
                 is_scalable=None
                 if found.decision is None
