@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
-from evenkeel_operator.feedback.records import Answer
+from evenkeel_operator.feedback.records import Answer, Outcome
 
 
 class Metrics:
@@ -17,8 +17,15 @@ class Metrics:
         self._items = Counter(
             "evenkeel_feedback_items", "Items of posts, by what became of them", ["outcome"], registry=self._registry
         )
+        for outcome in Outcome:
+            self._items.labels(outcome=outcome.value)  # so that the first of them is a rise from 0
         self.refused = Counter(
             "evenkeel_feedback_refused", "Posts refused because too much waited", registry=self._registry
+        )
+        self.unavailable = Counter(
+            "evenkeel_feedback_unavailable",
+            "Requests that the database or the API server was needed for and did not answer",
+            registry=self._registry,
         )
 
     def answered(self, answers: Iterable[Answer]) -> None:

@@ -275,11 +275,14 @@ class Service:
         except BadPost as e:
             return _error(e.status, "BadRequest", e.message)
         except Denied as e:
+            if e.status == 503:
+                self.metrics.unavailable.inc()
             return _error(e.status, e.reason, e.message)
         except Full:
             self.metrics.refused.inc()
             return _error(429, "Full", "too many labels wait to be written; try again", retry_after_s=1)
         except Unavailable as e:
+            self.metrics.unavailable.inc()
             return _error(503, "Unavailable", f"{e}; nothing is promised, send it again", retry_after_s=1)
         except web.HTTPRequestEntityTooLarge:
             return _error(413, "TooLarge", f"the body has more than {MOST_BODY_BYTES} bytes; send it in parts")
