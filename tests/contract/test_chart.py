@@ -115,6 +115,7 @@ def test_names_belong_to_the_release(values: tuple[str, ...], render: Render) ->
         pytest.param("podLabels.app\\.kubernetes\\.io/name=x", "propertyName", id="a label of the chart"),
         pytest.param("networkPolicy.apiServerPorts={70000}", "maximum", id="a port that is none"),
         pytest.param("metrics.serviceMonitor.interval=often", "pattern", id="an interval that is none"),
+        pytest.param("metrics.qualityReaders[0].name=prometheus", "namespace", id="an account of no namespace"),
         pytest.param("metrics.rules.enabled=true", "enabled", id="rules of no form"),
         pytest.param("metrics.podMonitor.interval=often", "pattern", id="another interval that is none"),
         pytest.param("feedback.persistence.size=much", "pattern", id="a size that is none"),

@@ -55,6 +55,19 @@ def test_series_keep_the_namespace_of_their_modeldeployment(render: Render) -> N
         assert service["spec"]["ports"][0]["targetPort"] == pod(objects, name)["containers"][0]["ports"][0]["name"]
 
 
+def test_whoever_is_named_may_get_the_quality_of_every_model(render: Render) -> None:
+    readers = ("metrics.qualityReaders[0].name=prometheus", "metrics.qualityReaders[0].namespace=monitoring")
+    objects = render(*ALL, *FEEDBACK, *readers)
+    binding = find(objects, "ClusterRoleBinding", "evenkeel-quality-readers")
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "prometheus", "namespace": "monitoring"}]
+    (rule,) = find(objects, binding["roleRef"]["kind"], binding["roleRef"]["name"])["rules"]
+    assert rule == {"apiGroups": ["evenkeel.dev"], "resources": ["modeldeployments/quality"], "verbs": ["get"]}
+    (endpoint,) = find(objects, "ServiceMonitor", "evenkeel-feedback")["spec"]["endpoints"]
+    assert endpoint["bearerTokenFile"].endswith("/serviceaccount/token")
+    for values in ((*ALL, *FEEDBACK), (*ALL, *readers), (*ALL, *FEEDBACK, *readers, "rbac.create=false")):
+        assert not [o for o in render(*values) if o["metadata"]["name"] == "evenkeel-quality-readers"]
+
+
 @pytest.mark.parametrize(
     ("values", "want"),
     [

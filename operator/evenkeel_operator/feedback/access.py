@@ -162,6 +162,11 @@ class Kubernetes:
         await self._list()
         return self._present.get((namespace, name))
 
+    async def present(self) -> dict[bytes, tuple[str, str]]:
+        """Return namespace and name of every object that is there now, by subject; raises Denied."""
+        await self._list()
+        return {subject: place for place, subject in self._present.items()}
+
     @property
     def places(self) -> list[tuple[bytes, str, str]]:
         """Every object that was seen: subject, namespace, name."""

@@ -1,4 +1,7 @@
-"""What does the feedback service count, for Prometheus? Labels of a fixed set: nothing grows with what users send."""
+"""What does the feedback service count, for Prometheus? Labels of a fixed set: nothing grows with what users send.
+
+How good each model is, is found elsewhere (`ratings`) and told here.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._quality = b""
         self._items = Counter(
             "evenkeel_feedback_items", "Items of posts, by what became of them", ["outcome"], registry=self._registry
         )
@@ -33,6 +37,10 @@ class Metrics:
         for answer in answers:
             self._items.labels(outcome=answer.outcome.value).inc()
 
-    def exposition(self) -> bytes:
+    def rated(self, text: bytes) -> None:
+        """Tell of every model's quality what this text says, until the next one."""
+        self._quality = text
+
+    def exposition(self, *, with_quality: bool) -> bytes:
         """Return the metrics as text."""
-        return generate_latest(self._registry)
+        return generate_latest(self._registry) + (self._quality if with_quality else b"")

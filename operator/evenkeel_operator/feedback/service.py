@@ -221,8 +221,19 @@ class Service:
             return web.Response(status=503, text="nothing is written any more\n")
         return web.Response(text="ok\n")
 
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self.metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
+    async def _metrics(self, request: web.Request) -> web.Response:
+        body = self.metrics.exposition(with_quality=await self._may_see_all(request))
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    async def _may_see_all(self, request: web.Request) -> bool:
+        """Return whether the caller may get the quality of every model; the counts are everybody's, and always told."""
+        if self._kubernetes is None:
+            return True
+        try:
+            user = await self._kubernetes.user(request.headers.get("Authorization", ""))
+            return await self._kubernetes.may(user, "get", "quality", namespace="", name="")
+        except Denied:
+            return False
 
     # who
 

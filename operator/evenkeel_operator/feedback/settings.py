@@ -27,6 +27,7 @@ class FeedbackSettings:
     host: str
     horizon_s: int
     retention_s: int
+    quality_s: float
     is_open: bool
     namespaces: tuple[str, ...]
     kubeconfig: str | None
@@ -53,6 +54,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> FeedbackSettings:
     add("--port", "8080", "port to listen on; 0: any free one", int)
     add("--horizon-days", "30", "age from which on a prediction can no longer be labelled", float)
     add("--retention-days", "90", "age from which on labels and counts are deleted", float)
+    add("--quality-seconds", "60", "seconds between two looks at every model's quality, for Prometheus", float)
     add("--namespaces", "", "namespaces whose ModelDeployments are known, separated by commas; empty: all")
     add("--kubeconfig", None, "path of a kubeconfig; without: the pod's service account, else $KUBECONFIG")
     add("--log-level", "INFO", "least level of log lines")
@@ -63,6 +65,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> FeedbackSettings:
     if not 0 < got.horizon_days < got.retention_days:
         # A label that is deleted while its receipt is still good could be counted a second time.
         parser.error("--retention-days has to be more than --horizon-days, and both more than 0")
+    if not got.quality_seconds > 0:
+        parser.error("--quality-seconds has to be more than 0")
     return FeedbackSettings(
         keys_dir=Path(got.keys_dir),
         path=Path(got.path),
@@ -71,6 +75,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> FeedbackSettings:
         host=got.host,
         horizon_s=int(got.horizon_days * DAY_S),
         retention_s=int(got.retention_days * DAY_S),
+        quality_s=got.quality_seconds,
         is_open=got.open,
         namespaces=tuple(name for name in (part.strip() for part in got.namespaces.split(",")) if name),
         kubeconfig=got.kubeconfig,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from evenkeel_runtime.receipts import COUNTS
 from tests.system.feedback.server import Deployment, Service
 from tests.system.monitoring.prometheus import Prometheus
 from tests.system.monitoring.test_rules import RULES, rules
@@ -96,9 +98,13 @@ def replicas(tmp_path: Path) -> Iterator[Rollout]:
 @pytest.fixture
 def feedback(tmp_path: Path) -> Iterator[Service]:
     """A service with labels of a model."""
-    found = Service(tmp_path, "--path", str(tmp_path / "feedback.db"))
+    found = Service(tmp_path, "--path", str(tmp_path / "feedback.db"), "--quality-seconds", "1")
     model = Deployment(classes=2)
     found.post([{"receipt": model.receipt(number % 2), "label": number % 2} for number in range(100)])
+    cohort = {"start": int(time.time()) // 900 * 900, "counts": [[0, 50], [1, 50]]}
+    told = {"revision": model.revision, "variant": 0, "classes": 2, "process": "ab" * 16, "cohorts": [cohort]}
+    body = json.dumps(told).encode()
+    assert found.ask("POST", "/v1/predictions", body, model.signed(COUNTS, body))[0] == 200
     yield found
     found.kill()
 
