@@ -169,7 +169,8 @@ class Scaler:
             found.size = snapshot.desired
         elif not snapshot.spec.scaling.min_replicas <= found.size <= snapshot.spec.scaling.max_replicas:
             bounds = snapshot.spec.scaling
-            self._resize(found, min(max(found.size, bounds.min_replicas), bounds.max_replicas))
+            size = min(max(found.size, bounds.min_replicas), bounds.max_replicas)
+            self._resize(found, sizing.rebounded(size, found.size, found.decision))
         if found.published is None or found.published.size != found.size:
             self._publish(found)
         assert found.published is not None, "published"
@@ -247,7 +248,8 @@ class Scaler:
     def _decide(self, key: Key, found: Watched, now: float) -> None:
         ready = [target.replica for target in found.ready]
         target_s, share = found.target_s, found.objective.quantile
-        found.signals = found.observed.signals(ready, target_s, share, now)
+        age_s = None if isinstance(found.carries, NoSignal) else now - found.learnt_at
+        found.signals = replace(found.observed.signals(ready, target_s, share, now), capacity_age_s=age_s)
         flaws = found.observed.flaws(ready, now)
         found.refused = None
         if flaws:
@@ -268,7 +270,7 @@ class Scaler:
                     "decided deployment=%s from=%d to=%d limit=%s message=%r",
                     key, found.size, found.decision.size, found.decision.limit, found.decision.message,
                 )  # fmt: skip
-                self._resize(found, found.decision.size)
+                self._resize(found, found.decision)
                 self._publish(found)
                 self._changed(key)
                 return
@@ -307,15 +309,11 @@ class Scaler:
         text = f"the size is held while one revision replaces another; {decision.size} wanted: {decision.message}"
         return replace(decision, size=found.size, limit=Limit.HOLD, message=text)
 
-    def _resize(self, found: Watched, size: int) -> None:
+    def _resize(self, found: Watched, decision: Decision) -> None:
         assert found.size is not None, "there is one before another"
-        now = datetime.fromtimestamp(self._wall(), UTC)
-        decision = found.decision or Decision(size, Limit.HOLD, "the bounds in spec.scaling have changed", ())
-        if decision.size != size:
-            decision = replace(decision, size=size, message="the bounds in spec.scaling have changed")
-        row = sizing.decided(decision, found.size, now)
+        row = sizing.decided(decision, found.size, datetime.fromtimestamp(self._wall(), UTC))
         found.decisions = (row, *found.decisions)[:KEPT_DECISIONS]
-        found.size = size
+        found.size = decision.size
 
     def _publish(self, found: Watched) -> None:
         found.published_at = self._clock()
