@@ -110,7 +110,8 @@ class Process:
         """Run until asked to stop or unable to go on; return the exit code."""
         self._catch_signals()
         metrics.LAST_EVENT_AGE.set_function(self._controller.last_event_age_s)
-        metrics.PER_DEPLOYMENT.source = self._scaler.measured
+        metrics.PER_DEPLOYMENT.measured = self._scaler.measured
+        metrics.PER_DEPLOYMENT.stated = self._controller.stated
         health = Health(alive=self._alive, ready=self._ready, standing=self._standing)
         await health.start(self._settings.http_port)
         log.info("started identity=%s http_port=%d", self._settings.identity, health.port)

@@ -1,4 +1,4 @@
-"""What can a person ask of a ModelDeployment's past? `evenkeel history`, `rollback`, `restart`.
+"""What can a person ask of a ModelDeployment? `evenkeel explain`, `history`, `rollback`, `restart`.
 
 They talk to the API server with the caller's own rights and write the spec only; the operator does the rest.
 """
@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from evenkeel_operator.api.modeldeployment import GROUP, PLURAL, Object, Spec
+from evenkeel_operator.api.modeldeployment import GROUP, KIND, PLURAL, Object, Spec
+from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import names
+from evenkeel_operator.decide.explanation import explanation
 from evenkeel_operator.world import kinds
 from evenkeel_operator.world.connection import JSON_PATCH, MERGE_PATCH, ApiError, Connection, LoginError
 
@@ -22,10 +24,18 @@ RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 """As `kubectl rollout restart` writes it; evenkeel.dev/ is the operator's own prefix, which the CRD refuses here."""
 
 ATTEMPTS = 3
+KINDS = frozenset({"mdep", PLURAL, KIND.lower(), f"{PLURAL}.{GROUP}"})
+"""How kubectl names the kind, before a slash and the name."""
 
 
 class Refusal(Exception):
     """What was asked for cannot be done; the message says why."""
+
+
+def explain(argv: Sequence[str]) -> int:
+    """Tell why a ModelDeployment is as it is."""
+    parser = _parser("explain", "Tell why a ModelDeployment has the size and the state it has, in sentences.")
+    return _run(parser.parse_args(argv), _explain)
 
 
 def history(argv: Sequence[str]) -> int:
@@ -72,10 +82,17 @@ def abort(argv: Sequence[str]) -> int:
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"evenkeel {command}", description=description)
-    parser.add_argument("name", help="name of the ModelDeployment")
+    parser.add_argument("name", type=_name, help="name of the ModelDeployment, or mdep/NAME")
     parser.add_argument("-n", "--namespace", help="its namespace; without: that of the kubeconfig's context")
     parser.add_argument("--kubeconfig", help="path of a kubeconfig; without: $KUBECONFIG")
     return parser
+
+
+def _name(text: str) -> str:
+    kind, slash, name = text.rpartition("/")
+    if slash and kind.lower() not in KINDS:
+        raise argparse.ArgumentTypeError(f"{text} is no ModelDeployment: write NAME or mdep/NAME")
+    return name
 
 
 def _run(args: argparse.Namespace, command: Callable[[Connection, argparse.Namespace], Awaitable[None]]) -> int:
@@ -104,6 +121,12 @@ def _explained(error: ApiError) -> str:
     if error.status in (401, 403):
         return f"the cluster does not allow it: {error.message}"
     return str(error)
+
+
+async def _explain(connection: Connection, args: argparse.Namespace) -> None:
+    deployment = await _deployment(connection, args)
+    spec, status = Spec.model_validate(deployment["spec"]), Status.model_validate(deployment.get("status") or {})
+    print("\n".join(explanation(f"{args.namespace}/{args.name}", spec, status, datetime.now(UTC))))
 
 
 async def _history(connection: Connection, args: argparse.Namespace) -> None:

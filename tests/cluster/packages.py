@@ -23,7 +23,12 @@ NEEDED = {
 }
 
 # program that a test runs by itself -> package. Never installed: its service would start with it.
-UNPACKED = {"docker-registry": "docker-registry", "strace": "strace"}
+UNPACKED = {
+    "docker-registry": "docker-registry",
+    "strace": "strace",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+}
 
 _QUIET = {"DEBIAN_FRONTEND": "noninteractive"}
 

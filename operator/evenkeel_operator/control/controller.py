@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -32,6 +32,7 @@ from evenkeel_operator.world.cluster import Cluster, Rejected, Transient
 from evenkeel_operator.world.events import Recorder
 from evenkeel_operator.world.kinds import Kind
 from evenkeel_operator.world.lease import LeaseLost
+from evenkeel_operator.world.metrics import Stated
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +120,14 @@ class Controller:
     def last_event_age_s(self) -> float:
         """Return the seconds since anything was observed."""
         return time.monotonic() - self._last_event
+
+    def stated(self) -> Iterator[Stated]:
+        """Yield the conditions of every ModelDeployment, for Prometheus."""
+        for key in self.cache.deployments():
+            deployment = self.cache.get(kinds.MODELDEPLOYMENT, key.namespace, key.name) or {}
+            for row in (deployment.get("status") or {}).get("conditions") or ():
+                holds = {"True": True, "False": False}.get(row["status"])
+                yield Stated(key.namespace, key.name, row["type"], holds, row["reason"])
 
     def stuck(self) -> Iterable[str]:
         """Return what hangs."""

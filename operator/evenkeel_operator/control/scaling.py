@@ -116,18 +116,24 @@ class Scaler:
             signals, carries = found.signals, self._believed(found)
             latency = signals.latency_s if signals is not None else NoMetrics()
             demand = signals.demand if signals is not None else NoMetrics()
+            bounds = found.snapshot.spec.scaling
             yield Measured(
                 namespace=key.namespace,
                 name=key.name,
                 state=type(latency).__name__,
                 ready=len(found.ready),
-                heard=signals.heard if signals is not None else 0,
+                heard=signals.heard if signals is not None else None,
                 quantile=found.objective.quantile,
                 target_s=found.target_s,
                 latency_s=latency.value if isinstance(latency, Fresh) else None,
+                missed=sum(found.minutes) / len(found.minutes) if found.minutes else None,
+                budget=found.objective.violation_budget,
                 demand=demand.value if isinstance(demand, Fresh) else 0.0 if isinstance(demand, NoTraffic) else None,
                 capacity=None if isinstance(carries, NoSignal) else carries.rate,
+                is_attainable=None if isinstance(found.carries, NoSignal) else found.carries.is_attainable,
                 desired=found.size,
+                least=None if bounds is None else bounds.min_replicas,
+                most=None if bounds is None else bounds.max_replicas,
                 limit=None if found.decision is None else str(found.decision.limit),
                 is_scalable=None
                 if found.decision is None
@@ -167,7 +173,8 @@ class Scaler:
             found.size = snapshot.desired
         elif not snapshot.spec.scaling.min_replicas <= found.size <= snapshot.spec.scaling.max_replicas:
             bounds = snapshot.spec.scaling
-            self._resize(found, min(max(found.size, bounds.min_replicas), bounds.max_replicas))
+            size = min(max(found.size, bounds.min_replicas), bounds.max_replicas)
+            self._resize(found, sizing.rebounded(size, found.size, found.decision))
         if found.published is None or found.published.size != found.size:
             self._publish(found)
         assert found.published is not None, "published"
@@ -240,7 +247,8 @@ class Scaler:
     def _decide(self, key: Key, found: Watched, now: float) -> None:
         ready = [target.replica for target in found.ready]
         target_s, share = found.target_s, found.objective.quantile
-        found.signals = found.observed.signals(ready, target_s, share, now)
+        age_s = None if isinstance(found.carries, NoSignal) else now - found.learnt_at
+        found.signals = replace(found.observed.signals(ready, target_s, share, now), capacity_age_s=age_s)
         flaws = found.observed.flaws(ready, now)
         found.refused = None
         if flaws:
@@ -261,7 +269,7 @@ class Scaler:
                     "decided deployment=%s from=%d to=%d limit=%s message=%r",
                     key, found.size, found.decision.size, found.decision.limit, found.decision.message,
                 )  # fmt: skip
-                self._resize(found, found.decision.size)
+                self._resize(found, found.decision)
                 self._publish(found)
                 self._changed(key)
                 return
@@ -302,15 +310,11 @@ class Scaler:
         text = f"the size is held while one revision replaces another; {decision.size} wanted: {decision.message}"
         return replace(decision, size=found.size, limit=Limit.HOLD, message=text)
 
-    def _resize(self, found: Watched, size: int) -> None:
+    def _resize(self, found: Watched, decision: Decision) -> None:
         assert found.size is not None, "there is one before another"
-        now = datetime.fromtimestamp(self._wall(), UTC)
-        decision = found.decision or Decision(size, Limit.HOLD, "the bounds in spec.scaling have changed", ())
-        if decision.size != size:
-            decision = replace(decision, size=size, message="the bounds in spec.scaling have changed")
-        row = sizing.decided(decision, found.size, now)
+        row = sizing.decided(decision, found.size, datetime.fromtimestamp(self._wall(), UTC))
         found.decisions = (row, *found.decisions)[:KEPT_DECISIONS]
-        found.size = size
+        found.size = decision.size
 
     def _publish(self, found: Watched) -> None:
         found.published_at = self._clock()

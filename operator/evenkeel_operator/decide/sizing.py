@@ -106,6 +106,12 @@ def decided(decision: Decision, before: int, now: datetime) -> Object:
     }
 
 
+def rebounded(size: int, before: int, last: Decision | None) -> Decision:
+    """Return the decision for `size`, the nearer one of bounds that have changed past the size before."""
+    limit = Limit.MIN_REPLICAS if size > before else Limit.MAX_REPLICAS
+    return Decision(size, limit, "the bounds in spec.scaling have changed", () if last is None else last.inputs)
+
+
 def status(spec: Spec, found: Sizing | None, before: Status) -> Object:
     """Return status.latency and status.lastDecisions; what nobody has looked at yet stays as it was."""
     wanted = objective(spec)
@@ -142,16 +148,14 @@ def rows(spec: Spec, found: Sizing | None) -> list[Row]:
 
 
 def events(found: Sizing | None, before: Status) -> tuple[Event, ...]:
-    """Return what to tell: another size, and a write to spec.replicas that changes nothing."""
+    """Return what to tell: each other size since the last status, and a write to spec.replicas that changes nothing."""
     if found is None:
         return ()
     told = []
-    last = before.last_decisions[0] if before.last_decisions else None
-    if found.decisions:
-        newest = found.decisions[0]
-        is_told = last is not None and (last.time, last.to) == (newest["time"], newest["to"])
-        if not is_told and newest["from"] != newest["to"]:
-            text = f"{newest['from']} -> {newest['to']} replicas ({newest['limit']}): {newest['message']}"
+    known = {(row.time, row.from_, row.to) for row in before.last_decisions or ()}
+    for row in reversed(found.decisions):
+        if (row["time"], row["from"], row["to"]) not in known and row["from"] != row["to"]:
+            text = f"{row['from']} -> {row['to']} replicas ({row['limit']}): {row['message']}"
             told.append(Event("Normal", Reason.SCALED, text))
     if found.ignored is not None:
         text = (

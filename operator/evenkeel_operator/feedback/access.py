@@ -176,6 +176,11 @@ class Kubernetes:
         await self._list()
         return self._present.get((namespace, name))
 
+    async def present(self) -> dict[bytes, tuple[str, str]]:
+        """Return namespace and name of every object that is there now, by subject; raises Denied."""
+        await self._list()
+        return {subject: place for place, subject in self._present.items()}
+
     @property
     def unstored(self) -> frozenset[tuple[bytes, str, str]]:
         """What has been seen and is not in the store yet: subject, namespace, name."""

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from evenkeel_operator.feedback.access import Kubernetes
 from evenkeel_operator.feedback.commits import Commits
+from evenkeel_operator.feedback.ratings import Ratings
 from evenkeel_operator.feedback.service import Service
 from evenkeel_operator.feedback.settings import FeedbackSettings, master_keys, parse
 from evenkeel_operator.feedback.sqlite import SqliteStore
@@ -63,6 +64,10 @@ async def _run(settings: FeedbackSettings) -> int:
         kubernetes.recall(await asyncio.to_thread(reads.models))
     commits = Commits(writes)
     service = Service(keys, commits, reads, kubernetes, settings.horizon_s)
+    rates = await asyncio.to_thread(open_store)
+    present = None if kubernetes is None else kubernetes.present
+    ratings = Ratings(rates, present, service.metrics.rated, settings.quality_s)
+    rating = asyncio.create_task(ratings.run(), name="ratings")
     runner = web.AppRunner(service.application(), access_log=None, shutdown_timeout=DRAIN_S)
     await runner.setup()
     try:
@@ -76,10 +81,13 @@ async def _run(settings: FeedbackSettings) -> int:
             except TimeoutError:
                 continue
     finally:
+        ratings.stop()
         await runner.cleanup()
         await commits.stop()
+        await rating
         writes.close()
         reads.close()
+        rates.close()
         if connection is not None:
             await connection.close()
     log.info("stopped")

@@ -98,6 +98,22 @@ class Errors:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """The counts of one source since a moment, of all cohorts together; `confusion` is by (predicted, actual)."""
+
+    source: Source
+    names: tuple[str, ...]
+    predictions: int
+    confusion: Mapping[tuple[int, int], int]
+    errors: Errors | None
+
+    @property
+    def labels(self) -> int:
+        """How many predictions have a label."""
+        return sum(self.confusion.values()) + (0 if self.errors is None else self.errors.count)
+
+
+@dataclass(frozen=True, slots=True)
 class Series:
     """The counts of one source since a moment.
 

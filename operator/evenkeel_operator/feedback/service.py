@@ -246,8 +246,19 @@ class Service:
             return web.Response(status=503, text="nothing is written any more\n")
         return web.Response(text="ok\n")
 
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self.metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
+    async def _metrics(self, request: web.Request) -> web.Response:
+        body = self.metrics.exposition(with_quality=await self._may_see_all(request))
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    async def _may_see_all(self, request: web.Request) -> bool:
+        """Return whether the caller may get the quality of every model; the counts are everybody's, and always told."""
+        if self._kubernetes is None:
+            return True
+        try:
+            user = await self._kubernetes.user(request.headers.get("Authorization", ""))
+            return await self._kubernetes.may(user, "get", "quality", namespace="", name="")
+        except Denied:
+            return False
 
     # who
 
@@ -300,11 +311,14 @@ class Service:
         except BadPost as e:
             return _error(e.status, "BadRequest", e.message)
         except Denied as e:
+            if e.status == 503:
+                self.metrics.unavailable.inc()
             return _error(e.status, e.reason, e.message)
         except Full:
             self.metrics.refused.inc()
             return _error(429, "Full", "too many labels wait to be written; try again", retry_after_s=1)
         except Unavailable as e:
+            self.metrics.unavailable.inc()
             return _error(503, "Unavailable", f"{e}; nothing is promised, send it again", retry_after_s=1)
         except web.HTTPRequestEntityTooLarge:
             return _error(413, "TooLarge", f"the body has more than {MOST_BODY_BYTES} bytes; send it in parts")

@@ -28,6 +28,7 @@ class FeedbackSettings:
     host: str
     horizon_s: int
     retention_s: int
+    quality_s: float
     is_open: bool
     namespaces: tuple[str, ...]
     kubeconfig: str | None
@@ -57,6 +58,12 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> FeedbackSettings:
     )
     add("--retention-days", kind=flags.days, default=90.0, text="age from which on labels and counts are deleted")
     add(
+        "--quality-seconds",
+        kind=flags.seconds,
+        default=60.0,
+        text="seconds between two looks at every model's quality, for Prometheus",
+    )
+    add(
         "--namespaces",
         default="",
         text="namespaces whose ModelDeployments are known, separated by commas; empty: all",
@@ -76,6 +83,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> FeedbackSettings:
         host=got.host,
         horizon_s=int(got.horizon_days * DAY_S),
         retention_s=int(got.retention_days * DAY_S),
+        quality_s=got.quality_seconds,
         is_open=got.open,
         namespaces=flags.words(got.namespaces),
         kubeconfig=got.kubeconfig,

@@ -255,6 +255,10 @@ class Store(ABC):
 
     # reads
 
+    def ask(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Return the rows that one statement finds; raises Unavailable."""
+        return self._run(sql, values)
+
     def quality(self, subject: bytes, since_s: int) -> list[Series]:
         """Return the counts of every revision of a ModelDeployment, of cohorts since that moment."""
         rows = self._run(

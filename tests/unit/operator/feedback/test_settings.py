@@ -18,6 +18,7 @@ def test_what_is_not_said_has_a_default() -> None:
         host="",
         horizon_s=30 * DAY_S,
         retention_s=90 * DAY_S,
+        quality_s=60.0,
         is_open=False,
         namespaces=(),
         kubeconfig=None,
