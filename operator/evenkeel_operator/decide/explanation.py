@@ -1,12 +1,12 @@
 """Why is a ModelDeployment as it is? Its state, latency, size and decisions in sentences with the numbers.
 
 From the spec and the status alone, which any user of it may read: what the operator wrote there is all that is known,
-and how old it is is said. A rollout's verdict is told by `quality/story.py`; its sentences are an argument.
+and how old it is is said. A canary's verdict is told in sentences there (`quality/story.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 
 from evenkeel_operator.api.modeldeployment import Spec
@@ -39,16 +39,25 @@ _UNITS = {
 _TIMES = frozenset({"latency"})
 
 
-def explanation(place: str, spec: Spec, status: Status, now: datetime, canary: Sequence[str] = ()) -> list[str]:
-    """Return the lines that explain `place` (namespace/name) at `now`; `canary` tells the verdict on its canary."""
+def explanation(place: str, spec: Spec, status: Status, now: datetime) -> list[str]:
+    """Return the lines that explain `place` (namespace/name) at `now`."""
     conditions = {c.type: c for c in status.conditions or ()}
     lines = [*_state(place, conditions, now), *_latency(spec, status, conditions, now), *_size(spec, conditions)]
     lines += _decisions(status, now)
     lines += _revisions(status)
-    if canary:
-        lines += ["Canary:", *(f"  {sentence}" for sentence in canary)]
+    lines += _canary(status, now)
     lines += _others(conditions)
     return lines
+
+
+def _canary(status: Status, now: datetime) -> list[str]:
+    found = status.canary
+    if found is None:
+        return []
+    since = _ago(found.decided or (found.steps_began[-1] if found.steps_began else found.began), now)
+    share = f", {found.mode} {found.weight} %" if found.weight else ""
+    told = f"Canary {found.revision} beside {found.stable}: {found.summary}{share}, for {since}."
+    return [told, *(f"  {sentence}" for sentence in found.story)]
 
 
 def _state(place: str, conditions: dict[str, Condition], now: datetime) -> list[str]:

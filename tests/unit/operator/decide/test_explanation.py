@@ -47,8 +47,8 @@ DECISION = {
 }
 
 
-def told(spec: Spec, *canary: str, **status: Any) -> str:
-    return "\n".join(explanation("team-a/digits", spec, Status.model_validate(status), NOW, canary))
+def told(spec: Spec, **status: Any) -> str:
+    return "\n".join(explanation("team-a/digits", spec, Status.model_validate(status), NOW))
 
 
 def test_the_whole_story_of_one_that_follows_its_load() -> None:
@@ -156,9 +156,15 @@ def test_part(spec: Spec, status: dict[str, Any], want: str) -> None:
     assert want in told(spec, **status)
 
 
-def test_a_canarys_verdict_is_told_in_the_sentences_that_are_given() -> None:
-    got = told(PLAIN, "The canary is under test in step 1.", "F1: canary 0.95.")
-    assert "Canary:\n  The canary is under test in step 1.\n  F1: canary 0.95." in got
+def test_a_canarys_verdict_is_told_with_its_story() -> None:
+    row = {
+        "revision": "digits-2", "stable": "digits-1", "state": "Canary", "why": "Testing", "summary": "1/3 10%",
+        "mode": "Split", "weight": 10, "began": "2026-03-01T10:00:00Z", "stepsBegan": ["2026-03-01T11:56:00Z"],
+        "story": ["The canary is under test in step 1.", "F1: canary 0.95."],
+    }  # fmt: skip
+    got = told(PLAIN, canary=row)
+    assert "Canary digits-2 beside digits-1: 1/3 10%, Split 10 %, for 4 minutes.\n  The canary is under test" in got
+    assert "  F1: canary 0.95." in got
     assert "Canary" not in told(PLAIN)
 
 
