@@ -197,7 +197,7 @@ def _chosen(deployment: Object, revisions: Sequence[Object], number: int | None)
 
 
 async def _promote(connection: Connection, args: argparse.Namespace) -> None:
-    revision = await _tried(connection, args)
+    revision = await _tried(connection, args, is_left_too=True)
     await _say(connection, args, promoted=revision)
     print(f"{args.namespace}/{args.name} promotes {revision}: it replaces the stable revision now")
 
@@ -208,11 +208,13 @@ async def _abort(connection: Connection, args: argparse.Namespace) -> None:
     print(f"{args.namespace}/{args.name} rolls {revision} back: the stable revision serves until the spec changes")
 
 
-async def _tried(connection: Connection, args: argparse.Namespace) -> str:
-    """Return the revision that is tried, or waits for it; Refusal where there is none."""
+async def _tried(connection: Connection, args: argparse.Namespace, *, is_left_too: bool = False) -> str:
+    """Return the revision that is tried, or waits for it, or (`is_left_too`) was left for its decay; else Refusal."""
     deployment = await _deployment(connection, args)
-    target = _target(deployment)
-    stable = (deployment.get("status") or {}).get("stableRevision")
+    target, status = _target(deployment), deployment.get("status") or {}
+    stable = status.get("stableRevision")
+    if is_left_too and (status.get("reverted") or {}).get("revision") == target:
+        return target
     if deployment["spec"].get("rollout", {}).get("strategy") != "Canary":
         raise Refusal(f"{args.namespace}/{args.name} has no canary: spec.rollout.strategy is not Canary")
     if stable in (None, target):

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from evenkeel_runtime import config, report
-from evenkeel_runtime.contract import HTTP_PORT, Tensor
+from evenkeel_runtime.contract import ADMIN_PORT, HTTP_PORT, Tensor
 from evenkeel_runtime.failure import ModelError
 
 _NAMED = 20
+_PORTS = 65535
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -32,9 +33,15 @@ def serve(argv: Sequence[str]) -> int:
     parser = _parser("serve", "Serve a model as a replica does, until Ctrl-C.")
     parser.add_argument("--name", help="the model's name in addresses (default: the file's name without its ending)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=HTTP_PORT, help="port to listen on (default: %(default)s)")
-    parser.add_argument("--grpc-port", type=int, help="port to listen on for gRPC (default: none)")
-    return _told(parser, argv, _serve)
+    parser.add_argument("--port", type=_port, default=HTTP_PORT, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--grpc-port", type=_port, help="port to listen on for gRPC (default: none)")
+
+    def act(told: argparse.Namespace) -> int:
+        if told.port and told.port == told.grpc_port:
+            parser.error(f"--port and --grpc-port are both {told.port}; give them two")
+        return _serve(told)
+
+    return _told(parser, argv, act)
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -51,6 +58,18 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
         help="as spec.runtime.precision (default: %(default)s)",
     )  # fmt: skip
     return parser
+
+
+def admin_port_of(port: int, grpc_port: int | None) -> int:
+    """Return where the operator's questions are answered: near the port, at none that is taken; 0 (any) as there."""
+    beside = (ADMIN_PORT - HTTP_PORT, 1, -1, -2)
+    return port and next(port + step for step in beside if port + step != grpc_port and 0 < port + step <= _PORTS)
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > _PORTS:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no port; it has to be a number from 0 to {_PORTS}")
+    return int(text)
 
 
 def _told(parser: argparse.ArgumentParser, argv: Sequence[str], act: Callable[[argparse.Namespace], int]) -> int:
@@ -103,7 +122,7 @@ def _serve(told: argparse.Namespace) -> int:
             host=told.host,
             port=told.port,
             grpc_port=told.grpc_port,
-            admin_port=told.port and told.port + 1,
+            admin_port=admin_port_of(told.port, told.grpc_port),
             drain_delay_s=0.0,
             grace_period_s=30.0,
             limits=config.Limits(),

@@ -26,6 +26,9 @@ TRITON_METRICS_ENV = "EVENKEEL_TRITON_METRICS"
 RECEIPT_KEY_DIR_ENV = "EVENKEEL_RECEIPT_KEY_DIR"
 WHOLE_BYTES_ENV = "EVENKEEL_PREPARE_WHOLE_BYTES"
 
+_KEY_IDS = 1 << 16
+"""Ids of keys are below this: a receipt has two bytes for one."""
+
 log = logging.getLogger("evenkeel")
 
 
@@ -160,17 +163,29 @@ def serve(environ: Mapping[str, str] = os.environ) -> Serve:
 
 
 def _feedback(environ: Mapping[str, str]) -> Feedback | None:
-    """Return what receipts need. A key that is not there is no reason not to serve: answers then carry none."""
+    """Return what receipts need. A key that is not there, or is none, is no reason not to serve: answers then carry no
+    receipts. A key that anybody can guess would let anybody sign directives."""
     if not (url := environ.get(Env.FEEDBACK_URL, "")):
         return None
     path = Path(environ.get(RECEIPT_KEY_DIR_ENV, contract.RECEIPT_KEY_DIR)) / contract.RECEIPT_KEY_FILE
     try:
-        key = bytes.fromhex(path.read_text().strip())
+        key = _key(path.read_text().strip())
         receipts.subject_of(environ.get(Env.UID, ""))
     except (OSError, ValueError) as error:
         log.warning("answers carry no receipts: no key path=%s error=%s", path, error)
         return None
-    return Feedback(key, int(_number(environ, Env.RECEIPT_KEY_ID, 1)), environ[Env.UID], url.rstrip("/"))
+    key_id = _number(environ, Env.RECEIPT_KEY_ID, 1)
+    if key_id not in range(_KEY_IDS):
+        message = f"{Env.RECEIPT_KEY_ID} is not a whole number from 0 to {_KEY_IDS - 1}: {key_id:g}"
+        raise ModelError(Reason.INVALID, message)
+    return Feedback(key, int(key_id), environ[Env.UID], url.rstrip("/"))
+
+
+def _key(text: str) -> bytes:
+    """Return the key in hex; raises ValueError where it is none, and does not repeat it."""
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise ValueError(f"a key is 64 hex digits, the file holds {len(text)} characters")
+    return bytes.fromhex(text)
 
 
 def _model(environ: Mapping[str, str]) -> Model:

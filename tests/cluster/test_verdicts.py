@@ -1,8 +1,9 @@
 """Do the verdicts of labels come out right on a real cluster, with real digits, whatever is killed meanwhile?
 
-Labels count by the quarter of an hour, so this takes up to half an hour: three deployments go their ways at once.
+Labels count by the quarter of an hour, so this takes up to half an hour: four deployments go their ways at once.
 
     good      the canary is another training of the same network: promoted
+    mirrored  so is this one, which is sent copies and answers nobody: promoted
     bad       the canary was trained so little that it is five points worse at least: rolled back
     silent    nobody ever posts a label: held, and says why
 """
@@ -98,16 +99,19 @@ def trials(
     places: Places, cluster: Cluster, models: dict[str, Digits], requests: list[dict[str, Any]]
 ) -> Iterator[dict[str, Trial]]:
     installation.install(cluster, f"extraArgs={{{QUICK}}}")
-    rollout = {
-        "strategy": "Canary",
-        "canary": {"mode": "Split", "steps": [{"weight": 50, "minDuration": "10s", "minSamples": 20}]},
-    }
+    steps = [{"weight": 50, "minDuration": "10s", "minSamples": 20}]
     with ExitStack() as stack:
         here = stack.enter_context(places())
         here.put(**{f"{name}__pt2": model.content for name, model in models.items()})
         found: dict[str, Trial] = {}
-        for name, version, share in (("good", "v2", 1.0), ("bad", "v3", 1.0), ("silent", "v2", 0.0)):
+        for name, version, mode, share in (
+            ("good", "v2", "Split", 1.0),
+            ("bad", "v3", "Split", 1.0),
+            ("mirrored", "v2", "Mirror", 1.0),
+            ("silent", "v2", "Split", 0.0),
+        ):
             one = here.deployment(name)
+            rollout = {"strategy": "Canary", "canary": {"mode": mode, "steps": steps}}
             common: dict[str, Any] = {"rollout": rollout, "objectives": {"accuracy": [OBJECTIVE]}}
             one.apply(here.spec("v1.pt2", **common))
             one.settle(1)
@@ -149,10 +153,15 @@ def test_verdicts_come_out_right_whatever_is_killed(
     time.sleep(max(0.0, quarters(silent)))
     worse = wait_state(bad.deployment, "RolledBack", timeout_s=300)
     better = wait_state(good.deployment, "Promoted", timeout_s=300)
+    copied = wait_state(trials["mirrored"].deployment, "Promoted", timeout_s=300)
     held = wait_state(silent.deployment, "Held", timeout_s=1000)
-    print(json.dumps({"accuracies": accuracies, "good": better, "bad": worse, "silent": held}, indent=1))
+    print(
+        json.dumps(
+            {"accuracies": accuracies, "good": better, "bad": worse, "mirrored": copied, "silent": held}, indent=1
+        )
+    )
     assert worse["why"] in ("Worse", "BelowFloor")
-    assert better["why"] == "NotWorse"
+    assert better["why"] == copied["why"] == "NotWorse"
     assert held["why"] == "LabelsMissing"
     assert "onMissingLabels" in silent.deployment.condition()[2]
 

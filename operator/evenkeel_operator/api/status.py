@@ -141,6 +141,30 @@ class CanaryStatus(Model):
     """What is known, in sentences with the numbers."""
 
 
+class ServedStatus(Model):
+    """One revision that was in full service."""
+
+    revision: str
+    """Name of the revision."""
+    since: str = Field(json_schema_extra={"format": "date-time"})
+    """From when on."""
+    until: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
+    """Until when; absent while it serves."""
+    decayed: bool = False
+    """Whether it was left because its accuracy had decayed."""
+
+
+class RevertedStatus(Model):
+    """A revision that the spec asks for and that was left for an earlier one."""
+
+    revision: str
+    """The one that was left."""
+    to: str
+    """The one that serves instead."""
+    at: str = Field(json_schema_extra={"format": "date-time"})
+    """When that was decided."""
+
+
 class RevisionStatus(Model):
     """One revision that has replicas or is about to."""
 
@@ -193,6 +217,10 @@ class Status(Model):
     """The revision under test; absent while there is none."""
     canary: CanaryStatus | None = None
     """The canary under test, or the verdict on the last one."""
+    reverted: RevertedStatus | None = None
+    """What the spec asks for and was left, as its accuracy had decayed; absent while there is no such thing."""
+    served: tuple[ServedStatus, ...] | None = Field(default=None, max_length=10, json_schema_extra=ATOMIC)
+    """The newest revisions that were in full service, the present one first."""
     revisions: tuple[RevisionStatus, ...] | None = Field(default=None, json_schema_extra=map_by("name"))
     """Revisions that have replicas or are about to."""
     latency: tuple[LatencyStatus, ...] | None = Field(default=None, json_schema_extra=map_by("metric"))

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from evenkeel_operator.api.core import seconds
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.control.cache import Key
-from evenkeel_operator.decide import accuracy
+from evenkeel_operator.decide import accuracy, served
 from evenkeel_operator.decide.accuracy import Quality
-from evenkeel_operator.decide.quality.guard import Served
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal, Snapshot
 from evenkeel_operator.world import metrics
 from evenkeel_operator.world.feedback import Labels, Unanswered
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 ASK_S = 60.0
 JITTER = 0.1
 SINCE = timedelta(days=14)
-"""How far back labels are looked at."""
+"""How far back labels are looked at, at least; twice the horizon where that is longer."""
 
 
 @dataclass(slots=True)
@@ -109,7 +109,8 @@ class Qualities:
 
     async def _round(self, key: Key, found: _Followed, labels: Labels) -> None:
         now, snapshot = self._now(), found.snapshot
-        since = now - SINCE
+        wanted = snapshot.spec.objectives.accuracy
+        since = now - max(SINCE, 2 * timedelta(seconds=max(seconds(one.horizon) for one in wanted)))
         try:
             counted = await labels.counted(key.namespace, key.name, snapshot.uid, int(since.timestamp()))
         except Unanswered as e:
@@ -122,10 +123,15 @@ class Qualities:
             else:
                 found.quality = replace(before, is_stale=True)
         else:
-            name = snapshot.status.stable_revision
-            stable = None if name is None else Served(name, since)
-            wanted = snapshot.spec.objectives.accuracy
-            found.quality = await asyncio.to_thread(accuracy.measure, wanted, counted, stable, now)
+            found.quality = await asyncio.to_thread(
+                accuracy.measure,
+                wanted,
+                counted,
+                served.in_service(snapshot.status),
+                now,
+                served.earlier(snapshot),
+                served.last_rollback(snapshot.status),
+            )
         if self._followed.get(key) is found and accuracy.is_news(found.told, found.quality):
             found.told = found.quality
             self._changed(key)

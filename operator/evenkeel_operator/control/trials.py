@@ -21,7 +21,7 @@ from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.api.status import Status
 from evenkeel_operator.control.cache import Key, controller_uid
 from evenkeel_operator.control.qualities import Qualities
-from evenkeel_operator.decide import canary, names, resources
+from evenkeel_operator.decide import canary, names, resources, served
 from evenkeel_operator.decide.answers import Samples
 from evenkeel_operator.decide.canary import Course, Judged
 from evenkeel_operator.decide.quality import counted, verdict
@@ -94,14 +94,14 @@ class Trials:
 
     def look(self, key: Key, deployment: Object, snapshot: Snapshot) -> Snapshot:
         """Take note of what a plan is about to be made from; return it with what was found out about its canary."""
-        target = names.revision_name(snapshot.name, snapshot.spec)
+        settled, target = served.settled(snapshot)
         found = self._followed.get(key)
         if found is not None and found.deployment["metadata"]["uid"] != deployment["metadata"]["uid"]:
             self.forget(key)
             found = None
         judged = found.judged if found is not None and found.target == target else None
         snapshot = replace(snapshot, judged=judged)
-        is_running = canary.course(snapshot, target) is Course.TRIAL
+        is_running = canary.course(replace(settled, judged=judged), target) is Course.TRIAL
         if found is None and not is_running:
             return snapshot
         if found is None or (is_running and found.target != target):

@@ -50,8 +50,18 @@ class Quality:
     wanted: tuple[AccuracyObjective, ...] = ()
 
 
-def measure(wanted: tuple[AccuracyObjective, ...], counted: Counted, stable: Served | None, now: datetime) -> Quality:
-    """Return the quality of the revision in service, over the cohorts that are mature since it serves."""
+def measure(
+    wanted: tuple[AccuracyObjective, ...],
+    counted: Counted,
+    stable: Served | None,
+    now: datetime,
+    earlier: tuple[Served, ...] = (),
+    last_rollback: datetime | None = None,
+) -> Quality:
+    """Return the quality of the revision in service, over the cohorts that are mature.
+
+    `earlier` and `last_rollback` are the guard's.
+    """
     if stable is None:
         return Quality(counted, now, intervals=(NO_SIGNAL,) * len(wanted), wanted=wanted)
     try:
@@ -59,11 +69,12 @@ def measure(wanted: tuple[AccuracyObjective, ...], counted: Counted, stable: Ser
     except Unjudgeable as e:
         return Quality(counted, now, intervals=(NO_SIGNAL,) * len(wanted), problem=e.message, wanted=wanted)
     rows = counted.cohorts(stable.revision)
+    everything = counted.cohorts(stable.revision, *(one.revision for one in earlier))
     return Quality(
         counted,
         now,
         intervals=tuple(_interval(one, rows, now) for one in found),
-        finding=guard.watch(found, stable, (), rows, now),
+        finding=guard.watch(found, stable, earlier, everything, now, last_rollback),
         wanted=wanted,
     )
 

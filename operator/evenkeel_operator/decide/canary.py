@@ -96,7 +96,8 @@ def selected(snapshot: Snapshot, target: str) -> str | None:
     if course(snapshot, target) is not Course.DIRECT:
         return stable
     last = snapshot.status.canary
-    was_promoted = last is not None and State(last.state) is State.PROMOTED
+    # One that was promoted, and is not wanted any more before it has replaced all of stable, is trusted as well.
+    was_promoted = last is not None and last.revision != stable and State(last.state) is State.PROMOTED
     return None if target != stable or was_promoted else stable
 
 

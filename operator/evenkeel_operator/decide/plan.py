@@ -14,7 +14,7 @@ from typing import Any
 
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.api.status import Status
-from evenkeel_operator.decide import canary, canary_status, conditions, gpus, names, resources, rollout, sizing
+from evenkeel_operator.decide import canary, canary_status, conditions, gpus, names, resources, rollout, served, sizing
 from evenkeel_operator.decide.canary import Course
 from evenkeel_operator.decide.conditions import State
 from evenkeel_operator.decide.failures import Failure, is_over, prepare_retry_delay
@@ -38,7 +38,7 @@ REPORT_ARRIVES = timedelta(seconds=5)
 
 def plan(snapshot: Snapshot, now: datetime) -> Plan:
     """Return what to apply, what to delete, the status, what to tell and when to look again."""
-    target = names.revision_name(snapshot.name, snapshot.spec)
+    snapshot, target = served.settled(snapshot)
     way = canary.course(snapshot, target)
     apply: list[Object] = [
         resources.service(snapshot, canary.selected(snapshot, target)),
@@ -102,7 +102,8 @@ def plan(snapshot: Snapshot, now: datetime) -> Plan:
 
 def rejected(snapshot: Snapshot, reason: str, message: str, now: datetime) -> Plan:
     """Return the plan for a deployment one of whose children the API server refuses: say so, touch nothing."""
-    progress = Progress(names.revision_name(snapshot.name, snapshot.spec), failure=Failure(reason, message))
+    snapshot, target = served.settled(snapshot)
+    progress = Progress(target, failure=Failure(reason, message))
     answer = status(snapshot, progress, state(snapshot, progress), now)
     told = conditions.events(answer["conditions"], snapshot.status.conditions or ())
     return Plan(apply=(), delete=(), status=answer, events=told, look_again_after_s=REJECTED_LOOK_AGAIN_S)
@@ -343,6 +344,7 @@ def _empty_replica_sets(snapshot: Snapshot, target: str) -> list[Ref]:
 
 def _old_history(snapshot: Snapshot, target: str) -> list[Ref]:
     in_use = {target, snapshot.status.stable_revision} | {s.revision for s in snapshot.replica_sets}
+    in_use |= {names.revision_name(snapshot.name, snapshot.spec)}
     idle = sorted((r for r in snapshot.revisions if r.name not in in_use), key=lambda r: -r.number)
     return [Ref("apps/v1", "ControllerRevision", r.name) for r in idle[HISTORY_LIMIT:]]
 

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from evenkeel_operator.api.modeldeployment import Object, Spec
-from evenkeel_operator.decide import accuracy, canary, canary_status, conditions, names, podspec, resources, sizing
+from evenkeel_operator.decide import (
+    accuracy,
+    canary,
+    canary_status,
+    conditions,
+    names,
+    podspec,
+    resources,
+    served,
+    sizing,
+)
 from evenkeel_operator.decide.canary import Course, Trial
 from evenkeel_operator.decide.conditions import State
 from evenkeel_operator.decide.failures import Failure
@@ -50,6 +60,8 @@ def state(snapshot: Snapshot, progress: Progress) -> State:
         return canary_status.rolled_back(snapshot, progress.target)
     if progress.trial is not None:
         return canary_status.state(snapshot, progress.trial)
+    if is_complete and progress.target != (asked := names.revision_name(snapshot.name, snapshot.spec)):
+        return State(Reason.ROLLED_BACK, _reverted_text(snapshot, asked, progress.target), is_stalled=True)
     if is_complete and desired == 0:
         return State(Reason.SCALED_TO_ZERO, "no replica is asked for", is_ready=True)
     if is_complete:
@@ -113,15 +125,25 @@ def status(snapshot: Snapshot, progress: Progress, found: State, now: datetime) 
     answer |= sizing.status(snapshot.spec, snapshot.sizing, snapshot.status)
     answer |= accuracy.status(snapshot.spec, snapshot.quality, snapshot.status)
     answer |= canary_status.status(snapshot, progress.target, progress.trial, now)
+    answer |= served.status(snapshot, progress.target, None if stable is None else stable.name, now)
     return answer
 
 
 def stable_revision(snapshot: Snapshot, target: str, found: State) -> Revision | None:
     """Return the last revision that was in full service: the target once it is, until then the one before."""
-    is_through = found.is_ready and canary.course(snapshot, target) is Course.DIRECT
+    # In full service, though it is not what the spec asks for: see `served.py`.
+    is_served = found.is_ready or found.reason == Reason.ROLLED_BACK
+    is_through = is_served and canary.course(snapshot, target) is Course.DIRECT
     if is_through and (now_stable := snapshot.revision(target)) is not None:
         return now_stable
     return snapshot.revision(snapshot.status.stable_revision or "")
+
+
+def _reverted_text(snapshot: Snapshot, asked: str, target: str) -> str:
+    return (
+        f"revision {asked} was left for {target}: its accuracy had decayed, and that of {target} was good to its end. "
+        f"Change the spec, or keep it all the same with evenkeel promote {snapshot.name} -n {snapshot.namespace}"
+    )
 
 
 def _role(name: str, target: str, stable: Revision | None) -> str:

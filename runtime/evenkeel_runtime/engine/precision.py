@@ -84,7 +84,11 @@ def _bytes(loaded: Loaded) -> Any:
 
     if loaded.device != "cpu":
         raise refused("INT8 is computed on CPUs; for a GPU set spec.runtime.precision: BF16")
-    assert isinstance(loaded.call, torch.fx.GraphModule)
+    if not isinstance(loaded.call, torch.fx.GraphModule):
+        raise refused(
+            f"{loaded.format} models are no graph, whose linear layers INT8 would compute; set spec.runtime.precision: "
+            "BF16, leave it at Auto, or export the model with torch.export.save"
+        )
     module = torch.fx.GraphModule(loaded.call, copy.deepcopy(loaded.call.graph))
     linear = torch.ops.aten.linear.default
     count = 0

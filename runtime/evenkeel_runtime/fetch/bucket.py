@@ -70,7 +70,7 @@ class BucketObject:
             if version is not None and stamp != version:
                 raise changed(self.uri)
             chunks = _read(answer.stream(min_chunk_size=CHUNK_BYTES))
-            return Opened(answer.meta["size"], stamp, chunks, _nothing, takes_ranges=True)
+            return Opened(answer.meta["size"], stamp, chunks, _nothing)
         except (exceptions.BaseError, OSError) as error:
             raise self.narrowed(error) from error
 

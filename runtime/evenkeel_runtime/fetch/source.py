@@ -22,17 +22,13 @@ class NoFile(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A reading that has begun: the whole file's size, version and sha256 where the place states them. To be closed.
-
-    `takes_ranges` says that the place hands out a part without sending what lies before it.
-    """
+    """A reading that has begun: the whole file's size, version and sha256 where the place states them. To be closed."""
 
     size_bytes: int | None
     version: str | None
     chunks: Iterator[bytes]
     close: Callable[[], object]
     sha256: str | None = None
-    takes_ranges: bool = False
 
 
 class Source(Protocol):

@@ -95,8 +95,7 @@ def opened(response: http.client.HTTPResponse, start: int, stop: int | None, ver
     size = _whole_size(response.headers, partial)
     skip = 0 if partial else start  # a server without ranges starts again at byte 0
     length = None if size is None else (size if stop is None else min(stop, size)) - start
-    takes_ranges = partial or response.headers.get("Accept-Ranges", "").lower() == "bytes"
-    return Opened(size, version, _read(response, skip, length), response.close, takes_ranges=takes_ranges)
+    return Opened(size, version, _read(response, skip, length), response.close)
 
 
 def small_body(uri: str, response: http.client.HTTPResponse, limit: int) -> bytes:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, TypeGuard
 
 from evenkeel_runtime.failure import refused
@@ -24,6 +25,8 @@ Sizes = tuple[int, ...]
 
 MEMBER = "config.json"
 _DEPTH = 100
+_PARTS = 2_000_000
+"""Lists and objects that building goes through; a large model of Keras' applications has some ten thousand."""
 _WAY_OUT = "save it with model.save('model.keras') and Keras 3"
 
 
@@ -111,6 +114,11 @@ def parse(text: bytes) -> Architecture:
         raise refused(f"{MEMBER} describes no model; {_WAY_OUT}")
     layers: set[str] = set()
     _check(root, layers, _DEPTH)
+    if (parts := _parts(root)) > _PARTS:
+        raise refused(
+            f"{MEMBER} describes a model of {parts} parts, counted at every call of the layer that they are in, "
+            f"more than {_PARTS}; save a model whose layers call each other less often"
+        )
     if root["class_name"] not in _MODELS:
         raise refused(f"{MEMBER} describes a {root['class_name']}, not a Sequential or functional model; {_WAY_OUT}")
     try:
@@ -137,14 +145,16 @@ def _check(value: Any, layers: set[str], depth: int) -> None:
 
 def _check_class(node: Node, layers: set[str]) -> None:
     name, module, registered = node.get("class_name"), node.get("module"), node.get("registered_name")
+    if not isinstance(name, str):
+        raise refused(f"{MEMBER} has a class_name that is no text, {str(name)[:80]!r}; {_WAY_OUT}")
     if name in _VALUES:
         return
     if name in _RUNS_CODE:
         raise refused(
             f"{MEMBER} holds a {name}, which runs code of the file's author; write it as layers of Keras that do not"
         )
-    if not isinstance(name, str) or not isinstance(module, str):
-        raise refused(f"{MEMBER} names {str(name)[:80]!r} without its module, as Keras 2 did; {_WAY_OUT}")
+    if not isinstance(module, str):
+        raise refused(f"{MEMBER} names {name[:80]!r} without its module, as Keras 2 did; {_WAY_OUT}")
     if name not in _ALLOWED.get(module, ()):
         raise refused(
             f"{MEMBER} holds {module[:120]}.{name[:80]}, which this runtime does not build: neither classes of one's "
@@ -157,6 +167,22 @@ def _check_class(node: Node, layers: set[str]) -> None:
         raise refused(f"{MEMBER} has a {name} without its configuration; {_WAY_OUT}")
     node.pop("compile_config", None)  # optimizer, loss and metrics: of no use to a server, and never built
     layers.add(name)
+
+
+def _parts(value: Any) -> int:
+    """Return of how many lists and objects a checked tree is, those of a layer counted as often as it is called.
+
+    Counter-example to counting them once: 33 models, each of which calls the next one twice, are a file of a few kB.
+    """
+    if isinstance(value, list):
+        return 1 + sum(map(_parts, value))
+    if not isinstance(value, dict):
+        return 0
+    calls = value.get("inbound_nodes")
+    times = max(1, len(calls)) if isinstance(calls, list) else 1
+    if value.get("class_name") == "Bidirectional":
+        times *= 2  # it has a copy of its layer
+    return 1 + sum(_parts(item) * (times if key == "config" else 1) for key, item in value.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +217,16 @@ def _functional(node: Node) -> _Model:
     config = node["config"]
     layers = {_name(layer): layer for layer in config["layers"]}
     inputs = [_input(layers[layer], key) for key, layer, _ in _ends(config["input_layers"])]
+    answers: dict[tuple[str, int], Tensor] = {}
     outputs = []
     for key, layer, index in _ends(config["output_layers"]):
-        found = layers[layer]
-        calls = found.get("inbound_nodes") or []
-        taken = list(_taken(calls[index])) if index < len(calls) else []
-        shape = _input(found).shape if found["class_name"] == "InputLayer" else _answer(found, taken)
-        outputs.append(Tensor(key or layer, _dtype(found), shape))
+        if (layer, index) not in answers:
+            found = layers[layer]
+            calls = found.get("inbound_nodes") or []
+            taken = list(_taken(calls[index])) if 0 <= index < len(calls) else []
+            shape = _input(found).shape if found["class_name"] == "InputLayer" else _answer(found, taken)
+            answers[layer, index] = Tensor(layer, _dtype(found), shape)
+        outputs.append(replace(answers[layer, index], name=key or layer))
     return _Model(inputs, outputs)
 
 
@@ -248,8 +277,17 @@ def _dtype(layer: Node) -> str:
     policy = layer["config"].get("dtype")
     name = policy["config"]["name"] if isinstance(policy, dict) else policy
     if name is None and layer["class_name"] in _MODELS:
-        return _model(layer).outputs[0].dtype
+        return _dtype(_last(layer))
     return str(name or "float32").removeprefix("mixed_")
+
+
+def _last(model: Node) -> Node:
+    """Return the layer whose answer is the model's first."""
+    layers: list[Node] = model["config"]["layers"]
+    if model["class_name"] == "Sequential":
+        return layers[-1]
+    ((_, name, _),) = islice(_ends(model["config"]["output_layers"]), 1)
+    return {_name(layer): layer for layer in layers}[name]
 
 
 def _is_shape(value: Any) -> TypeGuard[list[int | None]]:

@@ -56,8 +56,14 @@ class Archive:
         data = self.stream.read(member.stored_size)
         if not member.is_plain:
             data = _inflated(name, data, member.size)
-        if len(data) != member.size or zlib.crc32(data) != member.crc:
-            raise refused(f"the archive's member {name!r} is damaged (its checksum differs); upload the file again")
+        _require_whole(name, member, data)
+        return data
+
+    def view(self, name: str, buffer: memoryview) -> memoryview:
+        """Return the bytes of a plain member where they lie in the file's memory, with its checksum verified."""
+        member = self._member(name)
+        data = buffer[member.offset : member.offset + member.size].toreadonly()
+        _require_whole(name, member, data)
         return data
 
     def head(self, name: str, at_most: int) -> bytes:
@@ -72,6 +78,11 @@ class Archive:
         if member is None:
             raise refused(f"the archive has no member {name!r}; it is damaged or was written by another tool")
         return member
+
+
+def _require_whole(name: str, member: Member, data: bytes | memoryview) -> None:
+    if len(data) != member.size or zlib.crc32(data) != member.crc:
+        raise refused(f"the archive's member {name!r} is damaged (its checksum differs); upload the file again")
 
 
 def _beginning(name: str, data: bytes, at_most: int) -> bytes:

@@ -70,7 +70,7 @@ def signature(archive: Archive) -> Signature:
 def load(archive: Archive, buffer: memoryview, device: str, trusted: frozenset[str]) -> Loaded:
     """Return the model in inference mode on `device`, as a module of torch."""
     found, arrays = _architecture(archive), _arrays(archive)
-    weights = archive.read(_WEIGHTS, archive.members[_WEIGHTS].size)
+    weights = archive.view(_WEIGHTS, buffer)
     keras = imported()
     model = _built(keras, found, arrays, device)
     _fill(model, arrays, weights)
@@ -202,7 +202,7 @@ def _from(keras: Any, found: Architecture, device: str) -> Any:
         return keras.saving.deserialize_keras_object(json.loads(json.dumps(found.root)), safe_mode=True)
 
 
-def _fill(model: Any, arrays: Mapping[str, Stored], weights: bytes) -> None:
+def _fill(model: Any, arrays: Mapping[str, Stored], weights: memoryview) -> None:
     """Copy the weights into the model, each variable by the path under which Keras stores it."""
     from keras.src.saving import saving_lib
 
@@ -222,7 +222,7 @@ def _fill(model: Any, arrays: Mapping[str, Stored], weights: bytes) -> None:
         raise refused(f"the weights of {layer.name!r} do not fit it ({_first_line(reason)}); save the model again")
 
 
-def _store(arrays: Mapping[str, Stored], weights: bytes) -> Any:
+def _store(arrays: Mapping[str, Stored], weights: memoryview) -> Any:
     """Return what Keras asks for weights by path: its own store's methods, over arrays that were found already."""
     import ml_dtypes
     import numpy as np
@@ -261,7 +261,8 @@ def _store(arrays: Mapping[str, Stored], weights: bytes) -> Any:
             stored = self._group[name]
             dtype = np.dtype(ml_dtypes.bfloat16 if stored.dtype == "bfloat16" else stored.dtype)
             flat = np.frombuffer(weights, dtype, math.prod(stored.shape), stored.offset)
-            return flat.reshape(stored.shape).copy()
+            shaped = flat.reshape(stored.shape)
+            return shaped if shaped.flags.aligned else shaped.copy()
 
     return Store()
 

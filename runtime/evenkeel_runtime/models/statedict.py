@@ -25,6 +25,7 @@ from evenkeel_runtime.models.bundle import Bundle
 from evenkeel_runtime.models.format import BundleFormat
 from evenkeel_runtime.models.loaded import Loaded, Signature
 from evenkeel_runtime.models.weights import Weights
+from evenkeel_runtime.report import is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,8 @@ _NAME = re.compile(r"(?P<architecture>[A-Za-z0-9_]{1,80})(?:\.[A-Za-z0-9_]{1,80}
 """timm puts the name of a training behind a dot; it changes nothing of the architecture."""
 _SHAPING = frozenset({"img_size", "in_chans", "global_pool", "patch_size", "window_size"})
 """What timm's model_args may say: numbers that shape the module, and which of its poolings it has."""
+_UNMADE = (RuntimeError, TypeError, ValueError, AssertionError, LookupError, AttributeError, ArithmeticError)
+"""What architectures raise that are given sizes which do not fit them."""
 _WAY_OUT = (
     "save it with timm.models.save_for_hf(model, folder, safe_serialization=True), or with "
     'safetensors.torch.save_file(model.state_dict(), path, metadata={"architecture": NAME, "num_classes": NUMBER})'
@@ -164,13 +167,13 @@ def _built(described: Described, found: Weights) -> tuple[torch.nn.Module, Signa
     """Return the module without memory, after its tensors were compared with the file's, and what callers see."""
     import torch
 
-    make, size = _maker(described)
+    _, size = _maker(described)
     with torch.device("meta"):
         try:
-            module = make()
+            module = _made(described)
         except NotImplementedError:
             module = None
-    module = (make() if module is None else module).eval()
+    module = (_made(described) if module is None else module).eval()
     _require_same(module, described, found)
     try:
         with torch.no_grad():
@@ -212,6 +215,19 @@ def _maker(described: Described) -> tuple[Callable[[], torch.nn.Module], tuple[i
     return lambda: timm.create_model(name, pretrained=False, **arguments), size
 
 
+def _made(described: Described) -> torch.nn.Module:
+    """Return the module, or refuse what it was to be made with; raises NotImplementedError without memory."""
+    make, _ = _maker(described)
+    try:
+        return make()
+    except _UNMADE as error:
+        if isinstance(error, NotImplementedError) or is_out_of_memory(error):
+            raise
+        told = ", ".join(sorted(described.arguments))
+        way_out = f"correct model_args, which says {told}" if told else "check architecture and num_classes"
+        raise refused(f"{described.architecture} cannot be made so ({last_line(error)[:200]}); {way_out}") from error
+
+
 def _unknown(name: str, where: str, known: set[str]) -> Exception:
     import difflib
 
@@ -250,8 +266,7 @@ def _filled(module: torch.nn.Module, described: Described, tensors: Mapping[str,
     kept = dict(module.named_buffers()).keys() - module.state_dict().keys()
     loose = (value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor))
     if kept or any(value.is_meta for value in loose):
-        make, _ = _maker(described)
-        module = make().eval()
+        module = _made(described).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module.load_state_dict(dict(tensors), strict=True, assign=True)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import time
 from dataclasses import dataclass
 from random import Random
@@ -164,12 +165,11 @@ class Canary:
             self._budget_due = begun + _BUDGET_S
             signals = self._service.signals
             self._budget = budget_of(signals.target_s, signals.latency)
-        budget = self._budget
         try:
             deadline = deadline_of(headers, begun)
         except BadRequest:
             return 0.0
-        return budget.within_s if deadline is None else min(budget.within_s, deadline - begun - budget.own_s)
+        return self._budget.of(None if deadline is None else deadline - begun)
 
 
 class Choice:
@@ -193,10 +193,17 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long the canary may take, and what the stable replica needs after that, in seconds."""
+    """How long the canary may take, and what the stable replica needs after that, in seconds.
+
+    `own_s` may be more than the target: a client that waits longer than that is to be answered all the same.
+    """
 
     within_s: float
     own_s: float
+
+    def of(self, left_s: float | None) -> float:
+        """Return how long the canary may take for a client that waits for `left_s` (None: it does not say)."""
+        return self.within_s if left_s is None else min(self.within_s, left_s - self.own_s)
 
 
 def budget_of(target_s: float, latency: Histogram) -> Budget:
@@ -204,13 +211,13 @@ def budget_of(target_s: float, latency: Histogram) -> Budget:
     count = sum(latency.counts)
     if count < _KNOWN:
         return Budget(target_s / 2, target_s / 2)
-    rank, running, own_s = 0.95 * count, 0, target_s
+    rank, running, own_s = 0.95 * count, 0, math.inf
     for edge, counted in zip(latency.bounds, latency.counts, strict=False):
         running += counted
         if running >= rank:
-            own_s = min(edge, target_s)
+            own_s = edge
             break
-    return Budget(max(target_s - own_s, own_s), own_s)
+    return Budget(max(target_s - own_s, min(own_s, target_s)), own_s)
 
 
 def _abandon(arm: Arm, sent: Attempt) -> None:

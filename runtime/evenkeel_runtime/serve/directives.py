@@ -23,6 +23,8 @@ from evenkeel_runtime import contract, receipts
 from evenkeel_runtime.contract import Canary
 
 LEAST_TARGET_S, MOST_TARGET_S = 0.001, 600.0
+GENERATIONS = 1 << 53
+"""Generations are below this: every reader of JSON takes such a number for what it is, and the signals can tell it."""
 
 _SIGNATURE, _TIME = receipts.SIGNATURE_HEADER.encode(), receipts.TIME_HEADER.encode()
 _REVISION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
@@ -83,8 +85,8 @@ def read(body: bytes, headers: Mapping[bytes, bytes], listener: Listener) -> Dir
     except (ValueError, RecursionError):
         raise BadDirective(400, "a directive is JSON") from None
     generation = found.get("generation") if isinstance(found, dict) else None
-    if not isinstance(generation, int) or isinstance(generation, bool) or generation < 0:
-        raise BadDirective(400, "generation has to be a whole number of zero or more")
+    if not isinstance(generation, int) or isinstance(generation, bool) or not 0 <= generation < GENERATIONS:
+        raise BadDirective(400, f"generation has to be a whole number from 0 to {GENERATIONS - 1}")
     target_s = _number(found, "latencyTargetSeconds", LEAST_TARGET_S, MOST_TARGET_S)
     if "canary" not in found:
         return Directive(generation, target_s, moment_ms)

@@ -28,6 +28,7 @@ from evenkeel_runtime.receipts import (
     TIME_HEADER,
     signature,
 )
+from evenkeel_runtime.serve.ids import Id
 from evenkeel_runtime.serve.pairs import Pair, Pairs
 from evenkeel_runtime.serve.protocol import Exchange, error_body
 from evenkeel_runtime.serve.receipts import Receipts, Totals
@@ -35,14 +36,21 @@ from evenkeel_runtime.serve.receipts import Receipts, Totals
 PUSH_EVERY_S = 10.0
 IDS_EVERY_S = 1.0
 """Users' own ids are told sooner: a label may follow within seconds."""
+COUNTS_BYTES_PER_PUSH = 2 << 20
 IDS_PER_PUSH = 1000
+IDS_BYTES_PER_PUSH = 1 << 20
 PAIRS_PER_PUSH = 2000
+"""With the counts and the ids about 4 MiB: half of what the service takes."""
 TIMEOUT_S = 5.0
 THREADS = 4
-WAITING = 256
+WAITING, WAITING_BYTES = 256, 32 << 20
 """Posts under way; more are answered 503, for a replica is no queue."""
+MOST_POST_BYTES = 8 << 20
+"""What the service takes."""
 
 _JSON = b"application/json"
+_NEVER = (400, 413)
+"""Answers that are the same however often one asks."""
 
 log = logging.getLogger("evenkeel")
 
@@ -63,8 +71,9 @@ class Feedback:
     def __init__(self, told: config.Feedback) -> None:
         self.pairs: Pairs | None = None
         self._told = told
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="feedback")
-        self._under_way = 0
+        self._posts = ThreadPoolExecutor(THREADS, thread_name_prefix="feedback")
+        self._pushes = ThreadPoolExecutor(1, thread_name_prefix="counts")  # so that no posts hold up the counts
+        self._under_way = self._bytes_under_way = 0
         self._receipts: Receipts | None = None
         self._is_told = True
         self._is_introduced = False  # the names of the classes are told before the first prediction
@@ -75,19 +84,26 @@ class Feedback:
 
     def pass_on(self, exchange: Exchange) -> None:
         """Answer with what the service answers to this post."""
-        if self._under_way >= WAITING:
+        size = len(exchange.body)
+        if size > MOST_POST_BYTES:
+            message = f"the body has more than {MOST_POST_BYTES} bytes; send it in parts"
+            exchange.respond(413, _JSON, error_body(message))
+            return
+        if self._under_way >= WAITING or self._bytes_under_way + size > WAITING_BYTES:
             _unavailable(exchange, "too many posts are under way; try again")
             return
         self._under_way += 1
+        self._bytes_under_way += size
         content_type = exchange.headers.get(b"content-type", _JSON)
         future = asyncio.get_running_loop().run_in_executor(
-            self._threads, self._post, "/v1/feedback", content_type.decode("latin-1"), PASSED_ON, exchange.body
+            self._posts, self._post, "/v1/feedback", content_type.decode("latin-1"), PASSED_ON, exchange.body
         )
         future.add_done_callback(lambda done: self._answer(exchange, done))
 
     def _answer(self, exchange: Exchange, done: asyncio.Future[Answer]) -> None:
         self._under_way -= 1
-        error = done.exception()
+        self._bytes_under_way -= len(exchange.body)
+        error = asyncio.CancelledError() if done.cancelled() else done.exception()
         if error is not None:
             log.warning("feedback not passed on error=%s", error)
             _unavailable(exchange, "the feedback service does not answer; nothing was stored, so try again")
@@ -111,52 +127,72 @@ class Feedback:
                 await self.push()
 
     async def push(self) -> None:
-        """Tell counts, users' own ids and pairs once; what cannot be told is told another time."""
+        """Tell counts, users' own ids and pairs once; what cannot be told is told another time.
+
+        Where the service refuses what it is told, it is told the counts alone: if it takes them, what came with them
+        is given up, or nothing would ever be told again.
+        """
         receipts = self._receipts
         if receipts is None:
             return
+        suspects: tuple[list[Id], list[Pair]] | None = None
         while True:
-            totals = receipts.changed()
-            ids = [receipts.ids[index] for index in range(min(len(receipts.ids), IDS_PER_PUSH))]
-            pairs = [] if self.pairs is None else self.pairs.first(PAIRS_PER_PUSH)
-            if not totals and not ids and not pairs and self._is_introduced:
+            totals, is_all = receipts.changed(COUNTS_BYTES_PER_PUSH)
+            is_alone = suspects is not None
+            ids = [] if is_alone else receipts.ids.first(IDS_PER_PUSH, IDS_BYTES_PER_PUSH)
+            pairs = [] if is_alone or self.pairs is None else self.pairs.first(PAIRS_PER_PUSH)
+            if not totals and not ids and not pairs and self._is_introduced and not is_alone:
                 return
             body = json.dumps(self._counts(receipts, totals, ids, pairs), separators=(",", ":")).encode()
-            dropped = receipts.ids_dropped
             try:
                 answer = await asyncio.get_running_loop().run_in_executor(
-                    self._threads, self._post, "/v1/predictions", _JSON.decode(), COUNTS, body
+                    self._pushes, self._post, "/v1/predictions", _JSON.decode(), COUNTS, body
                 )
             except (OSError, http.client.HTTPException) as error:
                 self._untold(f"error={error}")
                 return
+            if answer.status in _NEVER and (ids or pairs):
+                suspects = ids, pairs
+                continue
             if answer.status != 200:
                 self._untold(f"status={answer.status} answer={answer.body[:300]!r}")
                 return
             self._is_told = self._is_introduced = True
             receipts.told(totals)
-            for _ in range(len(ids) - (receipts.ids_dropped - dropped)):
-                receipts.ids.popleft()
+            receipts.ids.told(ids)
             if self.pairs is not None:
                 self.pairs.told(pairs)
-            if not receipts.ids and not pairs:
+            if suspects is not None:
+                self._give_up(receipts, *suspects)
+                suspects = None
+            elif not receipts.ids and not pairs and is_all:
                 return
+
+    def _give_up(self, receipts: Receipts, ids: list[Id], pairs: list[Pair]) -> None:
+        """Drop what the service will never take: the counts without it were taken."""
+        receipts.ids.refused(ids)
+        if self.pairs is not None:
+            self.pairs.refused(pairs)
+        log.warning("the feedback service does not take these, they are given up ids=%d pairs=%d", len(ids), len(pairs))
+
+    def end(self) -> None:
+        """Begin nothing more; what is in a thread's hands ends with the process."""
+        for threads in (self._posts, self._pushes):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _untold(self, why: str) -> None:
         if self._is_told:
             self._is_told = False
             log.warning("counts of predictions are not told, but kept %s", why)
 
-    def _counts(
-        self, receipts: Receipts, totals: Totals, ids: list[tuple[str, str]], pairs: list[Pair]
-    ) -> dict[str, object]:
+    def _counts(self, receipts: Receipts, totals: Totals, ids: list[Id], pairs: list[Pair]) -> dict[str, object]:
         origin = receipts.issuer.origin
         return {
             "process": receipts.issuer.process,
             "revision": origin.revision,
             "variant": origin.variant,
             "classes": origin.classes,
-            "names": list(receipts.prediction.names),
+            "names": list(receipts.prediction.told_names),
             "cohorts": [
                 {"start": cohort, "counts": [[class_, count] for class_, count in counts.items()]}
                 for cohort, counts in totals.items()

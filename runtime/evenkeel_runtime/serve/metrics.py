@@ -102,7 +102,7 @@ class Metrics:
         self.requests[status] = self.requests.get(status, 0) + 1
 
     def render(self, queued: int) -> bytes:
-        """Return the whole page. Pure reading: safe to call in another thread than the one that counts."""
+        """Return the whole page. What may grow is copied first: another thread than this one counts on."""
         lines: list[str] = []
         for name, text, value in (
             ("inference_rows_total", "Rows answered.", self.rows),
@@ -133,17 +133,13 @@ class Metrics:
 
     def _by_code_and_reason(self) -> list[str]:
         counted, timed = "inference_requests_total", "inference_request_duration_seconds"
-        labels = {code: f"{self._labels},{_protocol_and_code(code)}" for code in sorted(self.requests)}
-        counts = [f"{counted}{{{labels[code]}}} {self.requests[code]}" for code in labels]
-        times = [
-            line
-            for code in labels
-            if code in self.durations
-            for line in self.durations[code].lines(timed, labels[code])
-        ]
+        requests, durations = self.requests.copy(), self.durations.copy()
+        labels = {code: f"{self._labels},{_protocol_and_code(code)}" for code in sorted(requests)}
+        counts = [f"{counted}{{{labels[code]}}} {requests[code]}" for code in labels]
+        times = [line for code in labels if code in durations for line in durations[code].lines(timed, labels[code])]
         sent_away = [
             f'inference_rejected_total{{{self._labels},reason="{reason}"}} {count}'
-            for reason, count in sorted(self.rejected.items())
+            for reason, count in sorted(self.rejected.copy().items())
         ]
         return [
             *family(counted, "counter", "Inference requests answered, by status code.", counts),
@@ -155,11 +151,12 @@ class Metrics:
         """Return the same counts under Triton's names, for its dashboards; sums of microseconds, as Triton's are."""
         if self._triton is None:
             return []
-        good = sum(count for code, count in self.requests.items() if code in (0, 200))
-        took_s = sum(found.total for code, found in self.durations.items() if code in (0, 200))
+        requests, durations = self.requests.copy(), self.durations.copy()
+        good = sum(count for code, count in requests.items() if code in (0, 200))
+        took_s = sum(found.total for code, found in durations.items() if code in (0, 200))
         counters = (
             ("request_success", good),
-            ("request_failure", sum(self.requests.values()) - good),
+            ("request_failure", sum(requests.values()) - good),
             ("count", self.rows),
             ("exec_count", sum(self.batch_rows.counts)),
             ("request_duration_us", round(took_s * 1e6)),

@@ -54,6 +54,12 @@ class Pairs:
         while self._kept and self._kept[0] in known:
             self._kept.popleft()
 
+    def refused(self, pairs: list[Pair]) -> None:
+        """Give up pairs that `first` has returned."""
+        before = len(self._kept)
+        self.told(pairs)
+        self.dropped += before - len(self._kept)
+
     def _receipt(self, answer: bytes) -> Receipt | None:
         """Return the receipt in an answer's head; None where it has none, or it stands in the body for its length."""
         end = answer.find(b"\r\n\r\n")

@@ -7,6 +7,7 @@ their sum 1) is taken as probabilities, any other as logits: then the confidence
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evenkeel_runtime.models.datatypes import BYTES
 from evenkeel_runtime.models.loaded import Signature
 from evenkeel_runtime.receipts import MAX_CLASSES, SCALE
 from evenkeel_runtime.serve.body import from_bf16
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from evenkeel_runtime.serve.oip import Array
 
 FEW = 64
+_LONGEST, _NAMES_BYTES = 1024, 1 << 20
+"""Of one name, in characters, and of all as JSON: they go with every push, beside the counts."""
 _FLOATS = ("FP16", "BF16", "FP32", "FP64")
 _SUM = 0.01
 """How far the sum of probabilities may be from 1: those of ten thousand classes in half precision are."""
@@ -41,6 +45,16 @@ class Prediction:
     is_bf16: bool = False
     values: Mapping[Any, int] | None = None
     scores: int | None = None
+
+    @property
+    def told_names(self) -> tuple[str, ...]:
+        """The names that labels may use; empty where one would stand for two classes, or the service takes them not:
+        labels are then indices."""
+        names = self.names
+        is_sound = len(set(names)) == len(names) and all(
+            0 < len(name) <= _LONGEST and "\0" not in name for name in names
+        )
+        return names if is_sound and len(json.dumps(names)) <= _NAMES_BYTES else ()
 
     @property
     def is_quick(self) -> bool:
@@ -104,15 +118,15 @@ def prediction_of(signature: Signature, parameters: Mapping[str, object]) -> Pre
     """Return where the prediction is, None where neither the outputs nor the file say which it is.
 
     A classifier of scikit-learn names its classes. Else the first output decides: two and more columns are scores of
-    as many classes, a single column is a number.
+    as many classes, by whose names the file may call them, a single column is a number.
     """
     outputs = signature.outputs
     classes = parameters.get("classes")
-    if isinstance(classes, list) and outputs[0].name in ("label", "label_index"):
+    if isinstance(classes, list) and outputs[0].name == "label":
         if len(classes) > MAX_CLASSES:
             return None
-        is_index = outputs[0].name == "label_index"
-        values = {index if is_index else name: index for index, name in enumerate(classes)}
+        is_text = outputs[0].datatype == BYTES
+        values = {str(name).encode() if is_text else name: index for index, name in enumerate(classes)}
         scores = next((index for index, tensor in enumerate(outputs) if tensor.name == "probabilities"), None)
         return Prediction(0, len(classes), tuple(map(str, classes)), values=values, scores=scores)
     if not outputs or outputs[0].datatype not in _FLOATS or outputs[0].shape[:1] not in ((-1,), (1,)):
@@ -122,5 +136,6 @@ def prediction_of(signature: Signature, parameters: Mapping[str, object]) -> Pre
         case () | (1,):
             return Prediction(0, 0, is_bf16=is_bf16)
         case (columns,) if 2 <= columns <= MAX_CLASSES:
-            return Prediction(0, columns, is_bf16=is_bf16)
+            names = signature.classes if len(signature.classes) == columns else ()
+            return Prediction(0, columns, names, is_bf16)
     return None

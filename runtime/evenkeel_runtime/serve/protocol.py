@@ -14,6 +14,7 @@ request with another body. The parser, which does not see it, is between two req
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from evenkeel_runtime.serve.tracing import Trace, trace_of
 
 PIPELINED = 64
 """How many requests of one connection may be under way; more are read when answers have left."""
+FAILED = "the server failed; its log says why"
 LINGER_S = 5.0
 """How long a client that gets an error may go on sending before its connection is cut: cut at once, it would see a
 reset instead of the answer."""
@@ -36,6 +38,9 @@ TRICKLE = 10
 _KEPT_HEAD_BYTES = 4096
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+"""What is passed on may have a status that is none of these (nginx's 499): it goes without a phrase, as HTTP allows."""
+
+log = logging.getLogger("evenkeel")
 
 
 class Exchange:
@@ -66,7 +71,7 @@ class Exchange:
         if self.answer is None:
             self.respond_head(
                 b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\n%scontent-length: %d\r\n"
-                % (status, _REASONS[status], content_type, more, len(body)),
+                % (status, _REASONS.get(status, b""), content_type, more, len(body)),
                 body if self.method != b"HEAD" else b"",
             )
 
@@ -288,7 +293,11 @@ class Connection(asyncio.Protocol):
         self.exchanges.append(exchange)
         if len(self.exchanges) >= PIPELINED:
             self._pace()
-        self.server.handler(exchange)
+        try:
+            self.server.handler(exchange)
+        except Exception:
+            log.exception("failed path=%s", exchange.path[:200])
+            exchange.fail(500, FAILED)
 
     # answers
 

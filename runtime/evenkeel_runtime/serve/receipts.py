@@ -6,22 +6,22 @@ of prediction time, as running totals: told again, they count once.
 
 from __future__ import annotations
 
-from collections import deque
 from time import time
 from typing import TYPE_CHECKING
 
 from evenkeel_runtime.contract import MIRROR
 from evenkeel_runtime.receipts import ID_HEADER, MAX_ROWS, ONWARD_HEADER, Issuer
+from evenkeel_runtime.serve.ids import Ids
 from evenkeel_runtime.serve.prediction import Prediction
 
 if TYPE_CHECKING:
     from evenkeel_runtime.serve.oip import Array
 
 COHORT_S = 900
-IDS_KEPT = 20_000
-"""Users' own ids that wait to be told to the feedback service; beyond that the oldest are dropped and counted."""
 _ID_HEADER = ID_HEADER.encode()
 _ID_BYTES = 128
+_TOTAL_BYTES = 24
+"""What `[class,count]` takes: a class has five digits at most, and no process counts to more than fifteen."""
 _ONWARD, _COPY = ONWARD_HEADER.encode(), MIRROR.lower().encode()
 
 Totals = dict[int, dict[int, int]]
@@ -34,8 +34,7 @@ class Receipts:
     def __init__(self, issuer: Issuer, prediction: Prediction) -> None:
         self.issuer = issuer
         self.prediction = prediction
-        self.ids: deque[tuple[str, str]] = deque(maxlen=IDS_KEPT)
-        self.ids_dropped = 0
+        self.ids = Ids()
         self._is_quick = prediction.is_quick
         self._totals: dict[int, list[int]] = {}
         self._told: dict[int, int] = {}
@@ -70,13 +69,21 @@ class Receipts:
             self._keep(headers[_ID_HEADER], text)
         return text
 
-    def changed(self) -> Totals:
-        """Return the totals of the cohorts that have changed since they were last told."""
-        return {
-            cohort: {class_: count for class_, count in enumerate(counts) if count}
-            for cohort, counts in self._totals.items()
-            if sum(counts) != self._told.get(cohort, 0)
-        }
+    def changed(self, size: int) -> tuple[Totals, bool]:
+        """Return the totals of the cohorts that have changed since they were last told, and whether these are all.
+
+        The oldest come first, as many as `size` bytes of JSON hold, but one at least where there is one.
+        """
+        found: Totals = {}
+        for cohort, counts in sorted(self._totals.items()):
+            if sum(counts) == self._told.get(cohort, 0):
+                continue
+            totals = {class_: count for class_, count in enumerate(counts) if count}
+            size -= len(totals) * _TOTAL_BYTES
+            if found and size < 0:
+                return found, False
+            found[cohort] = totals
+        return found, True
 
     def told(self, totals: Totals) -> None:
         """Take these totals for told; a cohort that is over and told is forgotten."""
@@ -94,5 +101,4 @@ class Receipts:
     def _keep(self, value: bytes, text: bytes) -> None:
         name = value.decode("latin-1")
         if 0 < len(name) <= _ID_BYTES and name.isascii() and name.isprintable():
-            self.ids_dropped += len(self.ids) == IDS_KEPT
-            self.ids.append((name, text.decode()))
+            self.ids.add(name, text.decode())

@@ -54,6 +54,8 @@ CODES = {
 }
 PUSHBACK = "grpc-retry-pushback-ms"
 """How gRPC says Retry-After (gRPC proposal A6)."""
+_HEADERS = ("traceparent", "tracestate", receipts.ID_HEADER)
+"""Metadata that say what the same headers say over HTTP."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Method = Callable[[bytes, Context], Awaitable[bytes]]
@@ -294,7 +296,7 @@ def _headers(context: Context) -> dict[bytes, bytes]:
     return {
         name.encode(): value if isinstance(value, bytes) else value.encode()
         for name, value in context.invocation_metadata() or ()
-        if name in ("traceparent", "tracestate")
+        if name in _HEADERS
     }
 
 

@@ -43,7 +43,7 @@ from evenkeel_runtime.serve.loading import Running, load
 from evenkeel_runtime.serve.metrics import Info
 from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.prediction import prediction_of
-from evenkeel_runtime.serve.protocol import Exchange, Server
+from evenkeel_runtime.serve.protocol import FAILED, Exchange, Server
 from evenkeel_runtime.serve.receipts import Receipts
 from evenkeel_runtime.serve.service import Ready, Rendered, Service
 from evenkeel_runtime.serve.tracing import tracer_for
@@ -69,8 +69,8 @@ def serve(config: Serve) -> int:
     replica = _Replica(config, started)
     status = uvloop.run(replica.run())
     logging.shutdown()
-    if replica.is_loading:
-        os._exit(status)  # a thread is inside torch's import or a forward, which cannot be interrupted
+    if replica.is_loading or config.feedback is not None:
+        os._exit(status)  # a thread may be inside torch's import, a forward or a post, which cannot be interrupted
     return status
 
 
@@ -78,7 +78,7 @@ class _Replica:
     def __init__(self, config: Serve, started: float) -> None:
         self._config = config
         self._started = started
-        self._service = Service(config, self._aside)
+        self._service = Service(config, aside)
         self._service.tracer = tracer_for(os.environ, config.name, config.version)
         self._feedback = None if config.feedback is None else Feedback(config.feedback)
         self._service.feedback = self._feedback
@@ -126,6 +126,7 @@ class _Replica:
             teller.cancel()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._feedback.push(), FAREWELL_S)
+            self._feedback.end()
         return 0
 
     async def _listen_for_rpc(self, port: int) -> None:
@@ -152,7 +153,8 @@ class _Replica:
 
     async def _drain(self, listener: asyncio.AbstractServer) -> None:
         loop = asyncio.get_running_loop()
-        until = loop.time() + max(0.0, self._config.grace_period_s - RESERVE_S)
+        reserve_s = RESERVE_S if self._feedback is None else RESERVE_S + FAREWELL_S
+        until = loop.time() + max(0.0, self._config.grace_period_s - reserve_s)
         log.info("draining delay_s=%g requests=%d", self._config.drain_delay_s, self._unanswered)
         if self._service.ready is not None:
             await asyncio.sleep(min(self._config.drain_delay_s, max(0.0, until - loop.time())))
@@ -173,7 +175,7 @@ class _Replica:
         """Load in a thread of its own. A failure ends the server; whether it still listens then does not matter."""
         try:
             running = load(self._config.path, self._config.model, self._config.limits.batch_rows)
-            loop.call_soon_threadsafe(self._become_ready, running)
+            loop.call_soon_threadsafe(self._try_to_become_ready, running, loop, changed)
         except Exception as error:  # noqa: BLE001 - whatever the file or the model raises goes to the termination message
             self._fail(loop, changed, error)
 
@@ -183,6 +185,12 @@ class _Replica:
             loop.call_soon_threadsafe(changed.set)
         except RuntimeError:
             return  # the loop has ended before the load did
+
+    def _try_to_become_ready(self, running: Running, loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
+        try:
+            self._become_ready(running)
+        except Exception as error:  # noqa: BLE001 - else the loop logs it, and the replica says for ever that it loads
+            self._fail(loop, changed, error)
 
     def _become_ready(self, running: Running) -> None:
         config, service, found = self._config, self._service, running.calibrated
@@ -251,17 +259,26 @@ class _Replica:
             log.warning("answers carry no receipts: the model's file does not say what it predicts")
             return None
         origin = Origin(
-            told.key_id, subject_of(told.uid), self._config.version, prediction.classes, bool(prediction.names)
+            told.key_id, subject_of(told.uid), self._config.version, prediction.classes, bool(prediction.told_names)
         )
         receipts = Receipts(Issuer(told.key, origin), prediction)
         self._feedback.use(receipts)
         return receipts
 
-    def _aside(self, exchange: Exchange, render: Callable[[], Rendered]) -> None:
-        """Render in a thread: a scrape of the metrics delays no request."""
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(None, render)
-        future.add_done_callback(lambda done: exchange.respond(*done.result()))
+
+def aside(exchange: Exchange, render: Callable[[], Rendered]) -> None:
+    """Render in a thread: a scrape of the metrics delays no request."""
+
+    def answer(done: asyncio.Future[Rendered]) -> None:
+        if done.cancelled():
+            return
+        if (error := done.exception()) is None:
+            exchange.respond(*done.result())
+        else:
+            log.error("failed path=%s", exchange.path[:200], exc_info=error)
+            exchange.fail(500, FAILED)
+
+    asyncio.get_running_loop().run_in_executor(None, render).add_done_callback(answer)
 
 
 def _bound(host: str, port: int) -> socket.socket:

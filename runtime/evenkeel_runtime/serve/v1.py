@@ -9,7 +9,6 @@ Protocol"; it follows TensorFlow Serving's row format.
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -126,7 +125,7 @@ def _decoded(values: Any, name: str) -> Any:
     if isinstance(values, dict) and isinstance(text := values.get(_BASE64), str) and len(values) == 1:
         try:
             return base64.b64decode(text, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii's, and a plain one for what is not ASCII
             raise BadRequest(f"{name}: {_BASE64} is not base64: {error}") from error
     return values
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton_grpc
 from numpy.typing import NDArray
 
 from evenkeel_runtime import receipts
 from evenkeel_runtime.receipts import Receipt
+from evenkeel_runtime.serve.feedback import THREADS, TIMEOUT_S
 from tests.system.feedback.server import PATIENCE_S, Deployment, Service
-from tests.system.runtime.replica import Answer, Replica
+from tests.system.runtime.replica import Answer, Replica, request_bytes
 
 IMAGES: NDArray[np.float32] = np.random.default_rng(7).normal(size=(5, 12)).astype(np.float32)
 CLASSES = 3
@@ -33,7 +37,7 @@ def replica(
     """A replica that gives receipts, shared by the module's tests: each leaves it serving."""
     folder = tmp_path_factory.mktemp("replica")
     told = model.told(folder / "key", service.url)
-    found = Replica(model_dir / "perceptron.pt2", folder / "termination", told)
+    found = Replica(model_dir / "perceptron.pt2", folder / "termination", told, speaks_grpc=True)
     try:
         found.await_ready()
         yield found
@@ -125,9 +129,17 @@ def test_a_bad_post_is_answered_as_the_service_answers_it(replica: Replica) -> N
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
 
 
-def test_a_users_own_id_stands_for_the_receipt(replica: Replica, model: Deployment) -> None:
-    replica.infer(document(IMAGES[:1]), **{receipts.ID_HEADER: "order-17"})
-    item = {"id": "order-17", "label": 1}
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_users_own_id_stands_for_the_receipt(replica: Replica, protocol: str) -> None:
+    name = f"order-17-{protocol}"
+    if protocol == "http":
+        replica.infer(document(IMAGES[:1]), **{receipts.ID_HEADER: name})
+    else:
+        image = triton_grpc.InferInput("image", [1, 12], "FP32")
+        image.set_data_from_numpy(IMAGES[:1])
+        with triton_grpc.InferenceServerClient(f"127.0.0.1:{replica.grpc_port}") as client:
+            client.infer("m", [image], headers={receipts.ID_HEADER: name})
+    item = {"id": name, "label": 1}
     until = time.monotonic() + PATIENCE_S
     while (got := post(replica, item)[1])["outcome"] != "accepted":
         assert (got["outcome"], got["reason"]) == ("malformed", "UnknownId")
@@ -154,6 +166,21 @@ def test_no_label_is_acknowledged_while_the_service_is_away(
     replica.terminate()
     assert replica.wait() == 0
     assert [revision["predictions"] for revision in service.quality(model)] == [5], "told before it ends"
+
+
+def test_a_silent_service_does_not_hold_up_the_end(start: Callable[..., Replica], tmp_path: Path) -> None:
+    posts = 40
+    with socket.create_server(("127.0.0.1", 0), backlog=2 * posts) as silent:
+        told = Deployment(classes=CLASSES).told(tmp_path / "key", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        replica = start("perceptron.pt2", **told, EVENKEEL_GRACE_PERIOD_S="9")
+        replica.await_ready()
+        replica.infer(document(IMAGES[:1]))
+        with contextlib.ExitStack() as held:
+            for _ in range(posts):
+                held.enter_context(replica.connect()).sendall(request_bytes("POST", "/v1/feedback", b"{}"))
+            silent.accept()[0].close()  # the first one is under way
+            replica.terminate()
+            assert replica.process.wait(posts / THREADS * TIMEOUT_S / 2) == 0, "no post is waited for"
 
 
 @pytest.mark.parametrize("is_told", [pytest.param(False, id="nothing told"), pytest.param(True, id="the key missing")])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from evenkeel_runtime.contract import Failed, Reason
+from tests.system.feedback.server import Deployment
 from tests.system.runtime.replica import PATIENCE_S, Replica, binary_header, read_answer, request_bytes
 from tests.system.runtime.test_engine import await_metric, long_request
 
@@ -167,6 +168,15 @@ def test_model_that_does_not_run(start: Callable[..., Replica]) -> None:
     assert isinstance(found, Failed)
     assert found.reason == Reason.LOAD_FAILED
     assert "mat1 and mat2" in found.message or "shapes cannot be multiplied" in found.message
+
+
+def test_failure_after_the_load_is_reported(start: Callable[..., Replica], tmp_path: Path) -> None:
+    told = Deployment().told(tmp_path / "key", revision="v" * 300)  # more than a receipt can hold
+    replica = start("perceptron.pt2", **told)
+    assert replica.wait() == 1
+    found = replica.report()
+    assert isinstance(found, Failed)
+    assert found.reason == Reason.LOAD_FAILED
 
 
 def test_file_that_is_not_the_pinned_one(start: Callable[..., Replica], model_dir: Path) -> None:

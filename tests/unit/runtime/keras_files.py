@@ -257,6 +257,34 @@ def _renamed(node: Node, canary: Path) -> None:
     node["registered_name"] = "Custom>Dense"
 
 
+def _listed(node: Node, canary: Path) -> None:
+    node["class_name"] = ["Dense"]
+
+
+def _nested(node: Node, canary: Path) -> None:
+    """Models, one within the other, of which each calls the next one twice."""
+
+    def tensor(layer: str, call: int = 0) -> Node:
+        history = {"shape": [None, 16], "dtype": "float32", "keras_history": [layer, call, 0]}
+        return {"class_name": "__keras_tensor__", "config": history}
+
+    def called(given: Node) -> Node:
+        return {"args": [given], "kwargs": {}}
+
+    found = {"module": "keras.layers", "class_name": "Identity", "config": {"name": "end"}}
+    for number in range(28):
+        name = f"model_{number}"
+        inner = dict(found, name=found["config"]["name"], inbound_nodes=[called(tensor("given"))])
+        inner["inbound_nodes"].append(called(tensor(inner["name"])))
+        given = {"name": "given", "batch_shape": [None, 16], "dtype": "float32"}
+        given = {"module": "keras.layers", "class_name": "InputLayer", "config": given, "name": "given"}
+        config = {"name": name, "layers": [dict(given, inbound_nodes=[]), inner], "input_layers": [["given", 0, 0]]}
+        config["output_layers"] = [[inner["name"], 1, 0]]
+        found = {"module": "keras.src.models.functional", "class_name": "Functional", "config": config}
+    node.clear()
+    node.update(found)
+
+
 def _compressed_members(data: bytes, canary: Path) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -321,5 +349,7 @@ HOSTILE: dict[str, Hostile] = {
     "a weight that is not there": Hostile(weights(_no_weight), ("do not fit",)),
     "more weights than the file has": Hostile(described(_enormous), ("weights, its file holds",)),
     "more weights than there are numbers for": Hostile(within(_unending), ("cannot build",)),
+    "a class that is a list": Hostile(within(_listed), ("class_name that is no text", "Dense")),
+    "models that call each other without end": Hostile(within(_nested), ("parts", "every call")),
     "compressed weights": Hostile(_compressed_members, ("compressed",)),
 }

@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestRegressor
 
 from evenkeel_runtime import cli
@@ -92,3 +94,32 @@ def test_words_that_make_no_sense(capsys: pytest.CaptureFixture[str], arguments:
         cli.check(arguments)
     assert ended.value.code == 2
     assert want in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "want"),
+    [
+        pytest.param(["--port", "8080", "--grpc-port", "8080"], "--port and --grpc-port are both 8080", id="one twice"),
+        pytest.param(["--port", "65536"], "--port: '65536' is no port", id="beyond the last"),
+        pytest.param(["--grpc-port", "-1"], "--grpc-port: '-1' is no port", id="before the first"),
+        pytest.param(["--port", "http"], "--port: 'http' is no port", id="a word"),
+    ],
+)
+def test_ports_that_cannot_be_are_named(
+    perceptron: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], want: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.serve([str(perceptron), *arguments])
+    assert ended.value.code == 2
+    assert want in capsys.readouterr().err
+
+
+@given(st.integers(1, 65535), st.none() | st.integers(1, 65535))
+@example(8080, 8081)
+@example(8080, 8082)
+@example(65535, 65534)
+@example(1, 3)
+def test_the_admin_port_is_one_of_its_own(port: int, grpc_port: int | None) -> None:
+    got = cli.admin_port_of(port, grpc_port)
+    assert 1 <= got <= 65535
+    assert got not in (port, grpc_port)

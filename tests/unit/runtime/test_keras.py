@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.models import architecture
 from evenkeel_runtime.models.inspect import inspect, recognise
 from evenkeel_runtime.models.loaded import Loaded, Signature
-from tests.unit.runtime.keras_files import CONFIG, HOSTILE, edited, good, keras, members, perceptron, saved
+from tests.unit.runtime.keras_files import CONFIG, HOSTILE, WEIGHTS, edited, good, keras, members, perceptron, saved
 
 
 def opened(data: bytes) -> tuple[Signature, Loaded]:
@@ -238,3 +239,48 @@ def test_nobody_pays_for_keras_who_serves_or_inspects() -> None:
     )
     got = subprocess.run([sys.executable, "-c", words], input=good(), capture_output=True, check=True)
     assert got.stdout.decode() == "Keras\n[]\n"
+
+
+@pytest.mark.parametrize(("kind", "want"), [("Sequential", (-1, 3)), ("Functional", None)])
+def test_models_within_models_are_read_once(kind: str, want: tuple[int, ...] | None) -> None:
+    """Two ways lead into each: the shape of its answer, and its type. Each taken at every level, they are 2 ** 30."""
+    tensor = {"class_name": "__keras_tensor__", "config": {"shape": [None, 4]}}
+    given = {"module": "keras.layers", "class_name": "InputLayer"}
+    given |= {"config": {"name": "given", "batch_shape": [None, 4]}, "inbound_nodes": []}
+    found: dict[str, Any] = {"module": "keras.layers", "class_name": "Dense", "config": {"name": "end", "units": 3}}
+    for number in range(30):
+        last = found | {"inbound_nodes": [{"args": [tensor]}]}
+        config: dict[str, Any] = {"name": f"model_{number}", "layers": [given, last]}
+        found = {"module": "keras", "class_name": "Sequential", "config": config}
+        if kind == "Functional":
+            end = last["config"]["name"]
+            config |= {"input_layers": ["given", 0, 0], "output_layers": [[end, 0, 0], [end, -1, 0], [end, 0, 0]]}
+            found |= {"module": "keras.src.models.functional", "class_name": kind}
+    got = architecture.parse(json.dumps(found).encode())
+    assert {(tensor.dtype, tensor.shape) for tensor in got.outputs} == {("float32", want)}
+
+
+def test_weights_are_copied_from_where_they_were_read() -> None:
+    """The model's own memory is torch's, which is not counted here: what is counted would be one copy more. Of one
+    array there may be a copy, where it is not aligned."""
+    model = keras().Sequential([keras().Input((512,), name="row"), *(keras().layers.Dense(512) for _ in range(12))])
+    data = saved(model)
+    opened(data)
+    found, archive = recognise(io.BytesIO(data), len(data))
+    tracemalloc.start()
+    try:
+        found.load(archive, memoryview(data), "cpu", frozenset())
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 12 * (512 * 512 * 4) / 2
+
+
+def test_damaged_weights_are_refused() -> None:
+    data = good()
+    _, archive = recognise(io.BytesIO(data), len(data))
+    member = archive.members[WEIGHTS]
+    damaged = bytearray(data)
+    damaged[member.offset + member.size - 1] ^= 1
+    with pytest.raises(ModelError, match=r"model\.weights\.h5.*damaged"):
+        opened(bytes(damaged))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,9 @@ from evenkeel_runtime.engine.precision import at, difference
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.models.inspect import inspect, recognise
 from evenkeel_runtime.models.loaded import Loaded
+from evenkeel_runtime.models.recognised import recognised_folder
 from evenkeel_runtime.serve.metrics import Metrics
-from tests.unit.runtime import keras_files, models
+from tests.unit.runtime import keras_files, models, statedicts
 
 perceptron = cache(models.perceptron)
 
@@ -106,6 +108,18 @@ def test_a_keras_model_answers_nearly_the_same_in_half_precision() -> None:
     want, found = answers(model.exact, rows), calibrate(model, 1, 8)
     torch.testing.assert_close(answers(found.call, rows), want, atol=0.02, rtol=0.0)
     assert found.max_rows > 1
+
+
+def test_a_state_dict_says_by_how_much_it_differs_and_why_not_in_bytes(tmp_path: Path) -> None:
+    def found(precision: str) -> Loaded:
+        files = statedicts.bundle(statedicts.timm_folder(statedicts.timm_module(), tmp_path))
+        return at(recognised_folder(files, Model("Auto", "", False)).load("cpu"), precision)
+
+    apart = calibrate(found("BF16"), 1, 2).difference
+    assert apart is not None
+    assert 0 < apart < 0.05
+    with pytest.raises(ModelError, match=r"StateDict models are no graph.*spec\.runtime\.precision: BF16"):
+        found("INT8")
 
 
 NAN, INF = math.nan, math.inf

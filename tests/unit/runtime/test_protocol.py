@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from evenkeel_runtime.config import Limits
 from evenkeel_runtime.serve.protocol import PIPELINED, Exchange, Server
+from evenkeel_runtime.serve.server import aside
+
+PATIENCE_S = 60.0
 
 
 class Wire(asyncio.Transport):
@@ -236,3 +239,37 @@ async def test_draining_ends_connections_with_their_next_answer() -> None:
     talk.connection.data_received(request("x", b"", False))
     assert talk.wire.sent.endswith(b"connection: close\r\n\r\n")
     assert talk.wire.is_ended
+
+
+async def test_a_status_that_http_does_not_name_is_passed_on() -> None:
+    talk = Conversation(answers=False)
+    talk.connection.data_received(request("x", b"", False))
+    talk.exchanges[0].respond(499, b"text/plain", b"gone")
+    assert talk.wire.sent.startswith(b"HTTP/1.1 499 \r\n")
+    assert talk.wire.sent.endswith(b"\r\n\r\ngone")
+
+
+def fails(*_: object) -> Any:
+    raise RuntimeError("no page")
+
+
+async def test_a_handler_that_fails_answers_so() -> None:
+    talk = Conversation(answers=False)
+    talk.connection.data_received(request("x", b"", False))
+    talk.server.handler = fails
+    talk.connection.data_received(request("x", b"", False))
+    assert talk.wire.sent == b""
+    talk.exchanges[0].respond(200, b"text/plain", b"")
+    assert [talk.wire.sent.count(line) for line in (b"HTTP/1.1 200 OK", b"HTTP/1.1 500 Internal")] == [1, 1]
+    assert not talk.wire.is_ended
+
+
+async def test_a_page_that_cannot_be_rendered_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    talk = Conversation(answers=False)
+    talk.connection.data_received(request("metrics", b"", False))
+    aside(talk.exchanges[0], fails)
+    async with asyncio.timeout(PATIENCE_S):
+        while not talk.wire.sent:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.01)
+    assert talk.wire.sent.startswith(b"HTTP/1.1 500 ")
+    assert "no page" in caplog.text

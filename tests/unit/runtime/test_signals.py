@@ -76,6 +76,8 @@ def test_what_waits_is_told_and_every_process_has_a_boot_of_its_own() -> None:
         pytest.param(b'{"latencyTargetSeconds": 1}', 400, id="no generation"),
         pytest.param(b'{"generation": true}', 400, id="a generation that is no number"),
         pytest.param(b'{"generation": -1}', 400, id="a negative generation"),
+        pytest.param(b'{"generation": 9007199254740992}', 400, id="a generation that not every reader can tell"),
+        pytest.param(b'{"generation": %d}' % 10**30, 400, id="a generation beyond what the signals can tell"),
         pytest.param(b'{"generation": 6, "latencyTargetSeconds": "1s"}', 400, id="a target in words"),
         pytest.param(b'{"generation": 6, "latencyTargetSeconds": NaN}', 400, id="a target that is no number"),
         pytest.param(b'{"generation": 6, "latencyTargetSeconds": 0}', 400, id="a target of zero"),

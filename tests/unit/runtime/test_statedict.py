@@ -239,6 +239,14 @@ HOSTILE: dict[str, tuple[Callable[[Files, Path], Files], str]] = {
     "an argument that is a hub's": (_config(model_args={"pretrained": True}), "pretrained"),
     "a size without end": (_config(model_args={"img_size": 1 << 40}), "img_size"),
     "a word for a size": (_config(model_args={"patch_size": "__import__('os')"}), "patch_size"),
+    "an argument that the architecture has not": (
+        _config(model_args={"patch_size": 4}),
+        "model_args, which says patch_",
+    ),
+    "a pooling that the architecture has not": (
+        _config(architecture="test_vit", model_args={"global_pool": "most", "img_size": 160}),
+        "correct model_args, which says global_pool, img_size",
+    ),
     "classes without end": (_config(num_classes=1 << 40), "num_classes"),
     "a word for the classes": (_config(num_classes="ten"), "num_classes"),
     "other classes than it has": (_config(num_classes=CLASSES + 1, model_args={}), "has the shape"),

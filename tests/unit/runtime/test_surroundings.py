@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from evenkeel_runtime import commands, config, report
-from evenkeel_runtime.contract import Env, Reason
+from evenkeel_runtime.contract import RECEIPT_KEY_FILE, Env, Reason
 from evenkeel_runtime.engine.modes import mode_for
 from evenkeel_runtime.engine.threads import usable_cpus
 from evenkeel_runtime.failure import ModelError
@@ -151,6 +151,55 @@ def test_environment_that_says_nothing_usable(environment: dict[str, str]) -> No
     with pytest.raises(ModelError) as failure:
         config.serve(environment)
     assert failure.value.reason == Reason.INVALID
+
+
+KEY = "0123456789abcdef" * 4
+
+
+def told_of_feedback(folder: Path, key: str, key_id: str = "3") -> config.Feedback | None:
+    (folder / RECEIPT_KEY_FILE).write_text(key)
+    environment = {
+        Env.MODEL_PATH: "m.pt2",
+        Env.FEEDBACK_URL: "http://feedback/",
+        Env.UID: "6f1b54a4-6d1a-4a8e-9d0e-1c2f6f0f5f11",
+        Env.RECEIPT_KEY_ID: key_id,
+        config.RECEIPT_KEY_DIR_ENV: str(folder),
+    }
+    return config.serve(environment).feedback
+
+
+@pytest.mark.parametrize("text", [KEY, KEY.upper(), f"{KEY}\n"])
+@pytest.mark.parametrize("key_id", ["0", "3", "65535"])
+def test_a_key_is_64_hex_digits(text: str, key_id: str, tmp_path: Path) -> None:
+    got = told_of_feedback(tmp_path, text, key_id)
+    assert got is not None
+    assert (got.key, got.key_id, got.url) == (bytes.fromhex(KEY), int(key_id), "http://feedback")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("\n", id="an empty line"),
+        pytest.param(KEY[:2], id="one byte"),
+        pytest.param(KEY[:-2], id="one byte too few"),
+        pytest.param(KEY + "00", id="one byte too many"),
+        pytest.param(KEY[:-1] + "g", id="no hex digit"),
+        pytest.param(KEY[:31] + "  " + KEY[33:], id="spaces inside"),
+        pytest.param(KEY[:-1] + "\u0661", id="a digit of another script"),
+    ],
+)
+def test_what_is_no_key_signs_nothing(text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert told_of_feedback(tmp_path, text) is None
+    assert "answers carry no receipts" in caplog.text
+    assert KEY[:8] not in caplog.text
+
+
+@pytest.mark.parametrize("key_id", ["65536", "1e9", "1.5", "-1", "first"])
+def test_an_id_that_no_receipt_can_hold_is_told_by_name(key_id: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=Env.RECEIPT_KEY_ID) as raised:
+        told_of_feedback(tmp_path, KEY, key_id)
+    assert raised.value.reason == Reason.INVALID
 
 
 def test_digest_with_and_without_its_algorithm() -> None:

@@ -86,6 +86,7 @@ def test_a_model_that_does_not_say_its_types_gets_floats() -> None:
         (ONE, {"instances": [{"x": [1.0, 2.0]}, [1.0, 2.0]]}, r"instances\[1\] is not an object"),
         ((Tensor("t", "BYTES", (-1,)),), {"instances": ["a", 7]}, "instances holds values that are not strings"),
         ((Tensor("t", "BYTES", (-1,)),), {"instances": [{"b64": "%"}]}, "b64 is not base64"),
+        ((Tensor("t", "BYTES", (-1,)),), {"instances": [{"b64": "é"}]}, "b64 is not base64"),
         ((Tensor("t", "BYTES", (-1,)),), {"instances": [{"b64": "YWI="}, {"t": "c"}]}, r"instances\[0\] has no 't'"),
         (TWO, {"instances": [[1.0, 2.0]]}, "a value for each of a, b"),
         (TWO, {"instances": [{"a": [1.0, 2.0], "b": 0.5}]}, r"instances\[\].b holds values that are not INT64"),

@@ -203,7 +203,9 @@ def judge(rules: Rules, progress: Progress, rows: Rows, now: datetime, final: Ve
     is_over = now >= trial.until + horizon + cohorts.COHORT
     is_last = step == len(rules.steps) - 1
     is_due = samples >= rules.steps[step].min_samples and now >= _lasted(rules, progress) and is_sound
-    if rules.objectives and evidence.labels == 0 and now >= trial.started + 2 * horizon + cohorts.COHORT:
+    # Labels are missed once they would have been late for the first cohort that counts, and not a quarter before.
+    missed_at = cohorts.mature_at(cohorts.first_from(trial.started), 2 * horizon)
+    if rules.objectives and evidence.labels == 0 and now >= missed_at:
         if not _has_predictions(trial):
             return verdict(State.HELD if is_over else State.CANARY, Why.NO_TRAFFIC)
         if rules.on_missing_labels is OnMissingLabels.HOLD:

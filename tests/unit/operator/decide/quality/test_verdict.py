@@ -63,6 +63,18 @@ FLOOR_90 = replace(RULES, objectives=(replace(OBJECTIVE, floor=0.9, margin=0.5),
 MISSING = {mode: replace(RULES, on_missing_labels=mode) for mode in OnMissingLabels}
 
 
+def test_labels_are_not_missed_before_the_first_cohort_that_counts_could_have_any() -> None:
+    hold = MISSING[OnMissingLabels.HOLD]
+    quick = replace(hold, objectives=(replace(OBJECTIVE, horizon=timedelta(seconds=1)),))
+    began = START + timedelta(minutes=5)  # so the first cohort that counts ends at 30 minutes
+    progress = replace(FIRST, steps_began=(began,))
+    known = rows(unlabelled(), answered())
+    early = judge(quick, progress, known, began + timedelta(minutes=16))
+    late = judge(quick, progress, known, START + timedelta(minutes=30, seconds=2))
+    assert early.why is not Why.LABELS_MISSING
+    assert (late.state, late.why) == (State.HELD, Why.LABELS_MISSING)
+
+
 @pytest.mark.parametrize(
     ("rules", "progress", "known", "now", "want"),
     [
