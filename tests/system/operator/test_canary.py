@@ -277,6 +277,6 @@ async def test_an_operator_killed_at_the_verdict_leaves_nobody_with_a_canary_tha
     for one in ours:
         one.key = MODEL.key
     async with operator(api, tmp_path, replicas, name="third") as third:
-        await eventually(lambda: all(one.canary_left_s == 0 for one in ours), within_s=30)
+        await eventually(lambda: all(one.canary_left_s == 0 for one in ours))
         assert (row(api)["state"], size(api, stable), selector(api)) == ("RolledBack", COUNT, stable)
         assert "Traceback" not in third.log
