@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.api.status import Status
@@ -28,7 +28,7 @@ from evenkeel_operator.decide.quality import counted, verdict
 from evenkeel_operator.decide.quality.counted import Counted, Unjudgeable
 from evenkeel_operator.decide.quality.verdict import Progress, Rows, Rules, Verdict
 from evenkeel_operator.decide.readings import Reading
-from evenkeel_operator.decide.snapshot import NoSignal, Snapshot
+from evenkeel_operator.decide.snapshot import NoSignal, Snapshot, parse_time
 from evenkeel_operator.world import kinds, metrics
 from evenkeel_operator.world.cluster import Cluster, Rejected, Transient
 from evenkeel_operator.world.lease import LeaseLost
@@ -102,7 +102,7 @@ class Trials:
         judged = found.judged if found is not None and found.target == target else None
         snapshot = replace(snapshot, judged=judged)
         is_running = canary.course(replace(settled, judged=judged), target) is Course.TRIAL
-        if found is None and not is_running:
+        if found is None and not is_running and not _has_just_ended(snapshot, self._now()):
             return snapshot
         if found is None or (is_running and found.target != target):
             self.forget(key)
@@ -288,6 +288,17 @@ def _judged(
     if problem is not None and found.state is not verdict.State.ROLLED_BACK:
         found = Verdict(verdict.State.HELD, verdict.Why.CANNOT_BE_JUDGED, found.step, found.evidence)
     return Judged(target, found, problem)
+
+
+def _has_just_ended(snapshot: Snapshot, now: datetime) -> bool:
+    """Return whether a stable replica may speak of a canary that is gone: the operator that knew may have been killed
+    before it told them."""
+    last = snapshot.status.canary
+    return (
+        last is not None
+        and last.decided is not None
+        and now - parse_time(last.decided) < timedelta(seconds=canary.EXPIRES_S)
+    )
 
 
 def _told(judged: Judged) -> tuple[object, ...]:

@@ -132,7 +132,7 @@ async def test_another_target_moves_the_edge_without_a_new_pod(
         (replica,) = replicas.known.values()
         await eventually(lambda: replica.signals.target_s == 0.01)
         assert [p["metadata"]["name"] for p in api.store.list("pods")] == pods
-        assert [row["latencyTargetSeconds"] for row in replica.told][-1] == 0.01
+        assert [row["latencyTargetSeconds"] for row in replica.received][-1] == 0.01
 
 
 async def test_a_size_decided_before_outlives_the_operator(

@@ -192,11 +192,11 @@ def judge(rules: Rules, progress: Progress, rows: Rows, now: datetime, final: Ve
             look_again_at=None if state in FINAL else now + LOOK_AGAIN,
         )
 
-    promoted_at = _promoted_at(rules, progress, evidence, samples)
+    is_sound = _answers_are_good(trial, now)
+    promoted_at = _promoted_at(rules, progress, trial, evidence, now) if is_sound else None
     if evidence.refused_at is not None and (promoted_at is None or evidence.refused_at <= promoted_at):
         return verdict(State.ROLLED_BACK, _WHY[evidence.strongest.test])
-    is_sound = _answers_are_good(trial, now)
-    if promoted_at is not None and promoted_at <= now and is_sound:
+    if promoted_at is not None and promoted_at <= now:
         return verdict(State.PROMOTED, Why.NOT_WORSE if rules.objectives else Why.ANSWERS_GOOD)
 
     horizon = max((objective.horizon for objective in rules.objectives), default=timedelta(0))
@@ -281,13 +281,24 @@ def _lasted(rules: Rules, progress: Progress) -> datetime:
     return progress.steps_began[-1] + rules.steps[len(progress.steps_began) - 1].min_duration
 
 
-def _promoted_at(rules: Rules, progress: Progress, evidence: Evidence, samples: int) -> datetime | None:
+def _promoted_at(rules: Rules, progress: Progress, trial: Trial, evidence: Evidence, now: datetime) -> datetime | None:
     """Return when everything that a promotion needs was there, None while something is missing."""
-    if len(progress.steps_began) < len(rules.steps) or samples < rules.steps[-1].min_samples:
+    sampled_at = _sampled_at(trial, progress.steps_began[-1], rules.steps[-1].min_samples, now)
+    if len(progress.steps_began) < len(rules.steps) or sampled_at is None:
         return None
     if not rules.objectives:
-        return _lasted(rules, progress)
-    return None if evidence.shown_at is None else max(evidence.shown_at, _lasted(rules, progress))
+        return max(sampled_at, _lasted(rules, progress))
+    return None if evidence.shown_at is None else max(evidence.shown_at, sampled_at, _lasted(rules, progress))
+
+
+def _sampled_at(trial: Trial, since: datetime, least: int, now: datetime) -> datetime | None:
+    """Return when there were `least` samples of a step that began at `since`, None while there are fewer."""
+    samples = 0
+    for row in _answers(trial, trial.canary, now):
+        samples += row.samples if row.start >= since else 0
+        if samples >= least:
+            return row.start + cohorts.ANSWERS
+    return None
 
 
 def _samples(trial: Trial, since: datetime, now: datetime) -> int:

@@ -232,6 +232,49 @@ def test_a_refusal_before_the_promotion_counts_though_both_are_there_by_now() ->
     assert got.evidence.refused_at < START + 40 * COHORT + HORIZON
 
 
+ANSWERS_ONLY = replace(RULES, steps=(Step(50, timedelta(minutes=5), 600),), objectives=())
+
+
+def of_answers(*minutes: tuple[int, int]) -> Rows:
+    """Return a minute for each of these: the canary's samples and how many of them failed; none of stable's did."""
+    return rows(
+        answers=tuple(
+            row
+            for i, (samples, failed) in enumerate(minutes)
+            for row in (
+                Answers("old", START + timedelta(minutes=i), samples, 0, 0),
+                Answers("new", START + timedelta(minutes=i), samples, 0, failed),
+            )
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("minutes", "want"),
+    [
+        pytest.param(
+            [(60, 0)] * 6 + [(60, 60)] * 20,
+            State.ROLLED_BACK,
+            id="it fails once the step has lasted, before there were enough samples",
+        ),
+        pytest.param(
+            [(60, 0)] * 6 + [(60, 60)] * 3 + [(60_000, 0)] * 20,
+            State.ROLLED_BACK,
+            id="so it did, and by now that is a small part of all",
+        ),
+        pytest.param(
+            [(60, 0)] * 20 + [(60, 60)] * 20, State.ROLLED_BACK, id="it fails after nobody has looked when it was good"
+        ),
+        pytest.param([(60, 0)] * 20, State.PROMOTED, id="it never fails"),
+    ],
+)
+def test_without_objectives_of_accuracy_one_that_fails_is_not_left_in_its_last_step(
+    minutes: list[tuple[int, int]], want: State
+) -> None:
+    got = judge(ANSWERS_ONLY, FIRST, of_answers(*minutes), START + timedelta(hours=1))
+    assert got.state is want
+
+
 @given(seed=st.integers(0, 10**6), canary=st.integers(20, 40))
 @settings(max_examples=5)
 def test_rows_in_any_order_and_any_pieces_give_the_same_verdict(seed: int, canary: int) -> None:
