@@ -128,7 +128,7 @@ def test_dashboard_is_of_grafanas_schema(dashboard: Object) -> None:
 
 
 def _panel(dashboard: Object, kind: str) -> Object:
-    return next(p for p in dashboard["panels"] if p["type"] == kind)  # type: ignore[no-any-return]
+    return next(p for p in dashboard["panels"] if p["type"] == kind)
 
 
 @pytest.mark.parametrize(
