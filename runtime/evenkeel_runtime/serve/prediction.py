@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evenkeel_runtime.models.datatypes import BYTES
 from evenkeel_runtime.models.loaded import Signature
 from evenkeel_runtime.receipts import MAX_CLASSES, SCALE
 from evenkeel_runtime.serve.body import from_bf16
@@ -108,11 +109,11 @@ def prediction_of(signature: Signature, parameters: Mapping[str, object]) -> Pre
     """
     outputs = signature.outputs
     classes = parameters.get("classes")
-    if isinstance(classes, list) and outputs[0].name in ("label", "label_index"):
+    if isinstance(classes, list) and outputs[0].name == "label":
         if len(classes) > MAX_CLASSES:
             return None
-        is_index = outputs[0].name == "label_index"
-        values = {index if is_index else name: index for index, name in enumerate(classes)}
+        is_text = outputs[0].datatype == BYTES
+        values = {str(name).encode() if is_text else name: index for index, name in enumerate(classes)}
         scores = next((index for index, tensor in enumerate(outputs) if tensor.name == "probabilities"), None)
         return Prediction(0, len(classes), tuple(map(str, classes)), values=values, scores=scores)
     if not outputs or outputs[0].datatype not in _FLOATS or outputs[0].shape[:1] not in ((-1,), (1,)):
