@@ -50,7 +50,9 @@ class ModelSource(Model):
     """Address of the model, a file or a folder: pvc://CLAIM/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY,
     hf://ORG/REPO[@REVISION][/PATH], oci://REGISTRY/REPOSITORY[:TAG|@DIGEST][#FILE] or, for a file alone,
     https://HOST/PATH."""
-    format: Literal["Auto", "TorchExport", "TorchScript", "AOTInductor", "Keras", "Sklearn", "StateDict"] = "Auto"
+    format: Literal[
+        "Auto", "TorchExport", "TorchScript", "AOTInductor", "Keras", "Sklearn", "StateDict", "Transformers"
+    ] = "Auto"
     """Format of the model. Auto recognises it from its content, not from its name."""
     sha256: str | None = Field(default=None, max_length=128, pattern=r"^[0-9a-f]{64}$", json_schema_extra=rules.SHA256)
     """SHA-256 of the file, 64 lowercase hex digits; of a folder, that of its manifest, which evenkeel check
