@@ -21,7 +21,7 @@ from scipy import stats
 from evenkeel_operator.simulate.baselines.grid import Family, defaults, families
 from evenkeel_operator.simulate.load import BadTrace, Expansion
 from evenkeel_operator.simulate.profile import REFERENCE
-from tests.bench.control import constant, demand, figures
+from tests.bench.control import constant, demand, engines, faults, figures, worlds
 from tests.bench.control.demand import PEAK_REPLICAS, Demand
 from tests.bench.control.figures import Result
 from tests.bench.control.replay import MOST, Client, Replay
@@ -67,6 +67,11 @@ def main() -> int:
                 dominated |= set(figures.dominated(mean, _defaults(grid, KNOWN)))
     moved, beyond = constant.changes(REFERENCE, is_quick=asked.quick)
     print(f"\nconstant load: {moved} changes after ten minutes at most, {beyond} replicas beyond the need in the end")
+    differ = _engines(demands, is_quick=asked.quick)
+    below_s, off = _faults(demands)
+    steps = worlds.STEPS // 10 if asked.quick else worlds.STEPS
+    broken = worlds.broken(steps, 1)
+    print(f"\n{steps} steps of random worlds: {len(broken)} sizes out of their bounds", *broken[:5], sep="\n  ")
     worst = {key: max(row[key] for row in figured) for key in figured[0]}
     print(
         json.dumps(
@@ -75,6 +80,11 @@ def main() -> int:
                 "dominated_traces": len(dominated),
                 "max_changes_constant_load": moved,
                 "beyond_need_constant_load": beyond,
+                "sizes_out_of_bounds": len(broken),
+                "random_steps": steps,
+                "fault_seconds_below": below_s,
+                "fault_off_after_10_min": off,
+                "engines_differ": round(differ, 3),
                 "traces": len(found),
                 "seeds": seeds,
                 "quick": asked.quick,
@@ -115,6 +125,34 @@ def _table(results: Sequence[Result], grid: Sequence[Family]) -> None:
     for x, _ in figures.frontier(late[1:], cost[1:]):
         column = int(np.flatnonzero(late[1:] == x)[0]) + 1
         print(f"  {labels[column]:30} late {late[column]:7.2%}, GPU-hours {cost[column]:.2f} × clairvoyant")
+
+
+def _engines(demands: Sequence[Demand], *, is_quick: bool) -> float:
+    """Print both engines side by side and return by which part shares of late requests differ at most."""
+    named = {each.trace: each for each in reversed(demands)}
+    chosen = [named[trace] for trace in sorted(named)][:: max(1, len(named) // (1 if is_quick else 5))]
+    print(f"\n{'the busiest hour of':26} {'under':10} {'late':>7} {'flow':>7} {'GPU-h':>7} {'flow':>7}")
+    found = engines.rows(chosen, 1)
+    for row in found:
+        print(
+            f"{row.trace[:26]:26} {row.autoscaler:10} {row.late[0]:7.2%} {row.late[1]:7.2%} "
+            f"{row.gpu_s[0] / 3600:7.2f} {row.gpu_s[1] / 3600:7.2f}",
+            flush=True,
+        )
+    return max(row.differ for row in found)
+
+
+def _faults(demands: Sequence[Demand]) -> tuple[int, int]:
+    """Print what faults do; return the most seconds below the size without, and how far off it is after at most."""
+    print(f"\n{'fault':26} {'late':>7} {'GPU-h':>7} {'changes':>7} {'s below':>8} {'off after':>9}")
+    found = faults.rows(faults.hour(demands), 1)
+    for row in found:
+        print(
+            f"{row.fault:26} {row.outcome.violation:7.2%} {row.outcome.gpu_s / 3600:7.2f} {row.outcome.changes:7} "
+            f"{row.below_s:8} {row.off_after:9}",
+            flush=True,
+        )
+    return max(row.below_s for row in found), max(row.off_after for row in found)
 
 
 def _figures(runs: Sequence[Sequence[Result]]) -> dict[str, float]:

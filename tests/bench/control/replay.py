@@ -37,16 +37,15 @@ _Who = Literal["law", "grid"]
 
 _OPERATOR = Path(evenkeel_operator.__path__[0])
 _SHARED = (
-    *sorted((_OPERATOR / "simulate").glob("*.py")),
+    *(_OPERATOR / "simulate" / name for name in ("fluid.py", "load.py", "profile.py", "clients.py")),
     _OPERATOR / "decide" / "capacity.py",
     Path(evenkeel_runtime.engine.batching.__file__),
     Path(__file__),
 )
 _SOURCES: dict[_Who, tuple[Path, ...]] = {
-    "law": (*_SHARED, *sorted((_OPERATOR / "decide").glob("*.py"))),
+    "law": (*_SHARED, _OPERATOR / "simulate" / "law.py", *sorted((_OPERATOR / "decide").glob("*.py"))),
     "grid": (*_SHARED, *sorted((_OPERATOR / "simulate" / "baselines").glob("*.py"))),
 }
-_NOT_OF_THE_GRID = {"law.py", "command.py", "__init__.py"}
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,5 @@ class Replay:
 def _digest(who: _Who, counts: Floats) -> str:
     found = hashlib.sha256(np.ascontiguousarray(counts).tobytes())
     for path in _SOURCES[who]:
-        if who == "law" or path.name not in _NOT_OF_THE_GRID:
-            found.update(path.read_bytes())
+        found.update(path.read_bytes())
     return found.hexdigest()[:16]
