@@ -16,13 +16,15 @@ from evenkeel_operator.decide.memory import Memory
 from evenkeel_operator.decide.observed import Batches, Observed
 from evenkeel_operator.decide.replicas import Fresh, Scaling, Signals
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
-from evenkeel_operator.decide.speed import Speed, has_moved
+from evenkeel_operator.decide.speed import Speed
 from evenkeel_operator.simulate.fluid import State
 from evenkeel_operator.simulate.law import TICK_S
 from evenkeel_operator.simulate.load import Floats
 from evenkeel_operator.simulate.requests import Pod, Seen
 
 LEARN_S = 60.0
+MOVED = 0.03
+"""Batch times that differ by less have the same capacity: as in the operator, where it is remembered."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Operated:
         self._learnt_at = now
         if isinstance(found, NoSignal):
             return
-        if self._computed_for is None or has_moved(self._computed_for, found):
+        if self._computed_for is None or _has_moved(self._computed_for, found):
             self._computed_for = found
             self._carries = capacity.capacity(
                 found, self._scaling.target_s, self._scaling.quantile, arrivals=self._model_arrivals
@@ -150,3 +152,10 @@ class Operated:
         kept = self._speed.to_json()
         self._speed = Speed() if kept is None else Speed.from_json(kept)
         self._derating = 1.0
+
+
+def _has_moved(before: Roofline, after: Roofline) -> bool:
+    sizes = (1, max(1, after.max_rows // 2), after.max_rows)
+    return before.max_rows != after.max_rows or any(
+        abs(after.seconds(rows) / before.seconds(rows) - 1.0) > MOVED for rows in sizes
+    )
