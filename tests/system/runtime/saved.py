@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from evenkeel_runtime.fetch.manifest import Manifest, Row
+from evenkeel_runtime.models import transformers
 from evenkeel_runtime.models.keras import imported
 from examples.compiled_digits import compile as compiling
 from tests.system.runtime.ways import Named
@@ -143,7 +144,7 @@ def _sklearn(folder: Path, shared: Path) -> Saved:
 
 
 def _pretrained(folder: Path, shared: Path) -> Saved:
-    library, lines = pretrained_folders.imported(), [*pretrained_folders.descriptions()[:3], "wine", "sea " * 99]
+    library, lines = transformers.imported(), [*pretrained_folders.descriptions()[:3], "wine", "sea " * 99]
     pretrained_folders.saved(folder / "m", pretrained_folders.text_model(), pretrained_folders.tokenizer())
     with quiet(), torch.inference_mode():
         model = library.AutoModelForSequenceClassification.from_pretrained(folder / "m").eval()
