@@ -102,6 +102,7 @@ GOOD = (
     GoodSpec("a Google bucket read as the pod's own account", model(uri="gs://models/digits.pt2")),
     GoodSpec("a file of the hub", model(uri="hf://ann/digits-v1.0/v1/digits.pt2", secretName="hub")),
     GoodSpec("a repository of the hub", model(uri="hf://ann/digits", format="StateDict", sha256=SHA256)),
+    GoodSpec("a repository of transformers", model(uri="hf://ann/languages", format="Transformers")),
     GoodSpec("a repository of the hub as of a tag", model(uri="hf://ann/digits@v1.0/")),
     GoodSpec("a folder on a claim", model(uri="pvc://models/digits/")),
     GoodSpec("a file of a tag", model(uri="hf://ann/digits@v1.0/digits.pt2")),

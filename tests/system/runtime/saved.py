@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from evenkeel_runtime.fetch.manifest import Manifest, Row
+from evenkeel_runtime.models import transformers
 from evenkeel_runtime.models.keras import imported
-from evenkeel_runtime.models.transformers import imported as imported_transformers
 from examples.compiled_digits import compile as compiling
 from tests.system.runtime.ways import Named
 from tests.unit.runtime import models, pretrained_folders, skops_files
@@ -144,7 +144,7 @@ def _sklearn(folder: Path, shared: Path) -> Saved:
 
 
 def _pretrained(folder: Path, shared: Path) -> Saved:
-    library, lines = imported_transformers(), [*pretrained_folders.descriptions()[:3], "wine", "sea " * 99]
+    library, lines = transformers.imported(), [*pretrained_folders.descriptions()[:3], "wine", "sea " * 99]
     pretrained_folders.saved(folder / "m", pretrained_folders.text_model(), pretrained_folders.tokenizer())
     with quiet(), torch.inference_mode():
         model = library.AutoModelForSequenceClassification.from_pretrained(folder / "m").eval()
