@@ -16,8 +16,9 @@ from evenkeel_operator.decide.accuracy import Quality, is_news, measure
 from evenkeel_operator.decide.conditions import Row
 from evenkeel_operator.decide.quality.cohorts import COHORT, Cohort
 from evenkeel_operator.decide.quality.counted import NOTHING, Counted, Revision
+from evenkeel_operator.decide.quality.floors import Interval
 from evenkeel_operator.decide.quality.guard import Outcome, Served
-from evenkeel_operator.decide.snapshot import NO_SIGNAL
+from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 from tests.builders import modeldeployment
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -103,8 +104,8 @@ def test_the_table_has_every_reason() -> None:
     assert accuracy.__doc__ is not None
     rows = [line.split("|") for line in accuracy.__doc__.splitlines() if line.startswith("|")][2:]
     told = {(cells[2].strip(), cells[3].strip()) for cells in rows}
-    word = {True: "True", False: "False", None: "Unknown"}
-    assert told == {(word[case.values[1]], case.values[2]) for case in TABLE}
+    word = {"True": "True", "False": "False", "None": "Unknown"}
+    assert told == {(word[str(case.values[1])], case.values[2]) for case in TABLE}
 
 
 def met(*objectives: Mapping[str, Any], right: int = 1900, wrong: int = 100) -> Row:
@@ -133,9 +134,9 @@ def test_only_labels_whose_horizon_has_passed_count() -> None:
     for now, want in ((START + COHORT + HORIZON, 200), (START + 3 * COHORT + HORIZON, 600)):
         (before,) = measure(wanted, known, STABLE, now - timedelta(seconds=1)).intervals
         (got,) = measure(wanted, known, STABLE, now).intervals
-        assert not isinstance(got, type(NO_SIGNAL))
+        assert isinstance(got, Interval)
         assert got.labels == want
-        assert before is NO_SIGNAL or before.labels == want - 200
+        assert isinstance(before, NoSignal) or before.labels == want - 200
 
 
 # status
