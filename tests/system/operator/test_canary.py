@@ -76,7 +76,7 @@ async def test_the_stable_replicas_are_told_of_a_canary_and_told_again_before_th
 async def test_a_killed_operator_is_followed_by_one_that_goes_on_with_the_trial(
     api: FakeApi, cluster: Actors, replicas: FakeReplicas, tmp_path: Path
 ) -> None:
-    async with operator(api, tmp_path, replicas, lease_s=4) as first:
+    async with operator(api, tmp_path, replicas, lease_s=15) as first:
         stable, new = await started(api)
         ours = of(api, replicas, stable)
         await eventually(lambda: all(one.followed for one in ours) and kept_samples(api, new) > 0)
@@ -152,7 +152,7 @@ async def test_an_operator_killed_at_the_verdict_leaves_nobody_with_a_canary_tha
     grown_old(api, failed=30)
     for one in ours:
         one.key = None  # so that it follows nobody, until it has its key again
-    async with operator(api, tmp_path, replicas, name="second", lease_s=4) as second:
+    async with operator(api, tmp_path, replicas, name="second", lease_s=15) as second:
         await eventually(lambda: row(api)["state"] == "RolledBack" and size(api, new) == 0)
         await second.stop(signal.SIGKILL)
     assert all(one.canary_left_s > 0 for one in ours)
