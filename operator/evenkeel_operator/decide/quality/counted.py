@@ -18,8 +18,9 @@ from evenkeel_operator.decide.quality.cohorts import COHORT, Cohort, Pairs
 from evenkeel_operator.decide.quality.evidence import Objective
 from evenkeel_operator.decide.quality.measures import Average, Metric, cell, classification
 
-MOST_CLASSES = 1000
-"""Of more, a matrix of all pairs would not be kept in memory: nobody labels them all."""
+MOST_CLASSES = 100
+"""Every cohort has a cell for each pair of classes, and an average over classes a score for each cell and class: a
+million of 100 classes, and eight times as many of 200, for every ModelDeployment in one process."""
 
 _MOST_START_S = 1 << 33
 

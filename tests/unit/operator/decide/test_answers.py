@@ -214,7 +214,8 @@ def told_in_turn(parts: Sequence[tuple[float, tuple[int, ...], tuple[int, ...]]]
         own = [a + b for a, b in zip(own, more, strict=True)]
         its = [a + b for a, b in zip(its, more_its, strict=True)]
         split = sent(its[0], its[1], late=its[2], error=its[3])
-        answers.append(reading(uptime_s, own[0], own[1], own[2], own[3], canary=told(split)))
+        fast, slow, failed, rejected = own
+        answers.append(reading(uptime_s, fast, slow, failed, rejected, told(split)))
     return answers
 
 
