@@ -31,6 +31,9 @@ SLOPE = len(HEADROOMS)
 MAX_LEVELS = 48
 """Beyond that many replicas a level is a group of them: memory and work stay bounded."""
 
+LOOKS = 12
+"""Levels that requests have missed look for another expert at once, so many of them at a time."""
+
 _HOLDS = len(HOLDS_S)
 _COUNT = len(SIGNALS) * _HOLDS
 _DEFAULT = SLOPE * _HOLDS + HOLDS_S.index(600.0)
@@ -45,11 +48,11 @@ class Tuning:
     expert where another's score is below `switch` times that of the present one.
     """
 
-    price: float = 120.0
+    price: float = 60.0
     half_life_s: float = 21600.0
-    neighbours: float = 1.0
+    neighbours: float = 2.0
     others: float = 0.02
-    switch: float = 0.97
+    switch: float = 0.93
 
 
 TUNING = Tuning()
@@ -91,13 +94,24 @@ class Level:
 class Experts:
     """The levels above the first, each with its experts. `now` is a clock that only runs forward."""
 
-    __slots__ = ("_area_per_weight", "_counts", "_factors", "_total", "_turn", "_weight_at", "levels", "tuning")
+    __slots__ = (
+        "_area_per_weight",
+        "_counts",
+        "_factors",
+        "_missed",
+        "_total",
+        "_turn",
+        "_weight_at",
+        "levels",
+        "tuning",
+    )
 
     def __init__(self, levels: int, tuning: Tuning = TUNING) -> None:
         self.tuning = tuning
         self.levels = [Level() for _ in range(levels)]
         self._counts = [0] * len(SIGNALS)
         self._total = [0.0] * _COUNT
+        self._missed: set[int] = set()
         self._turn = 0
         self._weight_at = 0.0
         self._area_per_weight = tuning.half_life_s / math.log(2)
@@ -114,6 +128,7 @@ class Experts:
             for level in self.levels[levels:]:
                 self._total = [t - x for t, x in zip(self._total, level.row, strict=True)]
             del self.levels[levels:]
+            self._missed = {index for index in self._missed if index < levels}
             self._counts = [min(c, levels) for c in self._counts]
 
     def to_rows(self, now: float, kept: int) -> list[list[Any]]:
@@ -187,7 +202,8 @@ class Experts:
                 self._counts[signal] = kept
         miss = self.tuning.price * arrived / step * self._weight(now)
         ready_since = now - cold_start_s
-        for level in self.levels[: _levels_below(rate, step, len(self.levels))]:
+        for index in range(_levels_below(rate, step, len(self.levels))):
+            level = self.levels[index]
             for signal, since in enumerate(level.since):
                 # `since` alone decides in the common case: above for longer than a start takes.
                 if not _NEVER < since <= ready_since:
@@ -195,6 +211,7 @@ class Experts:
                     if late:
                         settled = level.settled[signal]
                         settled[:late] = [loss + miss for loss in settled[:late]]
+                        self._missed.add(index)
 
     def wanted(self, now: float) -> int:
         """Return how many levels are wanted: the highest that is on, with all below it."""
@@ -203,14 +220,17 @@ class Experts:
                 return index + 1
         return 0
 
-    def choose(self, now: float, parts: int = 12) -> None:
-        """Let every `parts`-th level look for its best expert: in `parts` calls, each has.
+    def choose(self, now: float, parts: int = 24) -> None:
+        """Let levels look for their best experts: every `parts`-th by turns, and LOOKS of those that were missed.
 
-        Once a minute is enough for each, and a twelfth at each of twelve ticks keeps the slowest tick short.
+        What a replica costs adds up slowly, and in `parts` calls each level has looked; a missing one costs at once.
         """
-        for index in range(self._turn, len(self.levels), parts):
+        turn = range(self._turn, len(self.levels), parts)
+        missed = sorted(self._missed.difference(turn))[:LOOKS]
+        for index in (*turn, *missed):
             self._refresh(self.levels[index], now)
             self._choose(index)
+        self._missed.difference_update(turn, missed)
         self._turn = (self._turn + 1) % parts
 
     def _choose(self, index: int) -> None:
