@@ -6,16 +6,15 @@ They talk to the API server with the caller's own rights and write the spec only
 from __future__ import annotations
 
 import argparse
-import asyncio
-import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from evenkeel_operator.api.modeldeployment import GROUP, PLURAL, Object, Spec
+from evenkeel_operator.api.modeldeployment import Object, Spec
 from evenkeel_operator.decide import names
-from evenkeel_operator.world import kinds
-from evenkeel_operator.world.connection import JSON_PATCH, MERGE_PATCH, ApiError, Connection, LoginError
+from evenkeel_operator.world import kinds, terminal
+from evenkeel_operator.world.connection import JSON_PATCH, MERGE_PATCH, ApiError, Connection
+from evenkeel_operator.world.terminal import Refusal
 
 FIELD_MANAGER = "evenkeel-cli"
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
@@ -24,90 +23,50 @@ RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 ATTEMPTS = 3
 
 
-class Refusal(Exception):
-    """What was asked for cannot be done; the message says why."""
-
-
 def history(argv: Sequence[str]) -> int:
     """List the revisions of a ModelDeployment."""
-    parser = _parser("history", "List the revisions that a ModelDeployment can go back to.")
-    return _run(parser.parse_args(argv), _history)
+    parser = terminal.parser("history", "List the revisions that a ModelDeployment can go back to.")
+    return terminal.run(parser.parse_args(argv), _history)
 
 
 def rollback(argv: Sequence[str]) -> int:
     """Write the spec of an earlier revision back."""
-    parser = _parser(
+    parser = terminal.parser(
         "rollback", "Make an earlier revision the wanted one again; it is rolled out like any other change."
     )
     parser.add_argument(
         "--revision", type=int, help="its number in `evenkeel history`; without: the one before the present"
     )
-    return _run(parser.parse_args(argv), _rollback)
+    return terminal.run(parser.parse_args(argv), _rollback)
 
 
 def restart(argv: Sequence[str]) -> int:
     """Make a new revision of the same spec."""
-    parser = _parser(
+    parser = terminal.parser(
         "restart",
         "Roll out a new revision of the same spec: with the operator's present runtime, and the model resolved anew.",
     )
-    return _run(parser.parse_args(argv), _restart)
+    return terminal.run(parser.parse_args(argv), _restart)
 
 
 def promote(argv: Sequence[str]) -> int:
     """Replace the stable revision by the one under test, whatever the test says."""
-    parser = _parser(
+    parser = terminal.parser(
         "promote", "Let the revision that the spec asks for replace the stable one, whatever its test as a canary says."
     )
-    return _run(parser.parse_args(argv), _promote)
+    return terminal.run(parser.parse_args(argv), _promote)
 
 
 def abort(argv: Sequence[str]) -> int:
     """Take the revision under test back."""
-    parser = _parser(
+    parser = terminal.parser(
         "abort", "Roll the canary back: the stable revision serves alone until the spec asks for another revision."
     )
-    return _run(parser.parse_args(argv), _abort)
-
-
-def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"evenkeel {command}", description=description)
-    parser.add_argument("name", help="name of the ModelDeployment")
-    parser.add_argument("-n", "--namespace", help="its namespace; without: that of the kubeconfig's context")
-    parser.add_argument("--kubeconfig", help="path of a kubeconfig; without: $KUBECONFIG")
-    return parser
-
-
-def _run(args: argparse.Namespace, command: Callable[[Connection, argparse.Namespace], Awaitable[None]]) -> int:
-    async def connected() -> None:
-        connection = await Connection.open(args.kubeconfig)
-        args.namespace = args.namespace or connection.namespace
-        try:
-            await command(connection, args)
-        finally:
-            await connection.close()
-
-    try:
-        asyncio.run(connected())
-    except (LoginError, Refusal) as e:
-        print(f"error: {e}", file=sys.stderr)
-    except ApiError as e:
-        print(f"error: {_explained(e)}", file=sys.stderr)
-    else:
-        return 0
-    return 1
-
-
-def _explained(error: ApiError) -> str:
-    if error.status == 0:
-        return f"the cluster does not answer: {error.message}"
-    if error.status in (401, 403):
-        return f"the cluster does not allow it: {error.message}"
-    return str(error)
+    return terminal.run(parser.parse_args(argv), _abort)
 
 
 async def _history(connection: Connection, args: argparse.Namespace) -> None:
-    deployment = await _deployment(connection, args)
+    deployment = await terminal.deployment(connection, args)
     rows = [("REVISION", "NAME", "MODEL", "DIGEST", "RUNTIME", "CREATED", "STATE")]
     for found in await _revisions(connection, args):
         data, name = found["data"], found["metadata"]["name"]
@@ -145,7 +104,7 @@ def _target(deployment: Object) -> str:
 
 async def _rollback(connection: Connection, args: argparse.Namespace) -> None:
     for _ in range(ATTEMPTS):
-        deployment = await _deployment(connection, args)
+        deployment = await terminal.deployment(connection, args)
         revision = _chosen(deployment, await _revisions(connection, args), args.revision)
         name, number = revision["metadata"]["name"], revision["revision"]
         if name == _target(deployment):
@@ -210,7 +169,7 @@ async def _abort(connection: Connection, args: argparse.Namespace) -> None:
 
 async def _tried(connection: Connection, args: argparse.Namespace) -> str:
     """Return the revision that is tried, or waits for it; Refusal where there is none."""
-    deployment = await _deployment(connection, args)
+    deployment = await terminal.deployment(connection, args)
     target = _target(deployment)
     stable = (deployment.get("status") or {}).get("stableRevision")
     if deployment["spec"].get("rollout", {}).get("strategy") != "Canary":
@@ -229,7 +188,7 @@ async def _say(
 
 
 async def _restart(connection: Connection, args: argparse.Namespace) -> None:
-    await _deployment(connection, args)
+    await terminal.deployment(connection, args)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     await _patch(connection, args, MERGE_PATCH, {"spec": {"pod": {"annotations": {RESTARTED_AT: now}}}})
     print(f"{args.namespace}/{args.name} restarts: a new revision with the present runtime and the model resolved anew")
@@ -246,19 +205,8 @@ async def _patch(connection: Connection, args: argparse.Namespace, content_type:
 
 
 async def _has_changed(connection: Connection, args: argparse.Namespace, deployment: Object) -> bool:
-    found = await _deployment(connection, args)
+    found = await terminal.deployment(connection, args)
     return bool(found["metadata"]["resourceVersion"] != deployment["metadata"]["resourceVersion"])
-
-
-async def _deployment(connection: Connection, args: argparse.Namespace) -> Object:
-    try:
-        return await connection.request("GET", kinds.MODELDEPLOYMENT.path(args.namespace, args.name))
-    except ApiError as e:
-        if e.status == 404 and e.message == "the server could not find the requested resource":
-            raise Refusal(f"the cluster has no {PLURAL}.{GROUP}: Evenkeel is not installed there") from e
-        if e.status == 404:
-            raise Refusal(f"there is no ModelDeployment {args.name} in namespace {args.namespace}") from e
-        raise
 
 
 async def _revisions(connection: Connection, args: argparse.Namespace) -> list[Object]:
