@@ -75,6 +75,17 @@ def postgres() -> Path:
     return found[-1]
 
 
+def chromium() -> str:
+    """Chromium's program, installed where it is not there, with one family of letters: it starts nothing by itself."""
+    if (found := shutil.which("chromium")) is None:
+        cache = Cache.of_environment()
+        with cache.locked(), Steps(cache.folder("logs"), quiet=True).step("install chromium") as log:
+            install(("chromium", "fonts-liberation"), log)
+        found = shutil.which("chromium")
+        assert found is not None, "the package has the program"
+    return found
+
+
 def _postgres() -> list[Path]:
     return sorted(path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 

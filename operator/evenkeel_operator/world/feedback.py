@@ -1,12 +1,14 @@
-"""How is the feedback service asked what it has counted? Signed with the key of the ModelDeployment in question.
+"""How is the feedback service asked what it has counted? By the operator signed, by a person with their own token.
 
-The operator has the master key, so it needs no right in the cluster for this, and no token of its own goes anywhere.
+The operator has the master key, so it signs with the key of the ModelDeployment in question: it needs no right in the
+cluster for this, and no token of its own goes anywhere.
 """
 
 from __future__ import annotations
 
 import time
 import urllib.parse
+from collections.abc import Mapping
 
 import aiohttp
 
@@ -31,21 +33,8 @@ class Labels:
 
     async def counted(self, namespace: str, name: str, uid: str, since_s: int) -> Counted:
         """Return what is counted of a ModelDeployment since a moment (Unix seconds); raises Unanswered."""
-        path = f"/v1/quality/{urllib.parse.quote(namespace)}/{urllib.parse.quote(name)}?since={since_s}"
-        try:
-            async with self._opened().get(
-                self._feedback.url.rstrip("/") + path, headers=self._signed(uid, path), allow_redirects=False
-            ) as response:
-                body = await response.content.read(MOST_BYTES + 1)
-                while not response.content.at_eof() and len(body) <= MOST_BYTES:
-                    body += await response.content.read(MOST_BYTES + 1)
-                if response.status != 200:
-                    raise Unanswered(f"{response.status}: {body[:200].decode(errors='replace')}")
-                if len(body) > MOST_BYTES:
-                    raise Unanswered(f"the answer has more than {MOST_BYTES} bytes")
-            return read(body)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as e:
-            raise Unanswered(f"{type(e).__name__}: {e}"[:300]) from e
+        path = _path(namespace, name, since_s)
+        return await _asked(self._opened(), self._feedback.url.rstrip("/") + path, self._signed(uid, path))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -65,9 +54,39 @@ class Labels:
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=TIMEOUT_S, sock_connect=5),
-                headers={"User-Agent": "evenkeel"},
-            )
+            self._session = _session()
         return self._session
+
+
+async def counted(url: str, namespace: str, name: str, since_s: int, token: str | None) -> Counted:
+    """Return what the service at `url` tells the user whose bearer token this is; raises Unanswered."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with _session() as session:
+        return await _asked(session, url.rstrip("/") + _path(namespace, name, since_s), headers)
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S, sock_connect=5),
+        headers={"User-Agent": "evenkeel"},
+    )
+
+
+def _path(namespace: str, name: str, since_s: int) -> str:
+    return f"/v1/quality/{urllib.parse.quote(namespace)}/{urllib.parse.quote(name)}?since={since_s}"
+
+
+async def _asked(session: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> Counted:
+    try:
+        async with session.get(url, headers=headers, allow_redirects=False) as response:
+            body = await response.content.read(MOST_BYTES + 1)
+            while not response.content.at_eof() and len(body) <= MOST_BYTES:
+                body += await response.content.read(MOST_BYTES + 1)
+            if response.status != 200:
+                raise Unanswered(f"{response.status}: {body[:200].decode(errors='replace')}")
+            if len(body) > MOST_BYTES:
+                raise Unanswered(f"the answer has more than {MOST_BYTES} bytes")
+        return read(body)
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as e:
+        raise Unanswered(f"{type(e).__name__}: {e}"[:300]) from e

@@ -175,7 +175,7 @@ def judge(rules: Rules, progress: Progress, rows: Rows, now: datetime, final: Ve
     if not progress.steps_began:
         return _before_traffic(progress, now)
 
-    trial = _trial(rules, progress, rows)
+    trial = trial_of(rules, progress, rows)
     evidence = gather(rules.objectives, trial, now, rules.alpha, rules.promotion_alpha)
     step = len(progress.steps_began) - 1
     samples = _samples(trial, progress.steps_began[-1], now)
@@ -223,6 +223,22 @@ def judge(rules: Rules, progress: Progress, rows: Rows, now: datetime, final: Ve
     return verdict(State.CANARY, Why.TESTING)
 
 
+def trial_of(rules: Rules, progress: Progress, rows: Rows) -> Trial:
+    """Return what is known of a canary whose first step has begun, as its evidence is gathered from it."""
+    started = progress.steps_began[0]
+    return Trial(
+        stable=rows.stable,
+        canary=rows.canary,
+        started=started,
+        until=started + rules.max_duration,
+        changes=progress.steps_began[1:],
+        cohorts=rows.cohorts,
+        pairs=rows.pairs,
+        answers=rows.answers,
+        slow_budget=rules.slow_budget,
+    )
+
+
 def compared(objectives: tuple[Objective, ...], trial: Trial, now: datetime) -> tuple[Compared, ...]:
     """Return each objective's metric of both revisions over the mature cohorts of the rollout, with bounds."""
     found = []
@@ -259,21 +275,6 @@ def _before_traffic(progress: Progress, now: datetime) -> Verdict:
     if not progress.is_ready:
         return Verdict(State.WARMING, Why.STARTING, look_again_at=now + LOOK_AGAIN)
     return Verdict(State.CANARY, Why.STEP_PASSED, step=0, look_again_at=now + LOOK_AGAIN)
-
-
-def _trial(rules: Rules, progress: Progress, rows: Rows) -> Trial:
-    started = progress.steps_began[0]
-    return Trial(
-        stable=rows.stable,
-        canary=rows.canary,
-        started=started,
-        until=started + rules.max_duration,
-        changes=progress.steps_began[1:],
-        cohorts=rows.cohorts,
-        pairs=rows.pairs,
-        answers=rows.answers,
-        slow_budget=rules.slow_budget,
-    )
 
 
 def _lasted(rules: Rules, progress: Progress) -> datetime:
