@@ -76,7 +76,7 @@ soak-runtime: venv  ## half an hour of requests to one replica, whose memory has
 fuzz: venv  ## a million mutated requests and ten thousand mutated model files
 	EVENKEEL_FUZZ=full $(PYTEST) -s tests/system/runtime/test_fuzz.py
 
-.PHONY: bench-runtime bench-canary bench-operator bench-feedback bench-control bench-verdict
+.PHONY: bench-runtime bench-canary bench-operator bench-poll bench-feedback bench-control bench-verdict
 bench-runtime: venv  ## the runtime against raw torch and other Python servers; last line JSON
 	$(BIN)/python -m tests.bench.runtime
 
@@ -89,6 +89,9 @@ bench-verdict: venv  ## error rates and power of canary verdicts over thousands 
 bench-operator: venv  ## 200 ModelDeployments against plain Jobs and ReplicaSets on the same cluster; last line JSON
 	$(CLUSTER) up
 	$(BIN)/python -m tests.bench.operator
+
+bench-poll: venv  ## a thousand ModelDeployments followed by their latency: CPU and delay of decisions; last line JSON
+	$(BIN)/python -m tests.bench.poll
 
 TRACES ?= $(EVENKEEL_TRACES)
 bench-control: venv  ## the scaling law beside other autoscalers, on the CSV files in the folder TRACES; last line JSON

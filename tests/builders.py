@@ -10,7 +10,7 @@ from evenkeel_operator.decide import names
 from evenkeel_operator.decide.snapshot import Defaults, NodeGpus
 from evenkeel_runtime import contract
 
-NAMESPACE, NAME, UID = "team-a", "digits", "uid-digits"
+NAMESPACE, NAME, UID = "team-a", "digits", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 DEFAULTS = Defaults(runtime_image="evenkeel/runtime:1")
 DIGEST = "sha256:" + "ab" * 32
 PREPARED = contract.Prepared(

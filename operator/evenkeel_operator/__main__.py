@@ -19,16 +19,20 @@ from evenkeel_operator.api.modeldeployment import GROUP, PLURAL, Object
 from evenkeel_operator.control import watch
 from evenkeel_operator.control.controller import Controller, Decisions
 from evenkeel_operator.control.memories import Memories
+from evenkeel_operator.control.qualities import Qualities
 from evenkeel_operator.control.resync import Resync
 from evenkeel_operator.control.scaling import Scaler
+from evenkeel_operator.control.trials import Trials
 from evenkeel_operator.decide import plan
 from evenkeel_operator.decide.snapshot import Defaults, Feedback
 from evenkeel_operator.feedback.settings import master_keys
+from evenkeel_operator.flags import log_to_stderr
 from evenkeel_operator.settings import Settings, parse
 from evenkeel_operator.world import kinds, metrics
 from evenkeel_operator.world.cluster import Cluster
 from evenkeel_operator.world.connection import ApiError, Connection, LoginError
 from evenkeel_operator.world.events import Recorder
+from evenkeel_operator.world.feedback import Labels
 from evenkeel_operator.world.fleet import FleetWatch
 from evenkeel_operator.world.health import Health
 from evenkeel_operator.world.kinds import Kind
@@ -69,6 +73,21 @@ class Process:
             changed=lambda key: self._controller.queue.add(key),
             interval_s=settings.signals_s,
         )
+        feedback = _feedback(settings)
+        self._qualities = Qualities(
+            labels=None if feedback is None else Labels(feedback),
+            changed=lambda key: self._controller.queue.add(key),
+            interval_s=settings.quality_s,
+        )
+        self._trials = Trials(
+            replicas=Replicas(settings.signals_port),
+            cluster=cluster,
+            qualities=self._qualities,
+            status=lambda key: self._controller.status(key),
+            changed=lambda key: self._controller.queue.add(key),
+            interval_s=settings.signals_s,
+            judge_s=settings.quality_s,
+        )
         self._controller = Controller(
             cluster=cluster,
             recorder=Recorder(cluster, settings.identity),
@@ -77,10 +96,12 @@ class Process:
                 settings.runtime_image,
                 settings.runtime_image_pull_policy,
                 settings.drain_delay_s,
-                _feedback(settings),
+                feedback,
             ),
             fleet=self._fleet.fleet,
             scaler=self._scaler,
+            qualities=self._qualities,
+            trials=self._trials,
         )
         self._resync = Resync(connection, self._controller, settings.namespaces, settings.resync_s)
         self._is_leading = False
@@ -89,7 +110,8 @@ class Process:
         """Run until asked to stop or unable to go on; return the exit code."""
         self._catch_signals()
         metrics.LAST_EVENT_AGE.set_function(self._controller.last_event_age_s)
-        metrics.PER_DEPLOYMENT.source = self._scaler.measured
+        metrics.PER_DEPLOYMENT.measured = self._scaler.measured
+        metrics.PER_DEPLOYMENT.stated = self._controller.stated
         health = Health(alive=self._alive, ready=self._ready, standing=self._standing)
         await health.start(self._settings.http_port)
         log.info("started identity=%s http_port=%d", self._settings.identity, health.port)
@@ -122,7 +144,8 @@ class Process:
         await asyncio.wait({stopped, *running}, return_when=asyncio.FIRST_COMPLETED)
         code = 0 if self._stop.is_set() else _report(task for task in running if task.done())
         await self._controller.drain(workers, DRAIN_S)
-        await self._scaler.stop()
+        for follower in (self._scaler, self._trials, self._qualities):
+            await follower.stop()
         await self._lease.release()
         running.add(stopped)
         for task in running:
@@ -201,7 +224,7 @@ def _feedback(settings: Settings) -> Feedback | None:
         raise Unable(
             f"no key for receipts: {e}. Install the chart with feedback.enabled, or drop --feedback-url"
         ) from e
-    return Feedback(settings.feedback_url, max(keys), keys[max(keys)])
+    return Feedback(settings.feedback_url, max(keys), keys[max(keys)], keys)
 
 
 def _report(ended: Iterable[asyncio.Task[None]]) -> int:
@@ -232,9 +255,7 @@ async def _run(settings: Settings) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the operator; return the exit code."""
     settings = parse(sys.argv[1:] if argv is None else argv, os.environ)
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    log_to_stderr(settings.log_level)
     logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
     # Why kopf ended is said once, by `watch.follow`, not also by two of its floors with a traceback each.
     logging.getLogger("kopf._core.reactor").setLevel(logging.CRITICAL)

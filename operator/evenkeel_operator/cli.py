@@ -6,16 +6,17 @@ They talk to the API server with the caller's own rights and write the spec only
 from __future__ import annotations
 
 import argparse
-import asyncio
-import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from evenkeel_operator.api.modeldeployment import GROUP, PLURAL, Object, Spec
+from evenkeel_operator.api.modeldeployment import Object, Spec
+from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import names
-from evenkeel_operator.world import kinds
-from evenkeel_operator.world.connection import JSON_PATCH, MERGE_PATCH, ApiError, Connection, LoginError
+from evenkeel_operator.decide.explanation import explanation
+from evenkeel_operator.world import kinds, terminal
+from evenkeel_operator.world.connection import JSON_PATCH, MERGE_PATCH, ApiError, Connection
+from evenkeel_operator.world.terminal import Refusal
 
 FIELD_MANAGER = "evenkeel-cli"
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
@@ -24,74 +25,62 @@ RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 ATTEMPTS = 3
 
 
-class Refusal(Exception):
-    """What was asked for cannot be done; the message says why."""
+def explain(argv: Sequence[str]) -> int:
+    """Tell why a ModelDeployment is as it is."""
+    parser = terminal.parser("explain", "Tell why a ModelDeployment has the size and the state it has, in sentences.")
+    return terminal.run(parser.parse_args(argv), _explain)
 
 
 def history(argv: Sequence[str]) -> int:
     """List the revisions of a ModelDeployment."""
-    parser = _parser("history", "List the revisions that a ModelDeployment can go back to.")
-    return _run(parser.parse_args(argv), _history)
+    parser = terminal.parser("history", "List the revisions that a ModelDeployment can go back to.")
+    return terminal.run(parser.parse_args(argv), _history)
 
 
 def rollback(argv: Sequence[str]) -> int:
     """Write the spec of an earlier revision back."""
-    parser = _parser(
+    parser = terminal.parser(
         "rollback", "Make an earlier revision the wanted one again; it is rolled out like any other change."
     )
     parser.add_argument(
         "--revision", type=int, help="its number in `evenkeel history`; without: the one before the present"
     )
-    return _run(parser.parse_args(argv), _rollback)
+    return terminal.run(parser.parse_args(argv), _rollback)
 
 
 def restart(argv: Sequence[str]) -> int:
     """Make a new revision of the same spec."""
-    parser = _parser(
+    parser = terminal.parser(
         "restart",
         "Roll out a new revision of the same spec: with the operator's present runtime, and the model resolved anew.",
     )
-    return _run(parser.parse_args(argv), _restart)
+    return terminal.run(parser.parse_args(argv), _restart)
 
 
-def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"evenkeel {command}", description=description)
-    parser.add_argument("name", help="name of the ModelDeployment")
-    parser.add_argument("-n", "--namespace", help="its namespace; without: that of the kubeconfig's context")
-    parser.add_argument("--kubeconfig", help="path of a kubeconfig; without: $KUBECONFIG")
-    return parser
+def promote(argv: Sequence[str]) -> int:
+    """Replace the stable revision by the one under test, whatever the test says."""
+    parser = terminal.parser(
+        "promote", "Let the revision that the spec asks for replace the stable one, whatever its test as a canary says."
+    )
+    return terminal.run(parser.parse_args(argv), _promote)
 
 
-def _run(args: argparse.Namespace, command: Callable[[Connection, argparse.Namespace], Awaitable[None]]) -> int:
-    async def connected() -> None:
-        connection = await Connection.open(args.kubeconfig)
-        args.namespace = args.namespace or connection.namespace
-        try:
-            await command(connection, args)
-        finally:
-            await connection.close()
-
-    try:
-        asyncio.run(connected())
-    except (LoginError, Refusal) as e:
-        print(f"error: {e}", file=sys.stderr)
-    except ApiError as e:
-        print(f"error: {_explained(e)}", file=sys.stderr)
-    else:
-        return 0
-    return 1
+def abort(argv: Sequence[str]) -> int:
+    """Take the revision under test back."""
+    parser = terminal.parser(
+        "abort", "Roll the canary back: the stable revision serves alone until the spec asks for another revision."
+    )
+    return terminal.run(parser.parse_args(argv), _abort)
 
 
-def _explained(error: ApiError) -> str:
-    if error.status == 0:
-        return f"the cluster does not answer: {error.message}"
-    if error.status in (401, 403):
-        return f"the cluster does not allow it: {error.message}"
-    return str(error)
+async def _explain(connection: Connection, args: argparse.Namespace) -> None:
+    deployment = await terminal.deployment(connection, args)
+    spec, status = Spec.model_validate(deployment["spec"]), Status.model_validate(deployment.get("status") or {})
+    print("\n".join(explanation(f"{args.namespace}/{args.name}", spec, status, datetime.now(UTC))))
 
 
 async def _history(connection: Connection, args: argparse.Namespace) -> None:
-    deployment = await _deployment(connection, args)
+    deployment = await terminal.deployment(connection, args)
     rows = [("REVISION", "NAME", "MODEL", "DIGEST", "RUNTIME", "CREATED", "STATE")]
     for found in await _revisions(connection, args):
         data, name = found["data"], found["metadata"]["name"]
@@ -129,14 +118,14 @@ def _target(deployment: Object) -> str:
 
 async def _rollback(connection: Connection, args: argparse.Namespace) -> None:
     for _ in range(ATTEMPTS):
-        deployment = await _deployment(connection, args)
+        deployment = await terminal.deployment(connection, args)
         revision = _chosen(deployment, await _revisions(connection, args), args.revision)
         name, number = revision["metadata"]["name"], revision["revision"]
         if name == _target(deployment):
             print(f"{args.namespace}/{args.name} already asks for revision {number} ({name})")
             return
         try:
-            await _patch(connection, args, JSON_PATCH, rollback_patch(deployment, revision["data"]["spec"]))
+            await _patch(connection, args, JSON_PATCH, rollback_patch(deployment, revision["data"]["spec"], name))
         except ApiError as e:
             # A failed `test` is answered with 422, and so is a spec that the CRD refuses by now.
             if e.status in (409, 422) and await _has_changed(connection, args, deployment):
@@ -147,8 +136,8 @@ async def _rollback(connection: Connection, args: argparse.Namespace) -> None:
     raise Refusal(f"{args.namespace}/{args.name} is being changed by somebody else all the time; nothing was written")
 
 
-def rollback_patch(deployment: Object, spec: Object) -> list[Object]:
-    """Return the JSON patch that makes the part of the spec that decides the pods exactly `spec`."""
+def rollback_patch(deployment: Object, spec: Object, revision: str) -> list[Object]:
+    """Return the JSON patch that makes the part of the spec that decides the pods `spec`, that of `revision`."""
     patch: list[Object] = [
         {"op": "test", "path": "/metadata/resourceVersion", "value": deployment["metadata"]["resourceVersion"]}
     ]
@@ -157,6 +146,12 @@ def rollback_patch(deployment: Object, spec: Object) -> list[Object]:
             patch.append({"op": "add", "path": f"/spec/{key}", "value": spec[key]})
         elif key in deployment["spec"]:
             patch.append({"op": "remove", "path": f"/spec/{key}"})
+    if deployment["spec"].get("rollout", {}).get("strategy") == "Canary":
+        # Who asks for a revision back does not want it tried first.
+        if not deployment["metadata"].get("annotations"):
+            patch.append({"op": "add", "path": "/metadata/annotations", "value": {}})
+        key = names.PROMOTE_ANNOTATION.replace("/", "~1")
+        patch.append({"op": "add", "path": f"/metadata/annotations/{key}", "value": revision})
     return patch
 
 
@@ -174,8 +169,42 @@ def _chosen(deployment: Object, revisions: Sequence[Object], number: int | None)
     raise Refusal(f"there is no revision {number}; known: {known}")
 
 
+async def _promote(connection: Connection, args: argparse.Namespace) -> None:
+    revision = await _tried(connection, args, is_left_too=True)
+    await _say(connection, args, promoted=revision)
+    print(f"{args.namespace}/{args.name} promotes {revision}: it replaces the stable revision now")
+
+
+async def _abort(connection: Connection, args: argparse.Namespace) -> None:
+    revision = await _tried(connection, args)
+    await _say(connection, args, aborted=revision)
+    print(f"{args.namespace}/{args.name} rolls {revision} back: the stable revision serves until the spec changes")
+
+
+async def _tried(connection: Connection, args: argparse.Namespace, *, is_left_too: bool = False) -> str:
+    """Return the revision that is tried, or waits for it, or (`is_left_too`) was left for its decay; else Refusal."""
+    deployment = await terminal.deployment(connection, args)
+    target, status = _target(deployment), deployment.get("status") or {}
+    stable = status.get("stableRevision")
+    if is_left_too and (status.get("reverted") or {}).get("revision") == target:
+        return target
+    if deployment["spec"].get("rollout", {}).get("strategy") != "Canary":
+        raise Refusal(f"{args.namespace}/{args.name} has no canary: spec.rollout.strategy is not Canary")
+    if stable in (None, target):
+        raise Refusal(f"{args.namespace}/{args.name} has no canary: {stable or 'no revision'} is the stable revision")
+    return target
+
+
+async def _say(
+    connection: Connection, args: argparse.Namespace, promoted: str | None = None, aborted: str | None = None
+) -> None:
+    """Write a person's word on a revision; it says nothing of any later one."""
+    annotations = {names.PROMOTE_ANNOTATION: promoted, names.ABORT_ANNOTATION: aborted}
+    await _patch(connection, args, MERGE_PATCH, {"metadata": {"annotations": annotations}})
+
+
 async def _restart(connection: Connection, args: argparse.Namespace) -> None:
-    await _deployment(connection, args)
+    await terminal.deployment(connection, args)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     await _patch(connection, args, MERGE_PATCH, {"spec": {"pod": {"annotations": {RESTARTED_AT: now}}}})
     print(f"{args.namespace}/{args.name} restarts: a new revision with the present runtime and the model resolved anew")
@@ -192,19 +221,8 @@ async def _patch(connection: Connection, args: argparse.Namespace, content_type:
 
 
 async def _has_changed(connection: Connection, args: argparse.Namespace, deployment: Object) -> bool:
-    found = await _deployment(connection, args)
+    found = await terminal.deployment(connection, args)
     return bool(found["metadata"]["resourceVersion"] != deployment["metadata"]["resourceVersion"])
-
-
-async def _deployment(connection: Connection, args: argparse.Namespace) -> Object:
-    try:
-        return await connection.request("GET", kinds.MODELDEPLOYMENT.path(args.namespace, args.name))
-    except ApiError as e:
-        if e.status == 404 and e.message == "the server could not find the requested resource":
-            raise Refusal(f"the cluster has no {PLURAL}.{GROUP}: Evenkeel is not installed there") from e
-        if e.status == 404:
-            raise Refusal(f"there is no ModelDeployment {args.name} in namespace {args.namespace}") from e
-        raise
 
 
 async def _revisions(connection: Connection, args: argparse.Namespace) -> list[Object]:

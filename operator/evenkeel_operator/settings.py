@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import socket
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evenkeel_operator import flags
 from evenkeel_runtime import contract
 
 _SERVICE_ACCOUNT_NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
@@ -47,6 +47,8 @@ class Settings:
     """Port at which replicas answer what they measure."""
     signals_s: float = 5.0
     """Mean seconds between two questions to a replica."""
+    quality_s: float = 60.0
+    """Mean seconds between two looks at what the labels say, and at a canary's evidence."""
     log_level: str = "INFO"
 
 
@@ -62,7 +64,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         drain_delay_s=got.drain_delay_seconds,
         feedback_url=got.feedback_url,
         feedback_keys_dir=got.feedback_keys_dir,
-        namespaces=tuple(name for name in (part.strip() for part in got.namespaces.split(",")) if name),
+        namespaces=flags.words(got.namespaces),
         kubeconfig=got.kubeconfig,
         identity=f"{environ.get('POD_NAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}",
         lease_namespace=got.lease_namespace,
@@ -73,31 +75,22 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         resync_s=got.resync_seconds,
         signals_port=got.signals_port,
         signals_s=got.signals_seconds,
+        quality_s=got.quality_seconds,
         log_level=got.log_level,
     )
 
 
-def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+def _parser(environ: Mapping[str, str]) -> flags.Parser:
     defaults = Settings(runtime_image="")
-    parser = argparse.ArgumentParser(
+    parser = flags.Parser(
         prog="evenkeel_operator",
         description="Keeps ModelDeployments on an even keel. One process acts at a time, by a Lease; more stand by.",
-        epilog="Every flag can be given as an environment variable too: --http-port as EVENKEEL_HTTP_PORT.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        example="--http-port",
+        environ=environ,
     )
-
-    def add(
-        flag: str, *aliases: str, kind: Callable[[str], object] = str, default: object, text: str, **more: object
-    ) -> None:
-        given = environ.get("EVENKEEL_" + flag.removeprefix("--").replace("-", "_").upper())
-        # A string default goes through `type` in argparse, so that a bad variable is refused like a bad flag.
-        parser.add_argument(flag, *aliases, type=kind, default=given or default, help=text, **more)  # type: ignore[arg-type]
-
-    image = environ.get("EVENKEEL_RUNTIME_IMAGE")
-    parser.add_argument(
-        "--runtime-image", required=not image, default=image, help="image of the bundled runtime; new revisions take it"
-    )
-    add(
+    add = parser.add
+    parser.add_required("--runtime-image", text="image of the bundled runtime; new revisions take it")
+    parser.add_choice(
         "--runtime-image-pull-policy",
         "--image-pull-policy",
         default=defaults.runtime_image_pull_policy,
@@ -106,7 +99,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     add(
         "--drain-delay-seconds",
-        kind=_count,
+        kind=flags.count,
         default=defaults.drain_delay_s,
         text="seconds a replica keeps accepting requests after it was told to stop",
     )
@@ -126,48 +119,33 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--lease-name", default=defaults.lease_name, text="name of the Lease; one operator acts per Lease")
     add(
         "--lease-duration-seconds",
-        kind=_seconds,
+        kind=flags.seconds,
         default=defaults.lease_duration_s,
         text="how long a Lease that is not renewed holds off a successor",
     )
-    add("--http-port", kind=_count, default=defaults.http_port, text="port of /healthz, /readyz and /metrics")
-    add("--workers", kind=_positive, default=defaults.workers, text="deployments worked on at the same time")
+    add("--http-port", kind=flags.port, default=defaults.http_port, text="port of /healthz, /readyz and /metrics")
+    add("--workers", kind=flags.positive, default=defaults.workers, text="deployments worked on at the same time")
     add(
         "--resync-seconds",
-        kind=_seconds,
+        kind=flags.seconds,
         default=defaults.resync_s,
         text="mean seconds between two comparisons with full lists, which find what a cut watch has missed",
     )
-    add("--signals-port", kind=_positive, default=defaults.signals_port, text="port of the replicas' signals")
+    add("--signals-port", kind=flags.positive, default=defaults.signals_port, text="port of the replicas' signals")
     add(
         "--signals-seconds",
-        kind=_seconds,
+        kind=flags.seconds,
         default=defaults.signals_s,
         text="mean seconds between two questions to a replica for its signals",
     )
-    add("--log-level", default=defaults.log_level, text="least level of log lines", choices=_LEVELS)
+    add(
+        "--quality-seconds",
+        kind=flags.seconds,
+        default=defaults.quality_s,
+        text="mean seconds between two looks at what the labels say, and at a canary's evidence",
+    )
+    flags.add_log_level(parser)
     return parser
-
-
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-
-
-def _count(text: str) -> int:
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return number
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
-
-
-def _seconds(text: str) -> float:
-    if not (number := float(text)) > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not more than 0 seconds")
-    return number
 
 
 def _own_namespace(environ: Mapping[str, str]) -> str:

@@ -53,9 +53,13 @@ it itself, and does not count what it predicts for a copy, whose receipt nobody 
 PASSED_ON, COUNTS = b"feedback", b"counts"
 """What a replica's signature is for."""
 DIRECTIVE = b"directive"
+QUALITY = b"quality"
 """What the operator's signature is for, over the time and the body of what it tells a replica."""
 MAX_ROWS = 65535
 MAX_CLASSES = 65535
+MAX_ID = 128
+PROCESS_BYTES, NONCE_BYTES = 8, 12
+"""The nonce's first part, which names a process, and all of it."""
 
 SCALE = 65535
 """What a confidence of 1 is in a receipt."""
@@ -74,7 +78,10 @@ _LONGEST = (_FIXED.size + 257 + _VARYING.size + 8 * MAX_ROWS + _MAC_BYTES) * 4 /
 
 
 class Variant(enum.IntEnum):
-    """Which side of a rollout answered."""
+    """Which side of a rollout a replica says that it is on.
+
+    Nothing tells a replica: all of them say STABLE, and canary and stable are told apart by their revisions.
+    """
 
     STABLE = 0
     CANARY = 1
@@ -134,6 +141,11 @@ class Receipt:
         """Return the number that was predicted for a row."""
         found: float = struct.unpack_from(">d", self.values, 8 * row)[0]
         return found
+
+
+def is_id(name: str) -> bool:
+    """Return whether a text may be a user's own name for a prediction."""
+    return 0 < len(name) <= MAX_ID and name.isascii() and name.isprintable()
 
 
 def subject_of(uid: str) -> bytes:
@@ -216,7 +228,7 @@ class Issuer:
         name = origin.revision.encode()
         flags = (0 if origin.classes else _NUMERIC) | (_NAMED if origin.is_named else 0)
         self._count = 0
-        self._process = os.urandom(8)
+        self._process = os.urandom(PROCESS_BYTES)
         fixed = _FIXED.pack(
             _VERSION,
             flags,
@@ -262,9 +274,36 @@ def opened(text: str, key_of: Callable[[int, bytes], bytes | None]) -> Receipt:
         raise BadReceipt(Reason.UNKNOWN_KEY, f"the receipt was signed with the key {key_id}, which is not known here")
     if not hmac.compare_digest(hmac.digest(key, raw[:end], "sha256"), raw[end:]):
         raise BadReceipt(Reason.BAD_SIGNATURE, "the receipt's signature is not that of its ModelDeployment")
-    name = raw[_FIXED.size : _FIXED.size + length].decode()
-    origin = Origin(key_id, subject, name, classes, bool(flags & _NAMED), variant)
+    origin = Origin(
+        key_id,
+        subject,
+        _revision(raw[_FIXED.size : _FIXED.size + length]),
+        classes,
+        bool(flags & _NAMED),
+        _variant(variant),
+    )
+    # The key is a ModelDeployment's own, so whoever reads its Secret can sign what no Issuer writes.
+    if bool(flags & _NUMERIC) == bool(classes) or (flags & _NAMED and not classes):
+        raise BadReceipt(Reason.MALFORMED, f"the receipt's flags are {flags}, which contradicts its {classes} classes")
     return Receipt(origin, process + count.to_bytes(4), time_ms, rows, raw[start:end])
+
+
+def _revision(name: bytes) -> str:
+    if b"\0" in name:
+        raise BadReceipt(Reason.MALFORMED, "the receipt's revision has a NUL in its name")
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise BadReceipt(Reason.MALFORMED, "the receipt's revision is not UTF-8") from None
+
+
+def _variant(number: int) -> Variant:
+    try:
+        return Variant(number)
+    except ValueError:
+        raise BadReceipt(
+            Reason.MALFORMED, f"the receipt's variant is {number}, which this service does not know"
+        ) from None
 
 
 def _truncated(got: int, want: int) -> BadReceipt:

@@ -24,9 +24,13 @@ CHART = CHECKOUT / "charts" / "evenkeel"
 
 
 def install(cluster: Cluster, *settings: str, release: str = RELEASE, namespace: str = SYSTEM_NAMESPACE) -> None:
-    """Install or upgrade the chart with the images that the cluster holds; `settings` are further `--set` values."""
+    """Install or upgrade the chart with the images that the cluster holds, and the feedback service.
+
+    `settings` are further `--set` values.
+    """
     operator, runtime = cluster.images["operator"], cluster.images["runtime"]
     values = [f"{key}={value}" for key, value in (*_image("image", operator), *_image("runtimeImage", runtime))]
+    values += ["feedback.enabled=true", "feedback.persistence.size=1Gi"]
     words = [word for value in (*values, *settings) for word in ("--set", value)]
     helm(
         cluster, "upgrade", "--install", release, str(CHART), f"--namespace={namespace}", "--create-namespace",

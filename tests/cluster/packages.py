@@ -23,7 +23,12 @@ NEEDED = {
 }
 
 # program that a test runs by itself -> package. Never installed: its service would start with it.
-UNPACKED = {"docker-registry": "docker-registry", "strace": "strace"}
+UNPACKED = {
+    "docker-registry": "docker-registry",
+    "strace": "strace",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+}
 
 _QUIET = {"DEBIAN_FRONTEND": "noninteractive"}
 
@@ -68,6 +73,17 @@ def postgres() -> Path:
             install(("postgresql", "-o", "Dpkg::Options::=--force-confold"), log)
         found = _postgres()
     return found[-1]
+
+
+def chromium() -> str:
+    """Chromium's program, installed where it is not there, with one family of letters: it starts nothing by itself."""
+    if (found := shutil.which("chromium")) is None:
+        cache = Cache.of_environment()
+        with cache.locked(), Steps(cache.folder("logs"), quiet=True).step("install chromium") as log:
+            install(("chromium", "fonts-liberation"), log)
+        found = shutil.which("chromium")
+        assert found is not None, "the package has the program"
+    return found
 
 
 def _postgres() -> list[Path]:

@@ -43,6 +43,16 @@ def _held(says: str, objective: Object, scaling: Object | None, field: str, word
     return BadSpec(says, {"scaling": scaling, "objectives": {"latency": [latency]}}, field, word)
 
 
+def _judged(says: str, objective: Object, field: str, word: str) -> BadSpec:
+    accuracy = merged({"metric": "F1", "floor": 0.9}, objective)
+    return BadSpec(says, {"objectives": {"accuracy": [accuracy]}}, f"spec.objectives.accuracy[0]{field}", word)
+
+
+def _tried(says: str, options: Object, field: str, word: str) -> BadSpec:
+    rollout = {"strategy": "Canary", "canary": options}
+    return BadSpec(says, {"rollout": rollout}, f"spec.rollout.canary{field}", word)
+
+
 BAD = (
     # Where the model is.
     BadSpec("no model", {"model": None}, "spec.model", "Required value"),
@@ -251,6 +261,44 @@ BAD = (
         "spec.objectives.latency[0].violationBudget",
         "from 0 to 0.5",
     ),
+    # How good the answers have to be.
+    _judged("no floor", {"floor": None}, ".floor", "Required value"),
+    _judged("a floor in percent", {"floor": 92}, ".floor", "between 0 and 1"),
+    _judged("a floor of nothing", {"floor": 0}, ".floor", "between 0 and 1"),
+    _judged("a margin of nothing", {"margin": 0}, ".margin", "above 0 and at most 0.5"),
+    _judged("a metric of numbers", {"metric": "MAE"}, ".metric", "Unsupported value"),
+    _judged("an average that is not known", {"average": "Micro"}, ".average", "Unsupported value"),
+    _judged("no positive class", {"average": "Binary"}, ".positiveClass", "name the class that counts as positive"),
+    _judged("a positive class of an average", {"positiveClass": "7"}, ".positiveClass", "leave it out"),
+    _judged("a horizon in days", {"horizon": "3d"}, ".horizon", "one number and its unit"),
+    _judged("a horizon of no time", {"horizon": "0s"}, ".horizon", "from 1s to 2160h"),
+    BadSpec(
+        "two objectives of one metric",
+        {"objectives": {"accuracy": [{"metric": "F1", "floor": 0.9}, {"metric": "F1", "floor": 0.8}]}},
+        "spec.objectives.accuracy[1]",
+        "Duplicate value",
+    ),
+    # How a new revision is tried.
+    BadSpec("a strategy that is not known", {"rollout": {"strategy": "BlueGreen"}}, "spec.rollout.strategy", "Canary"),
+    BadSpec(
+        "a canary of somebody else's server",
+        {"rollout": {"strategy": "Canary"}, "runtime": {"image": "example.com/triton:1"}},
+        "spec.rollout.strategy",
+        "does not know how to share its requests",
+    ),
+    _tried("no steps", {"steps": []}, ".steps", "at least 1 items"),
+    _tried("a share of nothing", {"steps": [{"weight": 0}]}, ".steps[0].weight", "greater than or equal to 1"),
+    _tried("a share of more than all", {"steps": [{"weight": 101}]}, ".steps[0].weight", "less than or equal to 100"),
+    _tried("shares that shrink", {"steps": [{"weight": 50}, {"weight": 10}]}, ".steps", "grow from step to step"),
+    _tried("a share twice", {"steps": [{"weight": 10}, {"weight": 10}]}, ".steps", "grow from step to step"),
+    _tried("a step without a unit", {"steps": [{"weight": 10, "minDuration": "5"}]}, ".steps[0].minDuration", "5m"),
+    _tried(
+        "a step without samples", {"steps": [{"weight": 10, "minSamples": 0}]}, ".steps[0].minSamples", "or equal to 1"
+    ),
+    _tried("a mode that is not known", {"mode": "Shadow"}, ".mode", "Unsupported value"),
+    _tried("a test that lasts for ever", {"maxDuration": "99999h"}, ".maxDuration", "from 1s to 2160h"),
+    _tried("no word for missing labels", {"onMissingLabels": "Guess"}, ".onMissingLabels", "Unsupported value"),
+    _tried("a header in capitals", {"affinityHeader": "X-User"}, ".affinityHeader", "should match"),
     _held("a metric that is not known", {"metric": "Mean"}, None, "spec.objectives.latency[0].metric", "EndToEnd"),
     # The pods.
     _pod("a label of the operator", {"labels": {"evenkeel.dev/role": "serve"}}, "labels", "evenkeel.dev/"),

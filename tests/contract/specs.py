@@ -102,6 +102,7 @@ GOOD = (
     GoodSpec("a Google bucket read as the pod's own account", model(uri="gs://models/digits.pt2")),
     GoodSpec("a file of the hub", model(uri="hf://ann/digits-v1.0/v1/digits.pt2", secretName="hub")),
     GoodSpec("a repository of the hub", model(uri="hf://ann/digits", format="StateDict", sha256=SHA256)),
+    GoodSpec("a repository of transformers", model(uri="hf://ann/languages", format="Transformers")),
     GoodSpec("a repository of the hub as of a tag", model(uri="hf://ann/digits@v1.0/")),
     GoodSpec("a folder on a claim", model(uri="pvc://models/digits/")),
     GoodSpec("a file of a tag", model(uri="hf://ann/digits@v1.0/digits.pt2")),
@@ -167,4 +168,40 @@ GOOD = (
         },
     ),
     GoodSpec("a paused rollout", {"rollout": {"paused": True}}),
+    GoodSpec(
+        "a quality to hold",
+        {"objectives": {"accuracy": [{"metric": "F1", "floor": 0.92, "average": "Binary", "positiveClass": "yes"}]}},
+        {
+            "objectives": {
+                "accuracy": [
+                    {
+                        "metric": "F1",
+                        "floor": 0.92,
+                        "average": "Binary",
+                        "positiveClass": "yes",
+                        "margin": 0.01,
+                        "horizon": "24h",
+                    }
+                ]
+            }
+        },
+    ),
+    GoodSpec("a canary as its defaults say", {"rollout": {"strategy": "Canary"}}),
+    GoodSpec(
+        "a canary in steps of one's own",
+        {"rollout": {"strategy": "Canary", "canary": {"steps": [{"weight": 5}, {"weight": 100, "minDuration": "1h"}]}}},
+        {
+            "rollout": {
+                "canary": {
+                    "mode": "Auto",
+                    "onMissingLabels": "Hold",
+                    "maxDuration": "168h",
+                    "steps": [
+                        {"weight": 5, "minDuration": "5m", "minSamples": 200},
+                        {"weight": 100, "minDuration": "1h", "minSamples": 200},
+                    ],
+                }
+            }
+        },
+    ),
 )

@@ -14,7 +14,8 @@ import yaml
 from pydantic import Field
 
 from evenkeel_operator.api import crd, rules
-from evenkeel_operator.api.modeldeployment import Model, ModelSource, Object, Rollout, Spec
+from evenkeel_operator.api.core import Model
+from evenkeel_operator.api.modeldeployment import ModelSource, Object, Rollout, Spec
 from tests.contract.bad_specs import BAD
 from tests.contract.specs import GOOD, GoodSpec, merged, minimal
 
@@ -150,7 +151,10 @@ def test_scale_subresource_reads_and_writes_fields_that_exist() -> None:
 def test_columns() -> None:
     columns = crd.crd()["spec"]["versions"][0]["additionalPrinterColumns"]
     got = {wide: [c["name"].upper() for c in columns if c.get("priority", 0) == wide] for wide in (0, 1)}
-    want = {0: ["READY", "REASON", "REPLICAS", "P95", "TARGET", "AGE"], 1: ["URL", "MODEL", "GPU", "REVISION"]}
+    want = {
+        0: ["READY", "REASON", "REPLICAS", "P95", "TARGET", "ACCURACY", "FLOOR", "CANARY", "AGE"],
+        1: ["URL", "MODEL", "GPU", "REVISION"],
+    }
     assert got == want
 
 

@@ -1,6 +1,6 @@
-"""Which structures of core/v1 does the resource carry, and how much of them is judged before a pod exists?
+"""What is the resource built from: its base, its words, and the structures of core/v1 that it carries?
 
-Small ones are spelled out, so that a misspelt key is refused where it is written. Large ones are opaque:
+Small structures are spelled out, so that a misspelt key is refused where it is written. Large ones are opaque:
 spelling them out costs hundreds of kilobytes of schema and falls behind Kubernetes.
 """
 
@@ -9,12 +9,26 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.alias_generators import to_camel
 
 from evenkeel_operator.api import rules
 
 Object = dict[str, Any]
 """A Kubernetes object as the API server sends it."""
+
+
+class Model(BaseModel):
+    """Base of every part of the resource: camelCase on the wire, snake_case here."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        extra="ignore",
+        frozen=True,
+    )
+
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
@@ -41,6 +55,9 @@ Quantity = Annotated[
 
 Duration = Annotated[str, Field(min_length=2, max_length=16, json_schema_extra=rules.DURATION)]
 """One number and its unit: ms, s or m."""
+
+LongDuration = Annotated[str, Field(min_length=2, max_length=16, json_schema_extra=rules.LONG_DURATION)]
+"""One number and its unit: s, m or h."""
 
 OpaqueObject = Annotated[Object, WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
 """A core/v1 structure that goes into the pod as it is and is judged by the API server there."""
@@ -129,11 +146,11 @@ LocalObjectReference = Annotated[
 
 
 def seconds(duration: str) -> float:
-    """Return a Duration in seconds. Raises ValueError for what is none."""
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m)", duration)
+    """Return a Duration or LongDuration in seconds. Raises ValueError for what is none."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", duration)
     if found is None:
-        raise ValueError(f"{duration!r} is not a duration such as 200ms")
-    return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0}[found[2]]
+        raise ValueError(f"{duration!r} is not a duration such as 200ms or 24h")
+    return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
 
 
 ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}

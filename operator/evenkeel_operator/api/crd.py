@@ -22,7 +22,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from evenkeel_operator.api import rules
-from evenkeel_operator.api.modeldeployment import GROUP, KIND, PLURAL, VERSION, Model, Object, Spec, Status
+from evenkeel_operator.api.core import Model
+from evenkeel_operator.api.modeldeployment import GROUP, KIND, PLURAL, VERSION, Object, Spec
+from evenkeel_operator.api.status import Status
 
 HEADER = "# Generated: edit operator/evenkeel_operator/api/ and run `make crd`.\n"
 
@@ -140,6 +142,9 @@ def _columns() -> list[Object]:
             "P95", f"{latency.format('status')}.observed", "string", "Measured latency, of the objective's quantile."
         ),
         column("Target", f"{latency.format('spec.objectives')}.target", "string", "Latency that shall be held."),
+        column("Accuracy", ".status.accuracy[0].observed", "number", "Measured quality, of the first objective."),
+        column("Floor", ".spec.objectives.accuracy[0].floor", "number", "What it shall not fall below."),
+        column("Canary", ".status.canary.summary", "string", "Where the new revision's test stands."),
         column("Age", ".metadata.creationTimestamp", "date", "Time since it was created."),
         column("URL", ".status.url", "string", "Where predictions are served.", wide=True),
         column("Model", ".spec.model.uri", "string", "Address of the model.", wide=True),

@@ -1,7 +1,7 @@
-"""What may a ModelDeployment say, and what does its status answer?
+"""What may a ModelDeployment say? What its status answers is in `status.py`.
 
 The docstrings of the fields are the descriptions that `kubectl explain` prints; `crd.py` makes the CRD from
-this file and from the rules in `rules.py`. Stored objects are read leniently (`extra="ignore"`): strictness
+these two files and from the rules in `rules.py`. Stored objects are read leniently (`extra="ignore"`): strictness
 belongs to the API server, and an older operator must be able to read an object written under a newer CRD.
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict, Field
 
 from evenkeel_operator.api import rules
 from evenkeel_operator.api.core import (
@@ -20,6 +19,8 @@ from evenkeel_operator.api.core import (
     EnvVar,
     LabelValue,
     LocalObjectReference,
+    LongDuration,
+    Model,
     Name,
     OpaqueObject,
     Product,
@@ -36,17 +37,8 @@ VERSION = "v1alpha1"
 KIND = "ModelDeployment"
 PLURAL = "modeldeployments"
 
-
-class Model(BaseModel):
-    """Base of every part of the resource: camelCase on the wire, snake_case here."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-        extra="ignore",
-        frozen=True,
-    )
+MOST_ROWS = 1024
+"""Of one call of a model; the runtime tries no larger ones out when it loads a model."""
 
 
 class ModelSource(Model):
@@ -58,7 +50,9 @@ class ModelSource(Model):
     """Address of the model, a file or a folder: pvc://CLAIM/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY,
     hf://ORG/REPO[@REVISION][/PATH], oci://REGISTRY/REPOSITORY[:TAG|@DIGEST][#FILE] or, for a file alone,
     https://HOST/PATH."""
-    format: Literal["Auto", "TorchExport", "TorchScript", "AOTInductor", "Keras", "Sklearn", "StateDict"] = "Auto"
+    format: Literal[
+        "Auto", "TorchExport", "TorchScript", "AOTInductor", "Keras", "Sklearn", "StateDict", "Transformers"
+    ] = "Auto"
     """Format of the model. Auto recognises it from its content, not from its name."""
     sha256: str | None = Field(default=None, max_length=128, pattern=r"^[0-9a-f]{64}$", json_schema_extra=rules.SHA256)
     """SHA-256 of the file, 64 lowercase hex digits; of a folder, that of its manifest, which evenkeel check
@@ -121,11 +115,69 @@ class LatencyObjective(Model):
     False."""
 
 
+class AccuracyObjective(Model):
+    """One measure of the answers' quality that shall be held, by the labels that come later."""
+
+    model_config = ConfigDict(json_schema_extra=rules.ACCURACY)
+
+    metric: Literal["Accuracy", "Precision", "Recall", "F1"]
+    """What is measured, of labelled predictions."""
+    floor: float = Field(json_schema_extra=rules.SHARE)
+    """What it shall not fall below."""
+    average: Literal["Binary", "Macro", "Weighted"] = "Macro"
+    """How classes become one number: Macro counts every class alike, Weighted as often as it occurs, Binary looks at
+    positiveClass alone. Accuracy needs none."""
+    positive_class: str | None = Field(default=None, min_length=1, max_length=253)
+    """With average Binary: the class that counts as positive, by its name, or its number where classes have none."""
+    margin: float = Field(default=0.01, json_schema_extra=rules.MARGIN)
+    """By how much a canary may be below the stable revision and still count as not worse."""
+    horizon: LongDuration = "24h"
+    """How long after a prediction its label is waited for. Predictions are counted by the quarter of an hour; a quarter
+    counts once this time has passed since its end, and labels that come later still count from then on."""
+
+
 class Objectives(Model):
     """What shall be held, by measurement."""
 
     latency: tuple[LatencyObjective, ...] = Field(default=(), max_length=4, json_schema_extra=map_by("metric"))
     """Latencies to hold. With spec.scaling, the number of replicas follows from them."""
+    accuracy: tuple[AccuracyObjective, ...] = Field(default=(), max_length=4, json_schema_extra=map_by("metric"))
+    """Measures of quality to hold. Canaries are judged by them. They need the feedback service, and a model whose
+    answers are classes."""
+
+
+class CanaryStep(Model):
+    """One step of a canary."""
+
+    weight: int = Field(ge=1, le=100)
+    """Percent of the requests that are the canary's."""
+    min_duration: LongDuration = "5m"
+    """How long the step lasts at least."""
+    min_samples: int = Field(default=200, ge=1, le=1_000_000)
+    """How many samples of the canary's answers there are at least before the next step: one per replica and second."""
+
+
+class CanaryOptions(Model):
+    """How a canary is tried."""
+
+    mode: Literal["Auto", "Mirror", "Split"] = "Auto"
+    """Mirror sends the canary a copy of its share of the requests, and its answers go to nobody. Split gives its share
+    to it; what it fails or is late with, the stable revision answers. Auto mirrors where accuracy is judged and no
+    replica has to make room, and splits otherwise."""
+    steps: tuple[CanaryStep, ...] = Field(
+        default=(CanaryStep(weight=10), CanaryStep(weight=25), CanaryStep(weight=50)),
+        min_length=1,
+        max_length=20,
+        json_schema_extra={**ATOMIC, **rules.STEPS},
+    )
+    """Shares of the traffic, one after the other. Promotion follows the last."""
+    on_missing_labels: Literal["Hold", "LatencyOnly", "Proxy"] = "Hold"
+    """What happens where accuracy is judged and no label comes: Hold waits for a person, LatencyOnly promotes on
+    latency and failures alone, Proxy does so where the canary predicts about the same classes as the stable one."""
+    max_duration: LongDuration = "168h"
+    """How long the canary is tried. Then, if neither has been shown, it is Inconclusive and waits for a person."""
+    affinity_header: str | None = Field(default=None, max_length=64, pattern=r"^[a-z0-9!#$%&'*+.^_`|~-]{1,64}$")
+    """Request header, in small letters, whose value decides who answers: the same value, the same revision."""
 
 
 class Rollout(Model):
@@ -133,8 +185,12 @@ class Rollout(Model):
 
     paused: bool = False
     """Stop the rollout at its present step and keep serving."""
-    strategy: Literal["Direct"] = "Direct"
-    """Direct replaces replicas one after another, with a free GPU beside the old ones, otherwise in place."""
+    strategy: Literal["Direct", "Canary"] = "Direct"
+    """Direct replaces replicas one after another, with a free GPU beside the old ones, otherwise in place. Canary tries
+    the new revision on a share of the traffic first, goes on when it is shown to be not worse, and back when it is
+    shown to be worse. It needs the feedback service, whose key the replicas are told with."""
+    canary: CanaryOptions | None = None
+    """How a canary is tried, with strategy Canary. Absent: as its defaults say."""
 
 
 class Resources(Model):
@@ -149,7 +205,7 @@ class Resources(Model):
 class Batching(Model):
     """How requests share calls of the model."""
 
-    max_size: int | None = Field(default=None, ge=1, le=1024)
+    max_size: int | None = Field(default=None, ge=1, le=MOST_ROWS)
     """Most rows per call. Absent: as many as were measured to pay when the model was loaded. 1: every row has
     a call of its own."""
 
@@ -229,135 +285,3 @@ class Spec(Model):
     """The server inside the pods."""
     pod: PodOptions = PodOptions()
     """What else goes into the pods."""
-
-
-class TensorStatus(Model):
-    """One input or output of the model."""
-
-    name: str
-    """Name in the Open Inference Protocol."""
-    datatype: str
-    """Datatype in the Open Inference Protocol, for example FP32."""
-    shape: tuple[int, ...] = Field(json_schema_extra=ATOMIC)
-    """Shape; -1 where a dimension is free."""
-
-
-class ModelStatus(Model):
-    """The model in service, as `prepare` found it."""
-
-    resolved: str
-    """Address that was resolved."""
-    digest: str
-    """Digest of its bytes: sha256:<hex>."""
-    format: str
-    """Format that was found."""
-    inputs: tuple[TensorStatus, ...] = Field(default=(), json_schema_extra=ATOMIC)
-    """Inputs of the model."""
-    outputs: tuple[TensorStatus, ...] = Field(default=(), json_schema_extra=ATOMIC)
-    """Outputs of the model."""
-
-
-class LatencyStatus(Model):
-    """One latency as it was measured over a minute."""
-
-    metric: str
-    """What is measured."""
-    quantile: float
-    """Share of the requests that were answered within the observed time."""
-    state: Literal["Fresh", "Stale", "NoTraffic", "NoMetrics"]
-    """Whether there is a measurement: of now, an old one, none because no request came, or none at all."""
-    observed: str | None = None
-    """The measured time; absent where there is none."""
-    target: str
-    """The time within which they shall be answered."""
-    as_of: str = Field(json_schema_extra={"format": "date-time"})
-    """When it was measured."""
-
-
-class DecisionInput(Model):
-    """One thing that a decision was made from."""
-
-    name: str
-    """What it is."""
-    value: float | None = None
-    """Its value; absent where there is none."""
-    state: str
-    """Whether it is a measurement of now (Fresh), an old one, or none."""
-    age_seconds: float | None = None
-    """How old it was."""
-
-
-class DecisionStatus(Model):
-    """One decision on the number of replicas."""
-
-    time: str = Field(json_schema_extra={"format": "date-time"})
-    """When it was made."""
-    from_: int = Field(alias="from")
-    """Replicas before."""
-    to: int
-    """Replicas after."""
-    limit: str
-    """What bound it, in one word."""
-    message: str = Field(max_length=1024)
-    """Why, in a sentence."""
-    inputs: tuple[DecisionInput, ...] = Field(default=(), max_length=32, json_schema_extra=ATOMIC)
-    """What it was made from."""
-
-
-class RevisionStatus(Model):
-    """One revision that has replicas or is about to."""
-
-    name: str
-    """Name of its ControllerRevision and its ReplicaSet."""
-    role: Literal["Target", "Stable", "Old"]
-    """Target is what the spec asks for, Stable the last one that was in full service, Old any other that
-    still has replicas."""
-    replicas: int
-    """Replicas that exist."""
-    ready_replicas: int
-    """Replicas that answer."""
-
-
-class Condition(Model):
-    """One condition, as in meta/v1."""
-
-    type: str = Field(max_length=316)
-    """Type of the condition."""
-    status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
-    observed_generation: int | None = None
-    """Generation of the spec it was judged on."""
-    last_transition_time: str = Field(json_schema_extra={"format": "date-time"})
-    """When the status last changed."""
-    reason: str = Field(min_length=1, max_length=1024)
-    """One word for the cause."""
-    message: str = Field(max_length=32768)
-    """What it means and what to do."""
-
-
-class Status(Model):
-    """What the operator found. What does not exist yet is absent, not empty."""
-
-    observed_generation: int | None = None
-    """Generation of the spec this status answers."""
-    replicas: int | None = None
-    """Replicas that exist, all revisions together."""
-    ready_replicas: int | None = None
-    """Replicas that answer, all revisions together."""
-    selector: str | None = None
-    """Label selector of the replicas, for the scale subresource."""
-    url: str | None = None
-    """Where predictions are served inside the cluster."""
-    model: ModelStatus | None = None
-    """The model in service."""
-    stable_revision: str | None = None
-    """The last revision that was in full service."""
-    revisions: tuple[RevisionStatus, ...] | None = Field(default=None, json_schema_extra=map_by("name"))
-    """Revisions that have replicas or are about to."""
-    latency: tuple[LatencyStatus, ...] | None = Field(default=None, json_schema_extra=map_by("metric"))
-    """Latencies that have an objective, as measured."""
-    last_decisions: tuple[DecisionStatus, ...] | None = Field(default=None, max_length=5, json_schema_extra=ATOMIC)
-    """The newest decisions on the number of replicas, the latest first, with what each was made from."""
-    conditions: tuple[Condition, ...] | None = Field(default=None, json_schema_extra=map_by("type"))
-    """Ready, Reconciling and Stalled as kstatus reads them; Available; LatencyMet where a latency has an
-    objective, Scalable where scaling is asked for; RuntimeOutdated where it holds."""

@@ -179,6 +179,39 @@ DURATION = rules(
 QUANTILE = rules(must("self >= 0.5 && self <= 0.999", "must be from 0.5 to 0.999; 0.95 is the 95th percentile"))
 BUDGET = rules(must("self >= 0.0 && self <= 0.5", "must be from 0 to 0.5; 0.05 is three minutes of an hour"))
 
+LONG_DURATION = rules(
+    must(
+        "self.matches('^[0-9]+([.][0-9]+)?[smh]$') && "
+        "duration(self) >= duration('1s') && duration(self) <= duration('2160h')",
+        "must be from 1s to 2160h, one number and its unit, such as 5m or 24h",
+    )
+)
+
+SHARE = rules(must("self > 0.0 && self < 1.0", "must be between 0 and 1, such as 0.92"))
+MARGIN = rules(must("self > 0.0 && self <= 0.5", "must be above 0 and at most 0.5; 0.01 is one point of a hundred"))
+
+ACCURACY = rules(
+    must(
+        "self.metric == 'Accuracy' || self.average != 'Binary' || has(self.positiveClass)",
+        "is required with average Binary: name the class that counts as positive, or choose Macro or Weighted",
+        ".positiveClass",
+        "FieldValueRequired",
+    ),
+    must(
+        "!has(self.positiveClass) || (self.metric != 'Accuracy' && self.average == 'Binary')",
+        "is for Precision, Recall and F1 with average Binary: leave it out, or set average to Binary",
+        ".positiveClass",
+        "FieldValueForbidden",
+    ),
+)
+
+STEPS = rules(
+    must(
+        "self.map(step, step.weight).isSorted() && self.all(step, self.exists_one(other, other.weight == step.weight))",
+        "must have weights that grow from step to step, such as 10, 25, 50",
+    )
+)
+
 SCALING = rules(
     must(
         "self.minReplicas <= self.maxReplicas",
@@ -195,7 +228,13 @@ SPEC = rules(
         "set replicas",
         ".scaling",
         "FieldValueRequired",
-    )
+    ),
+    must(
+        "!(has(self.runtime) && has(self.runtime.image)) || !has(self.rollout) || self.rollout.strategy != 'Canary'",
+        "must be Direct with spec.runtime.image: another server does not know how to share its requests with a canary",
+        ".rollout.strategy",
+        "FieldValueForbidden",
+    ),
 )
 
 CORE_RESOURCES = rules(

@@ -40,7 +40,7 @@ class Capacities:
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = asyncio.ensure_future(
-                self._compute(roofline.scaled(1 / unit_s), target_s / unit_s, quantile)
+                self._compute(key, roofline.scaled(1 / unit_s), target_s / unit_s, quantile)
             )
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
@@ -50,9 +50,13 @@ class Capacities:
             per_unit.rate / unit_s, per_unit.shrink_rate / unit_s, per_unit.max_rate / unit_s, per_unit.is_attainable
         )
 
-    async def _compute(self, roofline: Roofline, target: float, quantile: float) -> Capacity:
-        async with self._turn:
-            return await asyncio.to_thread(capacity, roofline, target, quantile)
+    async def _compute(self, key: _Proportions, roofline: Roofline, target: float, quantile: float) -> Capacity:
+        try:
+            async with self._turn:
+                return await asyncio.to_thread(capacity, roofline, target, quantile)
+        except BaseException:
+            self._known.pop(key, None)  # what went wrong once need not go wrong for as long as the process lives
+            raise
 
 
 def _rounded(proportion: float) -> int:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,7 +20,9 @@ from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.control import cache
 from evenkeel_operator.control.apply import Applier
 from evenkeel_operator.control.cache import Cache, Key
+from evenkeel_operator.control.qualities import Qualities
 from evenkeel_operator.control.scaling import Scaler
+from evenkeel_operator.control.trials import Trials
 from evenkeel_operator.control.workqueue import WorkQueue
 from evenkeel_operator.decide.intent import Plan
 from evenkeel_operator.decide.names import Reason
@@ -30,6 +32,7 @@ from evenkeel_operator.world.cluster import Cluster, Rejected, Transient
 from evenkeel_operator.world.events import Recorder
 from evenkeel_operator.world.kinds import Kind
 from evenkeel_operator.world.lease import LeaseLost
+from evenkeel_operator.world.metrics import Stated
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,8 @@ class Controller:
         defaults: Defaults,
         fleet: Callable[[], Fleet | NoSignal],
         scaler: Scaler,
+        qualities: Qualities,
+        trials: Trials,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.cache = Cache()
@@ -76,6 +81,8 @@ class Controller:
         self._defaults = defaults
         self._fleet = fleet
         self._scaler = scaler
+        self._qualities = qualities
+        self._trials = trials
         self._now = now
         self._waiting_for_gpu: set[Key] = set()
         self._busy: dict[int, tuple[Key, float]] = {}
@@ -99,6 +106,12 @@ class Controller:
         if key is not None:
             self.queue.add_after(key, 0 if kind is kinds.MODELDEPLOYMENT else CHILDREN_SETTLE_S)
 
+    def status(self, key: Key) -> Object:
+        """Return the newest status of `key` that is known, empty where there is none."""
+        deployment = self.cache.get(kinds.MODELDEPLOYMENT, key.namespace, key.name)
+        found: Object = {} if deployment is None else deployment.get("status") or {}
+        return found
+
     def fleet_changed(self) -> None:
         """Look again at whoever waits for a GPU."""
         for key in self._waiting_for_gpu:
@@ -107,6 +120,14 @@ class Controller:
     def last_event_age_s(self) -> float:
         """Return the seconds since anything was observed."""
         return time.monotonic() - self._last_event
+
+    def stated(self) -> Iterator[Stated]:
+        """Yield the conditions of every ModelDeployment, for Prometheus."""
+        for key in self.cache.deployments():
+            deployment = self.cache.get(kinds.MODELDEPLOYMENT, key.namespace, key.name) or {}
+            for row in (deployment.get("status") or {}).get("conditions") or ():
+                holds = {"True": True, "False": False}.get(row["status"])
+                yield Stated(key.namespace, key.name, row["type"], holds, row["reason"])
 
     def stuck(self) -> Iterable[str]:
         """Return what hangs."""
@@ -170,7 +191,8 @@ class Controller:
         deployment = self.cache.get(kinds.MODELDEPLOYMENT, key.namespace, key.name)
         if deployment is None:
             self._applier.forget(key)
-            self._scaler.forget(key)
+            for follower in (self._scaler, self._qualities, self._trials):
+                follower.forget(key)
             self._waiting_for_gpu.discard(key)
             return "gone", None
         if "deletionTimestamp" in deployment["metadata"]:
@@ -206,7 +228,8 @@ class Controller:
             )
         except ValidationError as e:
             return self._decisions.invalid(deployment, _readable(e), now)
-        snapshot = self._scaler.look(key, deployment, snapshot)
+        for follower in (self._qualities, self._trials, self._scaler):
+            snapshot = follower.look(key, deployment, snapshot)
         return snapshot, self._decisions.plan(snapshot, now)
 
     def _note_waiting(self, key: Key, status: Object) -> None:

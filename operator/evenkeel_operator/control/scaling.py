@@ -28,6 +28,7 @@ from evenkeel_operator.decide.replicas import TICK_S, Decision, Fresh, Limit, No
 from evenkeel_operator.decide.sizing import KEPT_DECISIONS, Refused, Sizing
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, Fleet, NoSignal, Snapshot
 from evenkeel_operator.decide.speed import Speed
+from evenkeel_operator.decide.starts import Starts
 from evenkeel_operator.world import metrics
 from evenkeel_operator.world.cluster import Rejected, Transient
 from evenkeel_operator.world.lease import LeaseLost
@@ -43,8 +44,7 @@ MOVED = 0.1
 """A latency that has moved by less is not worth a write."""
 MINUTES = 60
 COLD_START_S = 60.0
-"""Taken for the time from a replica's creation until it is ready while none has been seen to start."""
-COLD_STARTS = 20
+"""Taken for the time that a replica takes to start while none has been seen to."""
 LEARN_S = 60.0
 
 
@@ -71,7 +71,7 @@ class Watched:
     minute_at: float = 0.0
     learnt_at: float = 0.0
     asked_at: float | None = None
-    cold_starts: dict[str, float] = field(default_factory=dict)
+    starts: Starts = field(default_factory=Starts)
 
     @property
     def target_s(self) -> float:
@@ -80,8 +80,8 @@ class Watched:
 
     @property
     def ready(self) -> list[Target]:
-        """The replicas that take requests."""
-        rows = self.snapshot.replicas
+        """The replicas that take users' requests: not those of a canary that is sent copies."""
+        rows = [r for r in self.snapshot.replicas if r.revision != self.snapshot.mirrored]
         return [Target(r.name, r.address) for r in rows if r.ready and not r.terminating and r.address is not None]
 
 
@@ -116,18 +116,24 @@ class Scaler:
             signals, carries = found.signals, self._believed(found)
             latency = signals.latency_s if signals is not None else NoMetrics()
             demand = signals.demand if signals is not None else NoMetrics()
+            bounds = found.snapshot.spec.scaling
             yield Measured(
                 namespace=key.namespace,
                 name=key.name,
                 state=type(latency).__name__,
                 ready=len(found.ready),
-                heard=signals.heard if signals is not None else 0,
+                heard=signals.heard if signals is not None else None,
                 quantile=found.objective.quantile,
                 target_s=found.target_s,
                 latency_s=latency.value if isinstance(latency, Fresh) else None,
+                missed=sum(found.minutes) / len(found.minutes) if found.minutes else None,
+                budget=found.objective.violation_budget,
                 demand=demand.value if isinstance(demand, Fresh) else 0.0 if isinstance(demand, NoTraffic) else None,
                 capacity=None if isinstance(carries, NoSignal) else carries.rate,
+                is_attainable=None if isinstance(found.carries, NoSignal) else found.carries.is_attainable,
                 desired=found.size,
+                least=None if bounds is None else bounds.min_replicas,
+                most=None if bounds is None else bounds.max_replicas,
                 limit=None if found.decision is None else str(found.decision.limit),
                 is_scalable=None
                 if found.decision is None
@@ -141,6 +147,10 @@ class Scaler:
             self.forget(key)
             return snapshot
         found = self._watched.get(key)
+        if found is not None and found.snapshot.uid != snapshot.uid:
+            # Deleted and created anew between two turns: what was measured and decided is not its own.
+            self.forget(key)
+            found = None
         ignored = None
         if found is None:
             found = self._watched[key] = Watched(deployment, snapshot, wanted, minute_at=self._clock())
@@ -156,20 +166,19 @@ class Scaler:
             if wanted.target != found.objective.target:
                 found.minutes.clear()
             found.deployment, found.snapshot, found.objective = deployment, snapshot, wanted
-        self._note_replicas(found)
+        found.starts.note(snapshot.replicas)
         if snapshot.spec.scaling is None:
             found.size, found.decision = None, None
         elif found.size is None:
             found.size = snapshot.desired
         elif not snapshot.spec.scaling.min_replicas <= found.size <= snapshot.spec.scaling.max_replicas:
             bounds = snapshot.spec.scaling
-            self._resize(found, min(max(found.size, bounds.min_replicas), bounds.max_replicas))
+            size = min(max(found.size, bounds.min_replicas), bounds.max_replicas)
+            self._resize(found, sizing.rebounded(size, found.size, found.decision))
         if found.published is None or found.published.size != found.size:
             self._publish(found)
         assert found.published is not None, "published"
-        told = found.published
-        if ignored is not None or told.in_flight != found.observed.in_flight():
-            told = replace(told, ignored=ignored, in_flight=found.observed.in_flight())
+        told = replace(found.published, ignored=ignored, in_flight=found.observed.in_flight())
         return replace(snapshot, sizing=told)
 
     def forget(self, key: Key) -> None:
@@ -195,9 +204,6 @@ class Scaler:
                 await self._restore(key, found)
                 await self._round(key, found)
                 await self._save(key, found)
-            except Transient as e:
-                metrics.ERRORS.labels(kind="memory").inc()
-                log.warning("memory not kept deployment=%s error=%s", key, e)
             except LeaseLost:
                 return
             except Exception:
@@ -241,7 +247,8 @@ class Scaler:
     def _decide(self, key: Key, found: Watched, now: float) -> None:
         ready = [target.replica for target in found.ready]
         target_s, share = found.target_s, found.objective.quantile
-        found.signals = found.observed.signals(ready, target_s, share, now)
+        age_s = None if isinstance(found.carries, NoSignal) else now - found.learnt_at
+        found.signals = replace(found.observed.signals(ready, target_s, share, now), capacity_age_s=age_s)
         flaws = found.observed.flaws(ready, now)
         found.refused = None
         if flaws:
@@ -262,7 +269,7 @@ class Scaler:
                     "decided deployment=%s from=%d to=%d limit=%s message=%r",
                     key, found.size, found.decision.size, found.decision.limit, found.decision.message,
                 )  # fmt: skip
-                self._resize(found, found.decision.size)
+                self._resize(found, found.decision)
                 self._publish(found)
                 self._changed(key)
                 return
@@ -279,11 +286,11 @@ class Scaler:
             free = supply if isinstance(supply, NoSignal) else supply.slots
             if isinstance(free, int):
                 # A replica that waits for its GPU is asked for and holds none: it is no room for another.
-                live = [r for r in found.snapshot.replicas if not r.terminating]
+                beside = found.snapshot.status.canary_revision
+                live = [r for r in found.snapshot.replicas if not r.terminating and r.revision != beside]
                 free = max(0, free - max(0, assumed - sum(r.node is not None for r in live)))
-        starts = sorted(found.cold_starts.values())
-        cold_s = starts[min(len(starts) - 1, int(0.9 * len(starts)))] if starts else COLD_START_S
-        return replicas.Fleet(assumed, len(found.ready), free, cold_s)
+        start_s = found.starts.seconds()
+        return replicas.Fleet(assumed, len(found.ready), free, COLD_START_S if start_s is None else start_s)
 
     def _believed(self, found: Watched) -> Capacity | NoSignal:
         return found.carries if isinstance(found.carries, NoSignal) else found.carries.derated(found.derating)
@@ -295,21 +302,19 @@ class Scaler:
     @staticmethod
     def _unless_rolling(found: Watched, decision: Decision) -> Decision:
         """Return the decision, held where it would shrink a deployment between two revisions."""
-        is_rolling = len({r.revision for r in found.snapshot.replicas if not r.terminating}) > 1
+        beside = found.snapshot.status.canary_revision
+        revisions = {r.revision for r in found.snapshot.replicas if not r.terminating and r.revision != beside}
+        is_rolling = len(revisions) > 1
         if found.size is None or decision.size >= found.size or not is_rolling:
             return decision
         text = f"the size is held while one revision replaces another; {decision.size} wanted: {decision.message}"
         return replace(decision, size=found.size, limit=Limit.HOLD, message=text)
 
-    def _resize(self, found: Watched, size: int) -> None:
+    def _resize(self, found: Watched, decision: Decision) -> None:
         assert found.size is not None, "there is one before another"
-        now = datetime.fromtimestamp(self._wall(), UTC)
-        decision = found.decision or Decision(size, Limit.HOLD, "the bounds in spec.scaling have changed", ())
-        if decision.size != size:
-            decision = replace(decision, size=size, message="the bounds in spec.scaling have changed")
-        row = sizing.decided(decision, found.size, now)
+        row = sizing.decided(decision, found.size, datetime.fromtimestamp(self._wall(), UTC))
         found.decisions = (row, *found.decisions)[:KEPT_DECISIONS]
-        found.size = size
+        found.size = decision.size
 
     def _publish(self, found: Watched) -> None:
         found.published_at = self._clock()
@@ -323,8 +328,18 @@ class Scaler:
             minutes=len(found.minutes),
             refused=found.refused,
             decisions=found.decisions,
-            in_flight=found.observed.in_flight(),
+            can_spare=self._can_spare(found),
         )
+
+    def _can_spare(self, found: Watched) -> bool:
+        """Return whether one replica less would hold the target, by what the survivors of a removal are asked."""
+        carries, signals = self._believed(found), found.signals
+        if isinstance(carries, NoSignal) or signals is None or found.size is None or not self._is_attainable(found):
+            return False
+        if not isinstance(signals.demand, Fresh | NoTraffic):
+            return False
+        demand = signals.demand.value if isinstance(signals.demand, Fresh) else 0.0
+        return demand <= (found.size - 1) * carries.shrink_rate
 
     def _is_worth_telling(self, found: Watched, before: Decision | None, now: float) -> bool:
         told, signals = found.published, found.signals
@@ -365,20 +380,12 @@ class Scaler:
         live = [r for r in found.snapshot.replicas if not r.terminating]
         return any(not r.ready or (r.ready_at is not None and now - r.ready_at.timestamp() < 60.0) for r in live)
 
-    @staticmethod
-    def _note_replicas(found: Watched) -> None:
-        for row in found.snapshot.replicas:
-            if row.created_at is not None and row.ready_at is not None and row.name not in found.cold_starts:
-                found.cold_starts[row.name] = max(0.0, (row.ready_at - row.created_at).total_seconds())
-        while len(found.cold_starts) > COLD_STARTS:
-            found.cold_starts.pop(next(iter(found.cold_starts)))
-
     async def _restore(self, key: Key, found: Watched) -> None:
         try:
             kept = await self._memories.restored(key, found.deployment)
-        except Rejected as e:  # followed without what was learnt before, rather than not at all
+        except (Rejected, Transient) as e:  # followed without what was learnt before, rather than not at all
             metrics.ERRORS.labels(kind="memory").inc()
-            log.warning("memory not read deployment=%s reason=%s message=%s", key, e.reason, e.message)
+            log.warning("memory not read deployment=%s error=%s", key, e)
             return
         if kept is not None:
             found.memory, found.speed = kept
@@ -388,6 +395,6 @@ class Scaler:
             return
         try:
             await self._memories.keep(key, found.deployment, found.memory, found.speed)
-        except Rejected as e:
+        except (Rejected, Transient) as e:
             metrics.ERRORS.labels(kind="memory").inc()
-            log.warning("memory not kept deployment=%s reason=%s message=%s", key, e.reason, e.message)
+            log.warning("memory not kept deployment=%s error=%s", key, e)

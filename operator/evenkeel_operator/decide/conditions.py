@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from evenkeel_operator.api.modeldeployment import Condition, Object
+from evenkeel_operator.api.modeldeployment import Object
+from evenkeel_operator.api.status import Condition
 from evenkeel_operator.decide.intent import Event
 from evenkeel_operator.decide.snapshot import parse_time
 

@@ -14,6 +14,7 @@ half-life; contributions grow by a weight instead, so that nothing has to be mul
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,9 @@ SLOPE = len(HEADROOMS)
 MAX_LEVELS = 48
 """Beyond that many replicas a level is a group of them: memory and work stay bounded."""
 
+LOOKS = 12
+"""Levels that requests have missed look for another expert at once, so many of them at a time."""
+
 _HOLDS = len(HOLDS_S)
 _COUNT = len(SIGNALS) * _HOLDS
 _DEFAULT = SLOPE * _HOLDS + HOLDS_S.index(600.0)
@@ -44,29 +48,30 @@ class Tuning:
     expert where another's score is below `switch` times that of the present one.
     """
 
-    price: float = 120.0
+    price: float = 60.0
     half_life_s: float = 21600.0
-    neighbours: float = 1.0
+    neighbours: float = 2.0
     others: float = 0.02
-    switch: float = 0.97
+    switch: float = 0.93
 
 
 TUNING = Tuning()
 
 
 class Level:
-    """The experts of one level. Lists are indexed by signal, or by signal × hold."""
+    """The experts of one level. Lists are indexed by signal, then by hold; `row` by signal × hold.
 
-    __slots__ = ("above", "chosen", "ended", "gaps", "missed", "onset", "row", "since")
+    `settled` is the loss without the present spell of each: that is added when it is looked at.
+    """
+
+    __slots__ = ("chosen", "ended", "onset", "row", "settled", "since")
 
     def __init__(self) -> None:
         self.chosen = _DEFAULT
         self.since = [_NEVER] * len(SIGNALS)
         self.ended = [_NEVER] * len(SIGNALS)
-        self.above = [0.0] * len(SIGNALS)
-        self.gaps = [0.0] * _COUNT
-        self.onset = [_NEVER] * _COUNT
-        self.missed = [0.0] * (len(SIGNALS) * (_HOLDS + 1))
+        self.onset = [[_NEVER] * _HOLDS for _ in SIGNALS]
+        self.settled = [[0.0] * _HOLDS for _ in SIGNALS]
         self.row = [0.0] * _COUNT
 
     def is_on(self, now: float) -> bool:
@@ -79,14 +84,9 @@ class Level:
 
         Longer holds are on earlier, so those that are ready are the last ones.
         """
-        begin = signal * _HOLDS
-        if self.since[signal] != _NEVER:
-            hold = 0
-        else:
-            gap, hold = now - self.ended[signal], 0
-            while hold < _HOLDS and HOLDS_S[hold] < gap:
-                hold += 1
-        while hold < _HOLDS and self.onset[begin + hold] > now - cold_start_s:
+        hold = 0 if self.since[signal] != _NEVER else bisect_left(HOLDS_S, now - self.ended[signal])
+        onset, latest = self.onset[signal], now - cold_start_s
+        while hold < _HOLDS and onset[hold] > latest:
             hold += 1
         return hold
 
@@ -94,15 +94,28 @@ class Level:
 class Experts:
     """The levels above the first, each with its experts. `now` is a clock that only runs forward."""
 
-    __slots__ = ("_counts", "_total", "_turn", "_weight_at", "levels", "tuning")
+    __slots__ = (
+        "_area_per_weight",
+        "_counts",
+        "_factors",
+        "_missed",
+        "_total",
+        "_turn",
+        "_weight_at",
+        "levels",
+        "tuning",
+    )
 
     def __init__(self, levels: int, tuning: Tuning = TUNING) -> None:
         self.tuning = tuning
         self.levels = [Level() for _ in range(levels)]
         self._counts = [0] * len(SIGNALS)
         self._total = [0.0] * _COUNT
+        self._missed: set[int] = set()
         self._turn = 0
         self._weight_at = 0.0
+        self._area_per_weight = tuning.half_life_s / math.log(2)
+        self._factors = [2.0 ** (seconds / tuning.half_life_s) for seconds in HOLDS_S]
 
     def resize(self, levels: int) -> None:
         """Have `levels` levels: new ones start with the experts of the highest before."""
@@ -115,6 +128,7 @@ class Experts:
             for level in self.levels[levels:]:
                 self._total = [t - x for t, x in zip(self._total, level.row, strict=True)]
             del self.levels[levels:]
+            self._missed = {index for index in self._missed if index < levels}
             self._counts = [min(c, levels) for c in self._counts]
 
     def to_rows(self, now: float, kept: int) -> list[list[Any]]:
@@ -147,15 +161,15 @@ class Experts:
                 raise ValueError(f"there is no expert {chosen} or one of {sorted(named)}")
             level.chosen = int(chosen)
             worst = 1.1 * max(named.values(), default=0.0)
-            level.gaps = [named.get(expert, worst) for expert in range(_COUNT)]
+            losses = [named.get(expert, worst) for expert in range(_COUNT)]
+            level.settled = [losses[begin : begin + _HOLDS] for begin in range(0, _COUNT, _HOLDS)]
             if ago >= 0:
                 ended = now - float(ago)
                 level.ended = [ended] * len(SIGNALS)
-                level.onset = [ended - HOLDS_S[-1]] * _COUNT
+                level.onset = [[ended - HOLDS_S[-1]] * _HOLDS for _ in SIGNALS]
                 # The losses include the holding time since then, which `_refresh` adds again.
-                for expert in range(_COUNT):
-                    until = min(now, ended + HOLDS_S[expert % _HOLDS])
-                    level.gaps[expert] -= experts._area(until) - experts._area(ended)
+                held = experts._held(ended, now)
+                level.settled = [[x - y for x, y in zip(own, held, strict=True)] for own in level.settled]
         return experts
 
     def observe(
@@ -187,14 +201,17 @@ class Experts:
                     self._fall(self.levels[index], signal, now)
                 self._counts[signal] = kept
         miss = self.tuning.price * arrived / step * self._weight(now)
+        ready_since = now - cold_start_s
         for index in range(_levels_below(rate, step, len(self.levels))):
             level = self.levels[index]
-            for signal in range(len(SIGNALS)):
+            for signal, since in enumerate(level.since):
                 # `since` alone decides in the common case: above for longer than a start takes.
-                if not _NEVER < level.since[signal] <= now - cold_start_s:
+                if not _NEVER < since <= ready_since:
                     late = level.first_ready(signal, now, cold_start_s)
                     if late:
-                        level.missed[signal * (_HOLDS + 1) + late] += miss
+                        settled = level.settled[signal]
+                        settled[:late] = [loss + miss for loss in settled[:late]]
+                        self._missed.add(index)
 
     def wanted(self, now: float) -> int:
         """Return how many levels are wanted: the highest that is on, with all below it."""
@@ -203,14 +220,17 @@ class Experts:
                 return index + 1
         return 0
 
-    def choose(self, now: float, parts: int = 12) -> None:
-        """Let every `parts`-th level look for its best expert: in `parts` calls, each has.
+    def choose(self, now: float, parts: int = 24) -> None:
+        """Let levels look for their best experts: every `parts`-th by turns, and LOOKS of those that were missed.
 
-        Once a minute is enough for each, and a twelfth at each of twelve ticks keeps the slowest tick short.
+        What a replica costs adds up slowly, and in `parts` calls each level has looked; a missing one costs at once.
         """
-        for index in range(self._turn, len(self.levels), parts):
+        turn = range(self._turn, len(self.levels), parts)
+        missed = sorted(self._missed.difference(turn))[:LOOKS]
+        for index in (*turn, *missed):
             self._refresh(self.levels[index], now)
             self._choose(index)
+        self._missed.difference_update(turn, missed)
         self._turn = (self._turn + 1) % parts
 
     def _choose(self, index: int) -> None:
@@ -218,9 +238,16 @@ class Experts:
         below = self.levels[index - 1].row if index else None
         above = self.levels[index + 1].row if index + 1 < len(self.levels) else None
         others, near = tuning.others, tuning.neighbours
-        scores = [(1.0 - others) * own + others * total for own, total in zip(level.row, self._total, strict=True)]
-        for row in (below, above):
-            if row is not None:
+        share = 1.0 - others
+        beside = [row for row in (below, above) if row is not None]
+        if len(beside) == 2:
+            scores = [
+                share * own + others * total + near * (x + y)
+                for own, total, x, y in zip(level.row, self._total, *beside, strict=True)
+            ]
+        else:
+            scores = [share * own + others * total for own, total in zip(level.row, self._total, strict=True)]
+            for row in beside:
                 scores = [score + near * x for score, x in zip(scores, row, strict=True)]
         best = min(scores)
         if best < tuning.switch * scores[level.chosen]:
@@ -229,49 +256,47 @@ class Experts:
     def _refresh(self, level: Level, now: float) -> None:
         row: list[float] = []
         until_now = self._area(now)
-        for signal in range(len(SIGNALS)):
-            begin = signal * _HOLDS
-            above = level.above[signal]
-            is_above = level.since[signal] != _NEVER
-            ended = level.ended[signal]
-            if is_above:
-                above += until_now - self._area(level.since[signal])
-            missed = sum(level.missed[signal * (_HOLDS + 1) + 1 : (signal + 1) * (_HOLDS + 1)])
-            for hold in range(_HOLDS):
-                loss = above + level.gaps[begin + hold] + missed
-                if not is_above and ended != _NEVER:
-                    loss += self._area(min(now, ended + HOLDS_S[hold])) - self._area(ended)
-                row.append(loss)
-                missed -= level.missed[signal * (_HOLDS + 1) + hold + 1]
+        for since, ended, settled in zip(level.since, level.ended, level.settled, strict=True):
+            if since != _NEVER:
+                spell = until_now - self._area(since)
+                row += [loss + spell for loss in settled]
+            elif ended != _NEVER:
+                row += [loss + held for loss, held in zip(settled, self._held(ended, now), strict=True)]
+            else:
+                row += settled
         self._total = [t + new - old for t, new, old in zip(self._total, row, level.row, strict=True)]
         level.row = row
 
     def _rise(self, level: Level, signal: int, now: float) -> None:
-        ended, begin = level.ended[signal], signal * _HOLDS
+        ended = level.ended[signal]
         level.since[signal] = now
         if ended == _NEVER:
-            for hold in range(begin, begin + _HOLDS):
-                level.onset[hold] = now
+            level.onset[signal] = [now] * _HOLDS
             return
-        at_end = self._area(ended)
-        for hold, seconds in enumerate(HOLDS_S):
-            if ended + seconds >= now:
-                level.gaps[begin + hold] += self._area(now) - at_end
-            else:
-                level.gaps[begin + hold] += self._area(ended + seconds) - at_end
-                level.onset[begin + hold] = now
+        settled, held = level.settled[signal], self._held(ended, now)
+        level.settled[signal] = [loss + x for loss, x in zip(settled, held, strict=True)]
+        over = bisect_left(HOLDS_S, now - ended)
+        level.onset[signal][:over] = [now] * over
 
     def _fall(self, level: Level, signal: int, now: float) -> None:
-        level.above[signal] += self._area(now) - self._area(level.since[signal])
+        spell = self._area(now) - self._area(level.since[signal])
+        level.settled[signal] = [loss + spell for loss in level.settled[signal]]
         level.since[signal] = _NEVER
         level.ended[signal] = now
+
+    def _held(self, ended: float, now: float) -> list[float]:
+        """Return for each hold what it has cost from `ended` until now."""
+        at_end = self._area(ended)
+        over = bisect_left(HOLDS_S, now - ended)
+        until_now = self._area(now) - at_end
+        return [at_end * factor - at_end for factor in self._factors[:over]] + [until_now] * (_HOLDS - over)
 
     def _weight(self, now: float) -> float:
         return float(2.0 ** ((now - self._weight_at) / self.tuning.half_life_s))
 
     def _area(self, now: float) -> float:
         """Return the integral of the weight until `now`, less a constant."""
-        return self._weight(now) * self.tuning.half_life_s / math.log(2)
+        return self._weight(now) * self._area_per_weight
 
     def _bound_weights(self, now: float) -> None:
         """Keep weights in the range of a float, however long ago they were last looked at."""
@@ -282,9 +307,7 @@ class Experts:
         factor = 2.0 ** ((self._weight_at - now) / self.tuning.half_life_s)
         self._weight_at = now
         for level in self.levels:
-            level.above = [x * factor for x in level.above]
-            level.gaps = [x * factor for x in level.gaps]
-            level.missed = [x * factor for x in level.missed]
+            level.settled = [[x * factor for x in own] for own in level.settled]
             level.row = [x * factor for x in level.row]
         self._total = [x * factor for x in self._total]
 

@@ -20,6 +20,10 @@ PREPARED_ANNOTATION = f"{GROUP}/prepared"
 DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 """Of several replicas that could go, a ReplicaSet's controller takes the one with the lowest."""
 
+PROMOTE_ANNOTATION = f"{GROUP}/promote"
+ABORT_ANNOTATION = f"{GROUP}/abort"
+"""On the ModelDeployment: the revision that a person promotes, or rolls back, whatever its test says."""
+
 FIELD_MANAGER = "evenkeel"
 STATUS_FIELD_MANAGER = "evenkeel-status"
 
@@ -58,8 +62,25 @@ class Reason(enum.StrEnum):
     SLO_UNATTAINABLE = "SLOUnattainable"
     GPU_CAPACITY_LIMITED = "GPUCapacityLimited"
     MAX_REPLICAS = "MaxReplicas"
+    # Where a canary's test stands, and what it came to.
+    CANARY_STARTING = "CanaryStarting"
+    CANARY_RUNNING = "CanaryRunning"
+    CANARY_HELD = "CanaryHeld"
+    CANARY_INCONCLUSIVE = "CanaryInconclusive"
+    CANARY_UNTOLD = "CanaryNeedsFeedback"
+    PROMOTED = "Promoted"
+    ROLLED_BACK = "RolledBack"
+    # Why the accuracy is held or not, or is not known.
+    ABOVE_FLOOR = "AboveFloor"
+    BELOW_FLOOR = "BelowFloor"
+    LABELS_MISSING = "LabelsMissing"
+    DECAYED = "Decayed"
+    DRIFT_SUSPECTED = "DriftSuspected"
+    NOT_PROVEN = "NotProven"
+    CANNOT_BE_JUDGED = "CannotBeJudged"
     # What is told in Events only.
     SCALED = "Scaled"
+    CANARY_STEP = "CanaryStep"
     REPLICAS_IGNORED = "ReplicasIgnored"
 
 
@@ -83,6 +104,11 @@ def revision_spec(spec: Spec) -> dict[str, object]:
 def memory_name(deployment: str) -> str:
     """Return the name of the ConfigMap that keeps what the decisions about `deployment` remember."""
     return f"{deployment}-evenkeel-memory"
+
+
+def trial_name(deployment: str) -> str:
+    """Return the name of the ConfigMap that keeps how `deployment`'s canary and stable revision have answered."""
+    return f"{deployment}-evenkeel-canary"
 
 
 def prepare_job_name(revision: str, attempt: int) -> str:

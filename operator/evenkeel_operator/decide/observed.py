@@ -137,15 +137,6 @@ class Observed:
         self._last_latency = found, rows[-1].at
         return Fresh(found, now - rows[-1].at)
 
-    def within(self, target_s: float, since: float) -> tuple[int, int]:
-        """Return how many requests since `since` were answered within the target, of how many: exact at the edge."""
-        within = total = 0
-        for row in self._latencies:
-            if row.at > since and row.target_s == target_s:
-                within += sum(row.counts[: row.edges.index(target_s) + 1])
-                total += sum(row.counts)
-        return within, total
-
     def in_flight(self) -> Mapping[str, int]:
         """Return how many requests each replica had when it last answered."""
         return {name: r.last.in_flight for name, r in self._replicas.items() if r.last is not None}

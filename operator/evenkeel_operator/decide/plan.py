@@ -12,8 +12,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from evenkeel_operator.api.modeldeployment import Object, Status
-from evenkeel_operator.decide import conditions, gpus, names, resources, rollout, sizing
+from evenkeel_operator.api.modeldeployment import Object
+from evenkeel_operator.api.status import Status
+from evenkeel_operator.decide import canary, canary_status, conditions, gpus, names, resources, rollout, served, sizing
+from evenkeel_operator.decide.canary import Course
 from evenkeel_operator.decide.conditions import State
 from evenkeel_operator.decide.failures import Failure, is_over, prepare_retry_delay
 from evenkeel_operator.decide.intent import Plan, Ref
@@ -36,8 +38,12 @@ REPORT_ARRIVES = timedelta(seconds=5)
 
 def plan(snapshot: Snapshot, now: datetime) -> Plan:
     """Return what to apply, what to delete, the status, what to tell and when to look again."""
-    target = names.revision_name(snapshot.name, snapshot.spec)
-    apply: list[Object] = [resources.service(snapshot), resources.pod_disruption_budget(snapshot)]
+    snapshot, target = served.settled(snapshot)
+    way = canary.course(snapshot, target)
+    apply: list[Object] = [
+        resources.service(snapshot, canary.selected(snapshot, target)),
+        resources.pod_disruption_budget(snapshot),
+    ]
     delete: list[Ref] = []
     look_again: list[float] = []
 
@@ -65,9 +71,12 @@ def plan(snapshot: Snapshot, now: datetime) -> Plan:
         if snapshot.defaults.feedback is not None and snapshot.spec.runtime.image is None:
             apply.append(resources.receipt_secret(snapshot, snapshot.defaults.feedback))
         apply.append(resources.controller_revision(snapshot, revision))
-        progress = _rolled_out(snapshot, revision, apply)
-    else:
+        step = _rolled_out if way is Course.DIRECT else _beside_stable
+        progress = step(snapshot, revision, apply)
+    elif way is Course.DIRECT:
         _held(snapshot, apply)
+    else:
+        _apply_sizes(snapshot, _stable_alone(snapshot), apply, None)
 
     delete += _finished_jobs(snapshot, target, apply)
     delete += _empty_replica_sets(snapshot, target)
@@ -84,6 +93,7 @@ def plan(snapshot: Snapshot, now: datetime) -> Plan:
         events=(
             *conditions.events(answer["conditions"], snapshot.status.conditions or ()),
             *sizing.events(snapshot.sizing, snapshot.status),
+            *canary_status.events(answer, snapshot.status.canary),
         ),
         victims=_victims(snapshot, apply),
         look_again_after_s=min(look_again, default=None),
@@ -92,7 +102,8 @@ def plan(snapshot: Snapshot, now: datetime) -> Plan:
 
 def rejected(snapshot: Snapshot, reason: str, message: str, now: datetime) -> Plan:
     """Return the plan for a deployment one of whose children the API server refuses: say so, touch nothing."""
-    progress = Progress(names.revision_name(snapshot.name, snapshot.spec), failure=Failure(reason, message))
+    snapshot, target = served.settled(snapshot)
+    progress = Progress(target, failure=Failure(reason, message))
     answer = status(snapshot, progress, state(snapshot, progress), now)
     told = conditions.events(answer["conditions"], snapshot.status.conditions or ())
     return Plan(apply=(), delete=(), status=answer, events=told, look_again_after_s=REJECTED_LOOK_AGAIN_S)
@@ -191,9 +202,7 @@ def _is_held(snapshot: Snapshot) -> bool:
 
 def _rolled_out(snapshot: Snapshot, revision: Revision, apply: list[Object]) -> Progress:
     """Append every ReplicaSet at its next size; return how the rollout stands."""
-    supply = None
-    if snapshot.spec.gpu is not None:
-        supply = gpus.supply(snapshot.spec.gpu, revision.template["spec"], snapshot.fleet)
+    supply = _supply(snapshot, revision)
     live = snapshot.live(revision.name)
     free_slots: int | None = None
     if isinstance(supply, gpus.Supply):
@@ -211,12 +220,46 @@ def _rolled_out(snapshot: Snapshot, revision: Revision, apply: list[Object]) -> 
         paused=snapshot.spec.rollout.paused,
     )
     _apply_sizes(snapshot, {**step.sizes}, apply, revision)
+    return Progress(revision.name, failure=_failure(snapshot, revision.name), blocked=step.blocked, supply=supply)
+
+
+def _beside_stable(snapshot: Snapshot, revision: Revision, apply: list[Object]) -> Progress:
+    """Append the stable revision at its size, the canary beside it at its own, and nothing of any other revision."""
+    sizes, supply, found = _stable_alone(snapshot), _supply(snapshot, revision), None
+    if canary.course(snapshot, revision.name) is Course.TRIAL:
+        found = canary.trial(snapshot, revision.name, supply)
+        sizes[found.stable] -= found.lent
+        if canary.untold(snapshot) is None and (found.size or revision.name in sizes):
+            sizes[revision.name] = found.size
+    _apply_sizes(snapshot, sizes, apply, revision)
+    return Progress(
+        revision.name,
+        failure=None if found is None else _failure(snapshot, revision.name),
+        blocked=found is not None and found.is_blocked,
+        supply=supply,
+        trial=found,
+    )
+
+
+def _stable_alone(snapshot: Snapshot) -> dict[str, int]:
+    stable = snapshot.status.stable_revision
+    assert stable is not None, "there is a revision to be compared with, or to be back at"
+    return {s.revision: 0 for s in snapshot.replica_sets} | {stable: snapshot.desired}
+
+
+def _supply(snapshot: Snapshot, revision: Revision) -> gpus.Supply | NoSignal | None:
+    if snapshot.spec.gpu is None:
+        return None
+    return gpus.supply(snapshot.spec.gpu, revision.template["spec"], snapshot.fleet)
+
+
+def _failure(snapshot: Snapshot, revision: str) -> Failure | None:
+    """Return why a revision's replicas cannot go on: what only a person can mend, before what may pass."""
+    live, own = snapshot.live(revision), snapshot.replica_set(revision)
     failed = [r.failure for r in live if r.failure is not None]
-    own = snapshot.replica_set(revision.name)
     if own is not None and own.failure is not None and len(live) < own.replicas:
         failed.append(own.failure)
-    failure = next((f for f in failed if f.is_permanent), failed[0] if failed else None)
-    return Progress(revision.name, failure=failure, blocked=step.blocked, supply=supply)
+    return next((f for f in failed if f.is_permanent), failed[0] if failed else None)
 
 
 def _held(snapshot: Snapshot, apply: list[Object]) -> None:
@@ -258,19 +301,23 @@ def _victims(snapshot: Snapshot, apply: list[Object]) -> tuple[str, ...]:
     """Return the replicas that go where a ReplicaSet shrinks: those with the fewest requests, of these the newest.
 
     Left to itself, its controller takes the newest, busy or not. Replicas that do not answer it takes first anyway.
+    They are chosen once, with the write of the smaller size: a mark stays, and until the last of them is gone every
+    look counts other requests and would mark others.
     """
     if snapshot.sizing is None:
         return ()
     busy = snapshot.sizing.in_flight
+    before = {s.revision: s.replicas for s in snapshot.replica_sets}
     found: list[str] = []
     for obj in apply:
         if obj["kind"] != "ReplicaSet":
             continue
-        live = snapshot.live(obj["metadata"]["name"])
-        ready = [r for r in live if r.ready]
-        count = len(live) - obj["spec"]["replicas"] - (len(live) - len(ready))
+        name, size = obj["metadata"]["name"], obj["spec"]["replicas"]
+        if before.get(name, 0) <= size:
+            continue
+        ready = [r for r in snapshot.live(name) if r.ready]
         newest_first = sorted(ready, key=lambda r: (r.created_at is not None, r.created_at, r.name), reverse=True)
-        found += [r.name for r in sorted(newest_first, key=lambda r: busy.get(r.name, 0))[: max(0, count)]]
+        found += [r.name for r in sorted(newest_first, key=lambda r: busy.get(r.name, 0))[: max(0, len(ready) - size)]]
     return tuple(found)
 
 
@@ -297,6 +344,7 @@ def _empty_replica_sets(snapshot: Snapshot, target: str) -> list[Ref]:
 
 def _old_history(snapshot: Snapshot, target: str) -> list[Ref]:
     in_use = {target, snapshot.status.stable_revision} | {s.revision for s in snapshot.replica_sets}
+    in_use |= {names.revision_name(snapshot.name, snapshot.spec)}
     idle = sorted((r for r in snapshot.revisions if r.name not in in_use), key=lambda r: -r.number)
     return [Ref("apps/v1", "ControllerRevision", r.name) for r in idle[HISTORY_LIMIT:]]
 

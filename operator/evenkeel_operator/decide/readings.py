@@ -10,16 +10,20 @@ from __future__ import annotations
 import enum
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NoReturn
+
+from evenkeel_operator.api.modeldeployment import MOST_ROWS
 
 MOST_BUCKETS = 256
 MOST_SIZES = 64
 MOST_RATIO = 1.101
 """Of two edges between a quarter of the target and twice the target: with more, a quantile could be off by over 5 %."""
 MOST_COUNT = 2**63
+UNBOUNDED_ROWS = 2**31
+"""Under this size the runtime counts batches of more than MOST_ROWS: a request whose rows no other may join."""
 
 
 class Flaw(enum.StrEnum):
@@ -56,6 +60,30 @@ class Latencies:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of the requests that a replica meant for the canary, in one mode. Counts since it was told of it.
+
+    `failed` is by reason (`serve/tally.py` of the runtime names them).
+    """
+
+    sent: int
+    answered: int
+    failed: Mapping[str, int]
+    latencies: Latencies
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryReading:
+    """What a replica does for a canary: for which revision, for how many seconds more, and by which directive."""
+
+    revision: str
+    expires_s: float
+    moment_ms: int
+    split: Sent | None
+    mirror: Sent | None
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """One answer. Counts are since the process started, which `boot` names; `uptime_s` is how long ago that was.
 
@@ -78,6 +106,7 @@ class Reading:
     batches: tuple[tuple[int, int, int, float], ...]
     profile: tuple[tuple[int, float], ...]
     max_rows: int
+    canary: CanaryReading | None = None
 
 
 def read(body: bytes) -> Reading:
@@ -105,11 +134,12 @@ def read(body: bytes) -> Reading:
             in_flight=_count(found["inFlight"]),
             latencies=Latencies(_number(latency["targetSeconds"]), edges, counts),
             batches=tuple(
-                (_count(most), _count(batches), _count(rows), _number(seconds))
+                (_size(most), _count(batches), _count(rows), _number(seconds))
                 for most, batches, rows, seconds in _list(found["batches"], MOST_SIZES)
             ),
-            profile=tuple((_count(rows), _number(seconds)) for rows, seconds in _list(found["profile"], MOST_SIZES)),
-            max_rows=_count(found["maxBatchRows"]),
+            profile=tuple((_rows(rows), _number(seconds)) for rows, seconds in _list(found["profile"], MOST_SIZES)),
+            max_rows=_rows(found["maxBatchRows"]),
+            canary=_canary(found.get("canary")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise BadReading(Flaw.MALFORMED, f"the answer lacks something or holds something else: {e}"[:200]) from None
@@ -172,6 +202,35 @@ def _middles(edges: tuple[float, ...], counts: Sequence[int]) -> list[tuple[floa
     return found
 
 
+def _canary(found: Any) -> CanaryReading | None:
+    if found is None:
+        return None
+    split, mirror = (None if found[mode] is None else _sent(found[mode]) for mode in ("split", "mirror"))
+    revision = found["revision"]
+    if not isinstance(revision, str) or not 0 < len(revision) <= 253:
+        raise ValueError("canary.revision is not a name")
+    return CanaryReading(revision, _number(found["expiresSeconds"]), _count(found["momentMillis"]), split, mirror)
+
+
+def _sent(found: Any) -> Sent:
+    latency = found["latency"]
+    latencies = Latencies(
+        _number(latency["targetSeconds"]),
+        tuple(_number(edge) for edge in _list(latency["edges"], MOST_BUCKETS)),
+        tuple(_count(count) for count in _list(latency["counts"], MOST_BUCKETS + 1)),
+    )
+    _require_buckets(latencies)
+    failed = found["failed"]
+    if not isinstance(failed, dict) or len(failed) > MOST_SIZES:
+        raise ValueError("canary has no counts of failures")
+    return Sent(
+        _count(found["sent"]),
+        _count(found["answered"]),
+        {str(why)[:64]: _count(count) for why, count in failed.items()},
+        latencies,
+    )
+
+
 def _require_buckets(latencies: Latencies) -> None:
     edges, target_s = latencies.edges, latencies.target_s
 
@@ -205,6 +264,17 @@ def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < MOST_COUNT:
         raise ValueError(f"{str(value)[:40]} is not a count")
     return value
+
+
+def _rows(value: Any) -> int:
+    # A capacity is computed with a time for every number of rows up to the most: whoever says 2**40 asks for terabytes.
+    if (rows := _count(value)) > MOST_ROWS:
+        raise ValueError(f"{rows} rows are more than the {MOST_ROWS} that a call may have")
+    return rows
+
+
+def _size(value: Any) -> int:
+    return UNBOUNDED_ROWS if value == UNBOUNDED_ROWS else _rows(value)
 
 
 def _list(value: Any, most: int) -> list[Any]:

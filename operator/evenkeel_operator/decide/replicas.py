@@ -63,7 +63,8 @@ class Signals:
 
     `demand` is what arrived per second (served, rejected and still waiting alike) at the `heard` replicas, of `ready`
     that take traffic, over the last `span_s` seconds by a clock that does not step. `queued` is what waits in them
-    now. `latency_s` is the objective's quantile over the last minute.
+    now. `latency_s` is the objective's quantile over the last minute. `capacity_age_s` is how long ago a replica's
+    capacity was last learnt from them.
     """
 
     demand: Measurement
@@ -72,6 +73,7 @@ class Signals:
     ready: int
     heard: int
     span_s: float = TICK_S
+    capacity_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,6 @@ class Limit(enum.StrEnum):
     STALE_METRICS = "StaleMetrics"
     SILENT_REPLICAS = "SilentReplicas"
     SURVIVORS = "Survivors"
-    SLO_UNATTAINABLE = "SLOUnattainable"
     FREE_GPUS = "FreeGPUs"
     MIN_REPLICAS = "MinReplicas"
     MAX_REPLICAS = "MaxReplicas"
@@ -219,10 +220,11 @@ def _need(
     # A queue is emptied over e × the time of a start: the delayed integrator that this is overshoots if asked for more.
     drain = math.ceil((rate_15 + queued / (math.e * max(start, 10.0))) / (0.97 * capacity.max_rate))
     need = max(now, drain, held)
+    each = f"{capacity.rate:.1f} for a replica"
     if need == held:
-        return held, Limit.DEMAND, "demand"
+        return held, Limit.DEMAND, f"{rate:.1f} requests/s now, and what is to be expected, at {each}"
     if need == now:
-        return now, Limit.DEMAND, f"{rate:.1f} requests/s now"
+        return now, Limit.DEMAND, f"{rate:.1f} requests/s now, at {each}"
     return drain, Limit.QUEUE, f"{queued:.0f} requests wait"
 
 
@@ -300,9 +302,13 @@ def _inputs(signals: Signals, fleet: Fleet, capacity: Capacity | NoSignal) -> tu
         Input("cold start", fleet.cold_start_s, "Fresh", 0.0),
     ]
     if isinstance(capacity, Capacity):
-        rows.append(Input("capacity of a replica", capacity.rate, "Fresh", None))
+        rows.append(Input("capacity of a replica", capacity.rate, "Fresh", signals.capacity_age_s))
     else:
         rows.append(Input("capacity of a replica", None, "NoMetrics"))
+    if isinstance(fleet.free, int):
+        rows.append(Input("replicas with a free GPU", float(fleet.free), "Fresh", 0.0))
+    elif fleet.free is not None:
+        rows.append(Input("replicas with a free GPU", None, "NoMetrics"))
     return tuple(rows)
 
 

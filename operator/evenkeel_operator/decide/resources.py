@@ -14,14 +14,15 @@ from evenkeel_operator.decide.snapshot import Feedback, Revision, Snapshot
 from evenkeel_runtime import contract, receipts
 
 
-def service(snapshot: Snapshot) -> Object:
-    """Return the Service that all requests come through: every replica that is ready, of whatever revision."""
+def service(snapshot: Snapshot, revision: str | None = None) -> Object:
+    """Return the Service that all requests come through: to all that are ready, of `revision` alone if given."""
     ports: list[Object] = [{"name": HTTP_PORT_NAME, "port": 80, "targetPort": HTTP_PORT_NAME, "protocol": "TCP"}]
     if snapshot.spec.runtime.grpc:
         port = {"name": GRPC_PORT_NAME, "port": contract.GRPC_PORT, "targetPort": GRPC_PORT_NAME, "protocol": "TCP"}
         ports.append(port | {"appProtocol": "kubernetes.io/h2c"})  # for gateways and meshes: HTTP/2 without TLS
+    only = {} if revision is None else {names.REVISION_LABEL: revision}
     return _child(snapshot, "v1", "Service", snapshot.name) | {
-        "spec": {"selector": names.replica_selector(snapshot.name), "ports": ports}
+        "spec": {"selector": names.replica_selector(snapshot.name) | only, "ports": ports}
     }
 
 
@@ -121,6 +122,15 @@ def memory(deployment: Object, data: Mapping[str, str]) -> Object:
     name = metadata["name"]
     return _owned(name, metadata["namespace"], metadata["uid"], "v1", "ConfigMap", names.memory_name(name)) | {
         "data": dict(data)
+    }
+
+
+def samples(deployment: Object, text: str) -> Object:
+    """Return the ConfigMap that keeps how a canary of `deployment` and its stable revision have answered."""
+    metadata = deployment["metadata"]
+    name = metadata["name"]
+    return _owned(name, metadata["namespace"], metadata["uid"], "v1", "ConfigMap", names.trial_name(name)) | {
+        "data": {"samples": text}
     }
 
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from evenkeel_operator.api.core import seconds
-from evenkeel_operator.api.modeldeployment import LatencyObjective, Object, Spec, Status
+from evenkeel_operator.api.modeldeployment import LatencyObjective, Object, Spec
+from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import conditions, replicas
 from evenkeel_operator.decide.conditions import Row
 from evenkeel_operator.decide.intent import Event
@@ -30,7 +31,6 @@ _SCALABLE: Mapping[Limit, Reason] = {
     Limit.NO_METRICS: Reason.METRICS_MISSING,
     Limit.STALE_METRICS: Reason.METRICS_STALE,
     Limit.SILENT_REPLICAS: Reason.REPLICAS_SILENT,
-    Limit.SLO_UNATTAINABLE: Reason.SLO_UNATTAINABLE,
     Limit.FREE_GPUS: Reason.GPU_CAPACITY_LIMITED,
     Limit.MAX_REPLICAS: Reason.MAX_REPLICAS,
 }
@@ -55,6 +55,7 @@ class Sizing:
 
     `missed` of the last `minutes` full minutes with requests were above the target. `decisions` are rows of
     status.lastDecisions, the newest first. `ignored` is what was written to spec.replicas in vain.
+    `can_spare`: one replica less would hold the target too.
     """
 
     size: int | None
@@ -67,6 +68,7 @@ class Sizing:
     refused: Refused | None = None
     decisions: tuple[Object, ...] = ()
     ignored: int | None = None
+    can_spare: bool = False
     in_flight: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -102,6 +104,12 @@ def decided(decision: Decision, before: int, now: datetime) -> Object:
         "message": decision.message[:1024],
         "inputs": rows,
     }
+
+
+def rebounded(size: int, before: int, last: Decision | None) -> Decision:
+    """Return the decision for `size`, the nearer one of bounds that have changed past the size before."""
+    limit = Limit.MIN_REPLICAS if size > before else Limit.MAX_REPLICAS
+    return Decision(size, limit, "the bounds in spec.scaling have changed", () if last is None else last.inputs)
 
 
 def status(spec: Spec, found: Sizing | None, before: Status) -> Object:
@@ -140,16 +148,14 @@ def rows(spec: Spec, found: Sizing | None) -> list[Row]:
 
 
 def events(found: Sizing | None, before: Status) -> tuple[Event, ...]:
-    """Return what to tell: another size, and a write to spec.replicas that changes nothing."""
+    """Return what to tell: each other size since the last status, and a write to spec.replicas that changes nothing."""
     if found is None:
         return ()
     told = []
-    last = before.last_decisions[0] if before.last_decisions else None
-    if found.decisions:
-        newest = found.decisions[0]
-        is_told = last is not None and (last.time, last.to) == (newest["time"], newest["to"])
-        if not is_told and newest["from"] != newest["to"]:
-            text = f"{newest['from']} -> {newest['to']} replicas ({newest['limit']}): {newest['message']}"
+    known = {(row.time, row.from_, row.to) for row in before.last_decisions or ()}
+    for row in reversed(found.decisions):
+        if (row["time"], row["from"], row["to"]) not in known and row["from"] != row["to"]:
+            text = f"{row['from']} -> {row['to']} replicas ({row['limit']}): {row['message']}"
             told.append(Event("Normal", Reason.SCALED, text))
     if found.ignored is not None:
         text = (

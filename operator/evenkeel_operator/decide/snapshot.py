@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from evenkeel_operator.api.modeldeployment import Object, Spec, Status
+from evenkeel_operator.api.modeldeployment import Object, Spec
+from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import failures, names
 from evenkeel_operator.decide.failures import Failure
 from evenkeel_runtime import contract
 
 if TYPE_CHECKING:
+    from evenkeel_operator.decide.accuracy import Quality
+    from evenkeel_operator.decide.canary import Judged
     from evenkeel_operator.decide.sizing import Sizing
 
 
@@ -41,6 +44,12 @@ class Feedback:
     url: str
     key_id: int
     master_key: bytes = field(repr=False)
+    earlier_keys: Mapping[int, bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def master_keys(self) -> Mapping[int, bytes]:
+        """Every key by its number: older replicas have theirs from an older one."""
+        return {**self.earlier_keys, self.key_id: self.master_key}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,9 @@ class Replica:
     failure: Failure | None
     address: str | None = None
     created_at: datetime | None = None
+    scheduled_at: datetime | None = None
     ready_at: datetime | None = None
+    """When it became ready the last time; None while it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +167,13 @@ class Snapshot:
     defaults: Defaults
     sizing: Sizing | None = None
     """What was measured and decided; None where the spec asks for neither, or nobody has looked yet."""
+    quality: Quality | None = None
+    """What is known of the answers' quality; None where the spec asks for none, or nobody has looked yet."""
+    judged: Judged | None = None
+    """What was found out about the canary; None without one, and while nobody has judged it."""
+    promoted: str | None = None
+    aborted: str | None = None
+    """The revision that a person has promoted, or rolled back, whatever its test says."""
 
     @property
     def desired(self) -> int:
@@ -176,7 +194,14 @@ class Snapshot:
         """How many replicas there were to be by what the cluster holds; spec.replicas before the first."""
         if self.status.last_decisions:
             return self.status.last_decisions[0].to
-        return sum(s.replicas for s in self.replica_sets) or self.spec.replicas
+        beside = self.status.canary_revision
+        return sum(s.replicas for s in self.replica_sets if s.revision != beside) or self.spec.replicas
+
+    @property
+    def mirrored(self) -> str | None:
+        """The canary that is sent copies of requests, which are nobody's demand; None where there is none."""
+        kept = self.status.canary
+        return self.status.canary_revision if kept is not None and kept.mode == "Mirror" else None
 
     def revision(self, name: str) -> Revision | None:
         """Return the revision called `name`, or None."""
@@ -225,11 +250,17 @@ def freeze(
         replicas=tuple(_replica(o) for o in pods if _is_live_replica(o)),
         fleet=fleet,
         defaults=defaults,
+        promoted=_annotation(deployment, names.PROMOTE_ANNOTATION),
+        aborted=_annotation(deployment, names.ABORT_ANNOTATION),
     )
 
 
 def _label(obj: Object, key: str) -> str:
     return str((obj["metadata"].get("labels") or {}).get(key, ""))
+
+
+def _annotation(obj: Object, key: str) -> str | None:
+    return (obj["metadata"].get("annotations") or {}).get(key)
 
 
 def _is_live_replica(pod: Object) -> bool:
@@ -240,9 +271,8 @@ def _is_live_replica(pod: Object) -> bool:
 
 def _replica(pod: Object) -> Replica:
     status = pod.get("status") or {}
-    row = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), None)
-    ready = row is not None and row["status"] == "True"
-    since = row.get("lastTransitionTime") if row is not None and ready else None
+    holding = {c["type"]: c for c in status.get("conditions") or () if c["status"] == "True"}
+    ready = "Ready" in holding
     created = pod["metadata"].get("creationTimestamp")
     return Replica(
         name=pod["metadata"]["name"],
@@ -253,8 +283,14 @@ def _replica(pod: Object) -> Replica:
         failure=None if ready else failures.of_pod(pod),
         address=status.get("podIP"),
         created_at=parse_time(created) if created else None,
-        ready_at=parse_time(since) if since else None,
+        scheduled_at=_since(holding.get("PodScheduled")),
+        ready_at=_since(holding.get("Ready")),
     )
+
+
+def _since(condition: Object | None) -> datetime | None:
+    moment = condition.get("lastTransitionTime") if condition is not None else None
+    return parse_time(moment) if moment else None
 
 
 def _replica_set(obj: Object, warnings: Mapping[tuple[str, str], Warning]) -> ReplicaSet:

@@ -11,8 +11,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from evenkeel_operator.api.modeldeployment import MOST_ROWS
 from evenkeel_operator.decide.capacity import Roofline, approached, faded, fit
 from evenkeel_operator.decide.observed import Batches
+from evenkeel_operator.decide.readings import MOST_SIZES
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 
 ENOUGH = 200
@@ -20,9 +22,6 @@ ENOUGH = 200
 
 PROFILE_WEIGHT = 20.0
 """For how many batches the profile of a size stands that has not been seen in service."""
-
-MOVED = 0.05
-"""A model that differs by less than this gives the same capacity."""
 
 
 @dataclass(slots=True)
@@ -33,16 +32,22 @@ class Speed:
     _times: dict[int, tuple[float, float]] = field(default_factory=dict)
     _rows: dict[int, tuple[float, float]] = field(default_factory=dict)
     _seen: int = 0
-    _at: float | None = None
 
     def note(self, batches: Iterable[Batches], elapsed_s: float) -> None:
-        """Take in what batches took; `elapsed_s` have passed since the last call."""
+        """Take in what batches took; `elapsed_s` have passed since the last call.
+
+        Of more than MOST_SIZES sizes, those with the most batches are kept: a fit takes the square of their number.
+        """
         self._times = faded(self._times, elapsed_s)
         self._rows = faded(self._rows, elapsed_s)
         for row in batches:
             self._seen += row.count
             self._times[row.most] = _sum(self._times.get(row.most), row.count, row.seconds)
             self._rows[row.most] = _sum(self._rows.get(row.most), row.count, row.rows)
+        if len(self._times) > MOST_SIZES:
+            kept = sorted(self._times, key=lambda most: self._times[most][0], reverse=True)[:MOST_SIZES]
+            self._times = {most: self._times[most] for most in kept}
+            self._rows = {most: self._rows[most] for most in kept}
 
     def learn(self, profile: Sequence[tuple[int, float]], max_rows: int, elapsed_s: float) -> Roofline | NoSignal:
         """Return the model as of now; `elapsed_s` have passed since it was last asked for."""
@@ -69,10 +74,11 @@ class Speed:
         try:
             floor_s, fixed_s, row_s, max_rows = json.loads(text)
             found = Roofline(float(floor_s), float(fixed_s), float(row_s), int(max_rows))
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, OverflowError, RecursionError) as e:
             raise ValueError(f"the batch times cannot be read: {e!r}") from e
         times = (found.floor_s, found.fixed_s, found.row_s)
-        if not all(math.isfinite(s) and s >= 0 for s in times) or found.max_rows < 1 or found.seconds(1) <= 0:
+        is_timed = all(math.isfinite(s) and s >= 0 for s in times) and found.seconds(1) > 0
+        if not is_timed or not 1 <= found.max_rows <= MOST_ROWS:
             raise ValueError(f"the batch times cannot be read: {text[:80]}")
         return cls(found, _seen=ENOUGH)
 
@@ -86,14 +92,6 @@ class Speed:
             if rows > 0 and seconds > 0 and points.get(rows, (0.0, 0.0))[0] < PROFILE_WEIGHT:
                 points[rows] = _sum(points.get(rows), PROFILE_WEIGHT, PROFILE_WEIGHT * seconds)
         return points
-
-
-def has_moved(before: Roofline, after: Roofline) -> bool:
-    """Return whether the capacity has to be computed again."""
-    sizes = (1, max(1, after.max_rows // 2), after.max_rows)
-    return before.max_rows != after.max_rows or any(
-        abs(after.seconds(rows) / before.seconds(rows) - 1.0) > MOVED for rows in sizes
-    )
 
 
 def _sum(had: tuple[float, float] | None, count: float, total: float) -> tuple[float, float]:

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from evenkeel_operator.api.modeldeployment import Object, Spec
-from evenkeel_operator.decide import conditions, names, podspec, resources, sizing
+from evenkeel_operator.decide import (
+    accuracy,
+    canary,
+    canary_status,
+    conditions,
+    names,
+    podspec,
+    resources,
+    served,
+    sizing,
+)
+from evenkeel_operator.decide.canary import Course, Trial
 from evenkeel_operator.decide.conditions import State
 from evenkeel_operator.decide.failures import Failure
 from evenkeel_operator.decide.gpus import Supply
@@ -20,7 +31,8 @@ class Progress:
     """What this plan found on its way, for the sentence in the status.
 
     `failure` is why the target cannot go on, `preparing` that its bytes are not resolved yet, `blocked` that only a
-    GPU that is not free could move it; `supply` is None for a model that needs no GPU.
+    GPU that is not free could move it; `supply` is None for a model that needs no GPU. `trial` is of a canary, while
+    one is tried.
     """
 
     target: str
@@ -28,6 +40,7 @@ class Progress:
     preparing: bool = False
     blocked: bool = False
     supply: Supply | NoSignal | None = None
+    trial: Trial | None = None
 
 
 def state(snapshot: Snapshot, progress: Progress) -> State:
@@ -43,6 +56,12 @@ def state(snapshot: Snapshot, progress: Progress) -> State:
         failure = progress.failure
         text = failure.message + _supply_note(snapshot.spec, failure.reason, progress.supply) + _still_serving(others)
         return State(failure.reason, text, is_stalled=failure.is_permanent)
+    if canary.course(snapshot, progress.target) is Course.BACK:
+        return canary_status.rolled_back(snapshot, progress.target)
+    if progress.trial is not None:
+        return canary_status.state(snapshot, progress.trial)
+    if is_complete and progress.target != (asked := names.revision_name(snapshot.name, snapshot.spec)):
+        return State(Reason.ROLLED_BACK, _reverted_text(snapshot, asked, progress.target), is_stalled=True)
     if is_complete and desired == 0:
         return State(Reason.SCALED_TO_ZERO, "no replica is asked for", is_ready=True)
     if is_complete:
@@ -78,7 +97,11 @@ def status(snapshot: Snapshot, progress: Progress, found: State, now: datetime) 
             found,
             available=ready,
             outdated=None if stable is None else _outdated(snapshot, stable),
-            further=sizing.rows(snapshot.spec, snapshot.sizing),
+            further=[
+                *sizing.rows(snapshot.spec, snapshot.sizing),
+                *accuracy.rows(snapshot.spec, snapshot.quality),
+                *canary_status.rows(snapshot, progress.target),
+            ],
             previous=snapshot.status.conditions or (),
             generation=snapshot.generation,
             now=now,
@@ -87,10 +110,11 @@ def status(snapshot: Snapshot, progress: Progress, found: State, now: datetime) 
     if stable is not None:
         answer["stableRevision"] = stable.name
         answer["model"] = resources.model_status(stable.spec, stable.prepared)
+    is_tried = progress.trial is not None
     rows = [
         {
             "name": name,
-            "role": _role(name, progress.target, stable),
+            "role": "Canary" if is_tried and name == progress.target else _role(name, progress.target, stable),
             "replicas": len(snapshot.live(name)),
             "readyReplicas": sum(r.ready for r in snapshot.live(name)),
         }
@@ -99,14 +123,27 @@ def status(snapshot: Snapshot, progress: Progress, found: State, now: datetime) 
     if rows:
         answer["revisions"] = rows
     answer |= sizing.status(snapshot.spec, snapshot.sizing, snapshot.status)
+    answer |= accuracy.status(snapshot.spec, snapshot.quality, snapshot.status)
+    answer |= canary_status.status(snapshot, progress.target, progress.trial, now)
+    answer |= served.status(snapshot, progress.target, None if stable is None else stable.name, now)
     return answer
 
 
 def stable_revision(snapshot: Snapshot, target: str, found: State) -> Revision | None:
     """Return the last revision that was in full service: the target once it is, until then the one before."""
-    if found.is_ready and (now_stable := snapshot.revision(target)) is not None:
+    # In full service, though it is not what the spec asks for: see `served.py`.
+    is_served = found.is_ready or found.reason == Reason.ROLLED_BACK
+    is_through = is_served and canary.course(snapshot, target) is Course.DIRECT
+    if is_through and (now_stable := snapshot.revision(target)) is not None:
         return now_stable
     return snapshot.revision(snapshot.status.stable_revision or "")
+
+
+def _reverted_text(snapshot: Snapshot, asked: str, target: str) -> str:
+    return (
+        f"revision {asked} was left for {target}: its accuracy had decayed, and that of {target} was good to its end. "
+        f"Change the spec, or keep it all the same with evenkeel promote {snapshot.name} -n {snapshot.namespace}"
+    )
 
 
 def _role(name: str, target: str, stable: Revision | None) -> str:

@@ -6,6 +6,7 @@
     judge      is this item a label of a prediction of ours? (pure)
     commits    many posts, one transaction; nobody is answered before it is on the disk
     store      what is kept, by which SQL; sqlite and postgres are its two databases
+    ratings    how good each model is, for Prometheus, of what totals adds up
 
 The way of one label: access says for which ModelDeployments the post may speak, judge verifies each item's receipt,
 commits puts what is left into one transaction with everybody else's, and only then each item is answered.

@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evenkeel_operator.api.modeldeployment import GROUP, PLURAL, Object
@@ -45,11 +45,15 @@ class Denied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user of the cluster, as TokenReview has named them."""
+    """A user of the cluster, as TokenReview has named them.
+
+    `extra` is what else the authenticator says, by its keys: authorizers read in it what a token is narrowed to.
+    """
 
     name: str
     uid: str
     groups: tuple[str, ...]
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +80,11 @@ def replica_of(headers: Mapping[str, str], purpose: bytes, body: bytes, key_of: 
         subject = receipts.subject_of(headers.get(receipts.SUBJECT_HEADER, ""))
         key = key_of(int(headers.get(receipts.KEY_ID_HEADER, "")), subject)
         skew_s = (int(moment) - now_ms) / 1000
-    except ValueError:
+    except (ValueError, OverflowError):
         raise Denied(401, "BadSignature", "the headers of the signature are incomplete") from None
     want = "" if key is None else receipts.signature(key, purpose, moment.encode(), body)
-    if not hmac.compare_digest(want.encode(), headers[receipts.SIGNATURE_HEADER].encode()):
+    # Whatever bytes a header has: aiohttp reads those that are no UTF-8 as surrogates.
+    if not hmac.compare_digest(want.encode(), headers[receipts.SIGNATURE_HEADER].encode(errors="surrogateescape")):
         raise Denied(401, "BadSignature", "the signature is not that of a replica")
     if abs(skew_s) > SKEW_S:
         raise Denied(401, "ClockSkew", f"the replica's clock is {skew_s:+.0f} s off this service's")
@@ -95,6 +100,7 @@ class Kubernetes:
         self._users: dict[bytes, tuple[float, User]] = {}
         self._allowed: dict[tuple[User, str, str, str, str], tuple[float, bool]] = {}
         self._places: dict[bytes, tuple[str, str]] = {}
+        self._unstored: set[tuple[bytes, str, str]] = set()
         self._present: dict[tuple[str, str], bytes] = {}
         self._listed_at = float("-inf")
         self._lists = asyncio.Lock()
@@ -104,6 +110,8 @@ class Kubernetes:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Denied(401, "NoToken", "send a token of the cluster: Authorization: Bearer TOKEN")
+        if not token.isascii():  # RFC 6750, section 2.1
+            raise Denied(401, "BadToken", "a token has ASCII characters only")
         key = hashlib.sha256(token.encode()).digest()
         now = time.monotonic()
         if (known := self._users.get(key)) is not None and now - known[0] < REMEMBERED_S:
@@ -113,7 +121,12 @@ class Kubernetes:
         if not status.get("authenticated"):
             raise Denied(401, "BadToken", "the cluster does not know this token")
         found = status.get("user") or {}
-        user = User(found.get("username", ""), found.get("uid", ""), tuple(found.get("groups") or ()))
+        user = User(
+            found.get("username", ""),
+            found.get("uid", ""),
+            tuple(found.get("groups") or ()),
+            tuple((key, tuple(values or ())) for key, values in sorted((found.get("extra") or {}).items())),
+        )
         _bounded(self._users)[key] = (now, user)
         return user
 
@@ -138,6 +151,7 @@ class Kubernetes:
                 "user": user.name,
                 "uid": user.uid,
                 "groups": list(user.groups),
+                "extra": {key: list(values) for key, values in user.extra},
                 "resourceAttributes": attributes,
             },
         }
@@ -162,10 +176,19 @@ class Kubernetes:
         await self._list()
         return self._present.get((namespace, name))
 
+    async def present(self) -> dict[bytes, tuple[str, str]]:
+        """Return namespace and name of every object that is there now, by subject; raises Denied."""
+        await self._list()
+        return {subject: place for place, subject in self._present.items()}
+
     @property
-    def places(self) -> list[tuple[bytes, str, str]]:
-        """Every object that was seen: subject, namespace, name."""
-        return [(subject, *place) for subject, place in self._places.items()]
+    def unstored(self) -> frozenset[tuple[bytes, str, str]]:
+        """What has been seen and is not in the store yet: subject, namespace, name."""
+        return frozenset(self._unstored)
+
+    def stored(self, models: Iterable[tuple[bytes, str, str]]) -> None:
+        """Take these for stored."""
+        self._unstored.difference_update(models)
 
     async def _list(self) -> None:
         async with self._lists:
@@ -182,7 +205,9 @@ class Kubernetes:
             except ApiError as e:
                 raise _unreachable(e) from e
             self._present = present
-            self._places |= {subject: place for place, subject in present.items()}
+            new = {subject: place for place, subject in present.items() if self._places.get(subject) != place}
+            self._places |= new
+            self._unstored |= {(subject, *place) for subject, place in new.items()}
             self._listed_at = time.monotonic()
 
     async def _ask(self, path: str, body: Object) -> Object:

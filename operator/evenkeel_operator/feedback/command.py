@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -17,10 +16,12 @@ from aiohttp import web
 
 from evenkeel_operator.feedback.access import Kubernetes
 from evenkeel_operator.feedback.commits import Commits
+from evenkeel_operator.feedback.ratings import Ratings
 from evenkeel_operator.feedback.service import Service
 from evenkeel_operator.feedback.settings import FeedbackSettings, master_keys, parse
 from evenkeel_operator.feedback.sqlite import SqliteStore
 from evenkeel_operator.feedback.store import Store, Unavailable
+from evenkeel_operator.flags import log_to_stderr
 from evenkeel_operator.world.connection import Connection, LoginError
 
 EXPIRE_EVERY_S = 600.0
@@ -32,9 +33,7 @@ log = logging.getLogger(__name__)
 def feedback(argv: Sequence[str]) -> int:
     """Run the service; return the exit code."""
     settings = parse(argv, os.environ)
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    log_to_stderr(settings.log_level)
     try:
         return asyncio.run(_run(settings))
     except (ValueError, OSError, Unavailable, LoginError) as e:
@@ -65,6 +64,10 @@ async def _run(settings: FeedbackSettings) -> int:
         kubernetes.recall(await asyncio.to_thread(reads.models))
     commits = Commits(writes)
     service = Service(keys, commits, reads, kubernetes, settings.horizon_s)
+    rates = await asyncio.to_thread(open_store)
+    present = None if kubernetes is None else kubernetes.present
+    ratings = Ratings(rates, present, service.metrics.rated, settings.quality_s)
+    rating = asyncio.create_task(ratings.run(), name="ratings")
     runner = web.AppRunner(service.application(), access_log=None, shutdown_timeout=DRAIN_S)
     await runner.setup()
     try:
@@ -78,10 +81,13 @@ async def _run(settings: FeedbackSettings) -> int:
             except TimeoutError:
                 continue
     finally:
+        ratings.stop()
         await runner.cleanup()
         await commits.stop()
+        await rating
         writes.close()
         reads.close()
+        rates.close()
         if connection is not None:
             await connection.close()
     log.info("stopped")

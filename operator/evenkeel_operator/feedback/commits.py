@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evenkeel_operator.feedback.records import Answer, Label, Told
-from evenkeel_operator.feedback.store import Store, Unavailable
+from evenkeel_operator.feedback.store import Refused, Store, Unavailable
 
 WAITING = 20_000
 """Labels that may wait; about a second's work."""
@@ -37,7 +37,8 @@ class _Unit:
 
     @property
     def weight(self) -> int:
-        return len(self.labels) + (0 if self.told is None else 1 + len(self.told.totals) + len(self.told.ids))
+        told = self.told
+        return len(self.labels) + (0 if told is None else 1 + len(told.totals) + len(told.ids) + len(told.pairs))
 
 
 class Commits:
@@ -84,7 +85,8 @@ class Commits:
     async def _wait_for(self, labels: Sequence[Label], told: Told | None) -> list[Answer]:
         unit = _Unit(labels, told, self._loop.create_future())
         with self._changed:
-            if self._weight + unit.weight > self._most or self._ends:
+            # Where nothing waits, any post may: one that is heavier than all that may wait would never be taken.
+            if self._ends or (self._waiting and self._weight + unit.weight > self._most):
                 raise Full
             self._waiting.append(unit)
             self._weight += unit.weight
@@ -115,18 +117,36 @@ class Commits:
         return units
 
     def _write(self, units: list[_Unit]) -> None:
+        """Write them in one transaction; where something in it is not taken, each in one of its own: what one sender
+        sends is no reason to refuse another's."""
+        error = self._written(units)
+        if error is None:
+            return
+        if len(units) == 1 or not isinstance(error, Refused):
+            self._loop.call_soon_threadsafe(_fail, units, error)
+            return
+        for number, unit in enumerate(units):
+            error = self._written([unit])
+            if error is not None and not isinstance(error, Refused):  # it would be the same for each that follows
+                self._loop.call_soon_threadsafe(_fail, units[number:], error)
+                return
+            if error is not None:
+                self._loop.call_soon_threadsafe(_fail, [unit], error)
+
+    def _written(self, units: list[_Unit]) -> Unavailable | None:
+        """Write these in one transaction and answer those who wait; return why it was not possible."""
         labels = [label for unit in units for label in unit.labels]
         told = [unit.told for unit in units if unit.told is not None]
         try:
             answers = self._store.write(labels, told, int(time.time()))
         except Unavailable as e:
-            log.warning("not written labels=%d error=%s", len(labels), e)
-            self._loop.call_soon_threadsafe(_fail, units, e)
+            log.warning("not written posts=%d labels=%d error=%s", len(units), len(labels), e)
+            return e
         except Exception as e:  # whatever it is, those who wait have to hear of it
-            log.exception("not written labels=%d", len(labels))
-            self._loop.call_soon_threadsafe(_fail, units, Unavailable(repr(e)))
-        else:
-            self._loop.call_soon_threadsafe(_answer, units, answers)
+            log.exception("not written posts=%d labels=%d", len(units), len(labels))
+            return Refused(repr(e))
+        self._loop.call_soon_threadsafe(_answer, units, answers)
+        return None
 
     def _expire(self, before_s: int) -> None:
         try:
@@ -134,6 +154,8 @@ class Commits:
                 return
         except Unavailable as e:
             log.warning("nothing deleted error=%s", e)
+        except Exception:  # whatever it is, posts have to be written all the same
+            log.exception("nothing deleted before_s=%d", before_s)
         with self._changed:
             if self._expires_before_s == before_s:
                 self._expires_before_s = None

@@ -102,7 +102,7 @@ def judged(claim: Claim, names: Sequence[str], now_ms: int, horizon_s: int) -> L
     if item.row >= receipt.rows:
         return Answer(Outcome.MALFORMED, "NoSuchRow", f"row is {item.row}, the receipt has {receipt.rows} rows")
     origin = receipt.origin
-    source = Source(origin.subject, origin.revision, origin.variant, origin.classes)
+    source = Source(origin.subject, origin.revision, int(origin.variant), origin.classes)
     if origin.classes == 0:
         if isinstance(item.label, str):
             return Answer(Outcome.MALFORMED, "NoNumber", "the model predicts numbers: label has to be a number")
@@ -114,6 +114,10 @@ def judged(claim: Claim, names: Sequence[str], now_ms: int, horizon_s: int) -> L
         if isinstance(found, Answer):
             return found
         class_, share = receipt.predicted(item.row)
+        if class_ >= origin.classes:
+            return Answer(
+                Outcome.MALFORMED, "UnknownClass", f"the receipt predicts class {class_} of {origin.classes}, from 0"
+            )
         predicted, confidence, actual = float(class_), round(share * receipts.SCALE), float(found)
     return Label(source, receipt.nonce, item.row, receipt.time_ms, predicted, confidence, actual, item.corrects)
 
@@ -125,7 +129,7 @@ def told_of(body: bytes, subject: bytes, now_ms: int) -> Told:
         source = Source(
             subject,
             _text(document["revision"]),
-            _within(document["variant"], 255),
+            int(receipts.Variant(_within(document["variant"], 255))),
             _within(document["classes"], MAX_CLASSES),
         )
         totals: dict[tuple[int, int], int] = {}
@@ -135,12 +139,12 @@ def told_of(body: bytes, subject: bytes, now_ms: int) -> Told:
                 raise ValueError(f"cohorts start at multiples of {COHORT_S} s, not at {start}")
             for class_, count in cohort["counts"]:
                 totals[(start, _within(class_, max(0, source.classes - 1)))] = _within(count, 1 << 53)
-        ids = tuple((_text(name), _text(receipt, 1 << 20)) for name, receipt in document.get("ids", ()))
+        ids = tuple((_id(name), _text(receipt, 1 << 20)) for name, receipt in document.get("ids", ()))
         pairs = tuple(_pair(row) for row in document.get("pairs", ()))
         names = tuple(_text(name, 1024) for name in document.get("names", ()))
         if names and len(names) != source.classes:
             raise ValueError(f"there are {len(names)} names of {source.classes} classes")
-        return Told(source, bytes.fromhex(document["process"]), names, totals, ids, pairs)
+        return Told(source, _bytes(document["process"], receipts.PROCESS_BYTES), names, totals, ids, pairs)
     except (KeyError, TypeError, ValueError) as e:
         raise BadPost(f"this is not what a replica tells: {e!r}") from e
 
@@ -190,6 +194,10 @@ def _item(entry: Any) -> Item | Answer:
     receipt, own, model = entry.get("receipt", ""), entry.get("id", ""), entry.get("model", "")
     if not all(isinstance(text, str) for text in (receipt, own, model)) or bool(receipt) == bool(own):
         return _no_item("an item has to have either receipt or id, as text")
+    if own and not receipts.is_id(own):
+        return _no_item(
+            f"id has to be 1 to {receipts.MAX_ID} printable characters of ASCII, as {receipts.ID_HEADER} is"
+        )
     label, row = entry.get("label"), entry.get("row", 0)
     if isinstance(label, bool) or not isinstance(label, str | int | float):
         return _no_item("label is missing: the class, or the number, that turned out to be true")
@@ -221,7 +229,7 @@ def _require_few(count: int) -> None:
 def _pair(row: Any) -> Pair:
     nonce, number, start, stable, canary_revision, canary = row
     return Pair(
-        bytes.fromhex(nonce),
+        _bytes(nonce, receipts.NONCE_BYTES),
         _within(number, receipts.MAX_ROWS),
         _within(start, 1 << 40) // COHORT_S * COHORT_S,
         _within(stable, MAX_CLASSES),
@@ -237,6 +245,20 @@ def _within(value: Any, most: int) -> int:
 
 
 def _text(value: Any, longest: int = 255) -> str:
+    """Return a text that every database takes: PostgreSQL has no NUL, and none has half of a surrogate pair."""
     if not isinstance(value, str) or not 0 < len(value) <= longest or "\0" in value:
         raise ValueError(f"{str(value)[:40]!r} is not a text of 1 to {longest} characters")
+    value.encode()  # a UnicodeEncodeError is a ValueError
     return value
+
+
+def _id(value: Any) -> str:
+    if not receipts.is_id(name := _text(value)):
+        raise ValueError(f"{name[:40]!r} is not an id of 1 to {receipts.MAX_ID} printable characters of ASCII")
+    return name
+
+
+def _bytes(value: Any, length: int) -> bytes:
+    if len(found := bytes.fromhex(value)) != length:
+        raise ValueError(f"{value[:40]!r} is not {length} bytes in hex")
+    return found

@@ -6,6 +6,7 @@ from typing import Any
 
 from evenkeel_operator.feedback.judge import MOST_ITEMS, NDJSON
 from evenkeel_operator.feedback.records import Outcome
+from evenkeel_runtime.receipts import MAX_ID
 
 _ITEM = {
     "type": "object",
@@ -16,6 +17,7 @@ _ITEM = {
         "receipt": {"type": "string", "description": "The header evenkeel-receipt of the prediction's answer."},
         "id": {
             "type": "string",
+            "pattern": f"^[ -~]{{1,{MAX_ID}}}$",
             "description": "Instead of the receipt: what the request's header evenkeel-id has called the prediction.",
         },
         "model": {

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from evenkeel_operator.feedback.store import TABLES, Key, Row, Store, Unavailable
+from evenkeel_operator.feedback.store import TABLES, Key, Refused, Row, Store, Unavailable
 
 _WORDS = {
     "integer": "integer",
@@ -37,6 +37,10 @@ JOIN unnest(%s::integer[], %s::bytea[], %s::integer[]) AS wanted(series, nonce, 
 ON label.series = wanted.series AND label.nonce = wanted.nonce AND label.row_number = wanted.row_number
 ORDER BY label.series, label.nonce, label.row_number FOR UPDATE OF label
 """
+
+
+_OF_VALUES = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
+"""What PostgreSQL says of values, not of itself; the last where a key is too long for its index."""
 
 
 class PostgresStore(Store):
@@ -85,7 +89,7 @@ class PostgresStore(Store):
                 # It broke while nobody used it, and nothing was begun: a question, or the beginning of a transaction.
                 return self._asked(sql, values)
         except psycopg.Error as e:
-            raise Unavailable(f"PostgreSQL: {e}") from e
+            raise _told(e) from e
 
     def _asked(self, sql: str, values: Sequence[Any]) -> list[Row]:
         cursor = self._connection.execute(sql.replace("?", "%s"), values)
@@ -96,7 +100,7 @@ class PostgresStore(Store):
             with self._connection.cursor() as cursor:
                 cursor.executemany(sql.replace("?", "%s"), rows)
         except psycopg.Error as e:
-            raise Unavailable(f"PostgreSQL: {e}") from e
+            raise _told(e) from e
 
     def _insert(self, rows: Sequence[Row]) -> set[Key]:
         columns = [list(column) for column in zip(*rows, strict=True)]
@@ -126,3 +130,8 @@ class PostgresStore(Store):
     def close(self) -> None:
         if self._open is not None:
             self._open.close()
+
+
+def _told(error: psycopg.Error) -> Unavailable:
+    kind = Refused if isinstance(error, _OF_VALUES) else Unavailable
+    return kind(f"PostgreSQL: {error}")

@@ -18,7 +18,8 @@ def quality(namespace: str, name: str, subject: bytes, since_s: int, series: Seq
 
     Classes are indices everywhere; `classes` names them where they have names. In `cohorts`, `predictions` holds
     [class, count], `confusion` [predicted, actual, count], `errors` the count and the sums of absolute and squared
-    errors, `pairs` [canary revision, class of stable, class of canary, actual, count].
+    errors, `pairs` [canary revision, class of stable, class of canary, actual, count]. `variant` is what the replicas
+    say of themselves: what a canary has predicted is found by its revision.
     """
     return {
         "namespace": namespace,

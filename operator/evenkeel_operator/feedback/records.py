@@ -31,7 +31,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Whose predictions: one revision of one ModelDeployment, on one side of a rollout. `classes` is 0 for numbers."""
+    """Whose predictions: one revision of one ModelDeployment. `classes` is 0 for numbers.
+
+    `variant` is the side of a rollout that its replicas say (`receipts.Variant`): it is kept and told, never judged by.
+    """
 
     subject: bytes
     revision: str
@@ -92,6 +95,22 @@ class Errors:
     count: int
     absolute: float
     squared: float
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The counts of one source since a moment, of all cohorts together; `confusion` is by (predicted, actual)."""
+
+    source: Source
+    names: tuple[str, ...]
+    predictions: int
+    confusion: Mapping[tuple[int, int], int]
+    errors: Errors | None
+
+    @property
+    def labels(self) -> int:
+        """How many predictions have a label."""
+        return sum(self.confusion.values()) + (0 if self.errors is None else self.errors.count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from evenkeel_operator.feedback.access import Anybody, Caller, Denied, Kubernete
 from evenkeel_operator.feedback.commits import Commits, Full
 from evenkeel_operator.feedback.judge import NDJSON, BadPost, Claim, Item
 from evenkeel_operator.feedback.metrics import Metrics
+from evenkeel_operator.feedback.names import Names, Of
 from evenkeel_operator.feedback.records import Answer, Label, Outcome
 from evenkeel_operator.feedback.store import Row, Store, Unavailable
 from evenkeel_runtime import receipts
@@ -29,7 +30,6 @@ from evenkeel_runtime import receipts
 MOST_BODY_BYTES = 8 << 20
 QUALITY_SINCE_S = 7 * 86400
 """How far back GET /v1/quality looks where nobody says."""
-_NAMES_KEPT = 10_000
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -54,8 +54,7 @@ class Service:
         self._reading = asyncio.Lock()
         self._kubernetes = kubernetes
         self._horizon_s = horizon_s
-        self._names: dict[tuple[bytes, str], tuple[str, ...]] = {}
-        self._known: set[tuple[bytes, str, str]] = set()
+        self._names = Names()
         self.metrics = Metrics()
 
     def application(self) -> web.Application:
@@ -83,8 +82,8 @@ class Service:
         entries, is_single = judge.items_of(body, request.content_type)
         now_ms = int(time.time() * 1000)
         claims = await self._claims(entries, caller)
-        await self._learn_names([claim for claim in claims if isinstance(claim, Claim)])
-        judged = [self._judged(claim, now_ms) for claim in claims]
+        names = await self._names_of([claim for claim in claims if isinstance(claim, Claim)])
+        judged = [self._judged(claim, names, now_ms) for claim in claims]
         labels = [one for one in judged if isinstance(one, Label)]
         stored = iter(await self._commits.labels(labels) if labels else ())
         answers = [next(stored) if isinstance(one, Label) else one for one in judged]
@@ -146,21 +145,28 @@ class Service:
         namespace, _, name = model.partition("/")
         return await self._subject(namespace, name)
 
-    def _judged(self, claim: Claim | Answer, now_ms: int) -> Label | Answer:
+    def _judged(self, claim: Claim | Answer, of: Mapping[Of, tuple[str, ...]], now_ms: int) -> Label | Answer:
         if isinstance(claim, Answer):
             return claim
-        names = judge.names_or_none(claim.receipt.origin, self._names)
+        names = judge.names_or_none(claim.receipt.origin, of)
         if names is None:
             raise Unavailable(f"the names of the classes of {claim.receipt.origin.revision} have not arrived yet")
         return judge.judged(claim, names, now_ms, self._horizon_s)
 
-    async def _learn_names(self, claims: Sequence[Claim]) -> None:
-        wanted = {judge.source_of(claim.receipt.origin) for claim in claims if claim.receipt.origin.is_named}
-        for subject, revision in wanted - self._names.keys():
-            if names := await self._read(partial(_names, subject=subject, revision=revision)):
-                if len(self._names) >= _NAMES_KEPT:
-                    self._names.clear()
-                self._names[subject, revision] = names
+    async def _names_of(self, claims: Sequence[Claim]) -> dict[Of, tuple[str, ...]]:
+        """Return the names of all classes that these are about, as far as they have arrived.
+
+        All at once: what is at hand now may have made room for another post's when this one is judged.
+        """
+        found: dict[Of, tuple[str, ...]] = {}
+        for of in {judge.source_of(claim.receipt.origin) for claim in claims if claim.receipt.origin.is_named}:
+            if not (names := self._names.get(of)):
+                names = await self._read(partial(_names, of=of))
+                if not names:
+                    continue
+                self._names.put(of, names)
+            found[of] = names
+        return found
 
     # what replicas tell
 
@@ -173,7 +179,7 @@ class Service:
         told = judge.told_of(body, replica.subject, now_ms)
         await self._commits.told(told)
         if told.names:
-            self._names[replica.subject, told.source.revision] = told.names
+            self._names.put((replica.subject, told.source.revision), told.names)
         return web.json_response({})
 
     # questions
@@ -187,19 +193,38 @@ class Service:
     async def _labels(self, request: web.Request) -> web.StreamResponse:
         """Every labelled prediction, an NDJSON line each, for retraining."""
         _, _, subject = await self._asked_for(request)
-        since_s = _since(request, 0)
-        series = await self._read(lambda store: store.quality(subject, 1 << 40))
-        names = {one.source.revision: one.names for one in series}
-        pages = self._reads.labelled(subject, since_s)
+        pages = self._reads.labelled(subject, _since(request, 0))
+        names: dict[str, tuple[str, ...]] = {}
+
+        def page(store: Store) -> list[Row] | None:
+            """Read some rows, and the names that they need: labels are counted only once their names are known."""
+            rows = next(pages, None)
+            for revision in {row[0] for row in rows or ()} - names.keys():
+                names[revision] = store.names(subject, revision)
+            return rows
+
+        rows = await self._read(page)
         response = web.StreamResponse(headers={"Content-Type": NDJSON})
         await response.prepare(request)
-        while (page := await self._read(lambda _: next(pages, None))) is not None:
-            await response.write("".join(_line(row, names[row[0]]) for row in page).encode())
+        try:
+            while rows is not None:
+                await response.write("".join(_line(row, names[row[0]]) for row in rows).encode())
+                rows = await self._read(page)
+        except Unavailable as e:
+            # The status is said already: an answer that breaks off is not taken for all of it.
+            log.warning("labels not told to their end error=%s", e)
+            if request.transport is not None:
+                request.transport.close()
         return response
 
     async def _asked_for(self, request: web.Request) -> tuple[str, str, bytes]:
         """Return namespace, name and subject of what is asked for, if the caller may ask."""
         namespace, name = request.match_info["namespace"], request.match_info["name"]
+        now_ms = int(time.time() * 1000)
+        asked = request.raw_path.encode()
+        signer = access.replica_of(request.headers, receipts.QUALITY, asked, self._key_of, now_ms)
+        if signer is not None:  # the operator, with the key of the ModelDeployment that it asks about
+            return namespace, name, signer.subject
         if self._kubernetes is not None:
             user = await self._kubernetes.user(request.headers.get("Authorization", ""))
             if not await self._kubernetes.may(user, "get", "quality", namespace, name):
@@ -221,8 +246,19 @@ class Service:
             return web.Response(status=503, text="nothing is written any more\n")
         return web.Response(text="ok\n")
 
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self.metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
+    async def _metrics(self, request: web.Request) -> web.Response:
+        body = self.metrics.exposition(with_quality=await self._may_see_all(request))
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    async def _may_see_all(self, request: web.Request) -> bool:
+        """Return whether the caller may get the quality of every model; the counts are everybody's, and always told."""
+        if self._kubernetes is None:
+            return True
+        try:
+            user = await self._kubernetes.user(request.headers.get("Authorization", ""))
+            return await self._kubernetes.may(user, "get", "quality", namespace="", name="")
+        except Denied:
+            return False
 
     # who
 
@@ -256,9 +292,9 @@ class Service:
 
     async def _remember_places(self) -> None:
         assert self._kubernetes is not None, "asked before"
-        if new := set(self._kubernetes.places) - self._known:
+        if new := self._kubernetes.unstored:
             await self._read(lambda store: store.remember(new))
-            self._known |= new
+            self._kubernetes.stored(new)
 
     def _key_of(self, key_id: int, subject: bytes) -> bytes | None:
         master = self._keys.get(key_id)
@@ -275,18 +311,21 @@ class Service:
         except BadPost as e:
             return _error(e.status, "BadRequest", e.message)
         except Denied as e:
+            if e.status == 503:
+                self.metrics.unavailable.inc()
             return _error(e.status, e.reason, e.message)
         except Full:
             self.metrics.refused.inc()
             return _error(429, "Full", "too many labels wait to be written; try again", retry_after_s=1)
         except Unavailable as e:
+            self.metrics.unavailable.inc()
             return _error(503, "Unavailable", f"{e}; nothing is promised, send it again", retry_after_s=1)
         except web.HTTPRequestEntityTooLarge:
             return _error(413, "TooLarge", f"the body has more than {MOST_BODY_BYTES} bytes; send it in parts")
 
 
-def _names(store: Store, subject: bytes, revision: str) -> tuple[str, ...]:
-    return store.names(subject, revision)
+def _names(store: Store, of: Of) -> tuple[str, ...]:
+    return store.names(*of)
 
 
 def _receipts(store: Store, subject: bytes, ids: Sequence[str]) -> dict[str, str]:
@@ -319,11 +358,16 @@ def _line(row: Row, names: Sequence[str]) -> str:
         "nonce": bytes(nonce).hex(),
         "row": number,
         "timeMs": time_ms,
-        "predicted": names[int(predicted)] if names else predicted,
-        "label": names[int(actual)] if names else actual,
+        "predicted": _named(predicted, names),
+        "label": _named(actual, names),
         "confidence": round(confidence / receipts.SCALE, 5),
     }
     return json.dumps(told) + "\n"
+
+
+def _named(value: float, names: Sequence[str]) -> str | float:
+    """Return a class's name, the value itself where it has none: a number, or the index of a class without a name."""
+    return names[int(value)] if 0 <= value < len(names) else value
 
 
 def _since(request: web.Request, default_s: int) -> int:

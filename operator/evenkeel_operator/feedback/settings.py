@@ -6,11 +6,12 @@ another: new revisions take the highest, receipts of the others stay valid as lo
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from evenkeel_operator import flags
 
 LEAST_KEY_BYTES = 32
 DAY_S = 86400
@@ -27,6 +28,7 @@ class FeedbackSettings:
     host: str
     horizon_s: int
     retention_s: int
+    quality_s: float
     is_open: bool
     namespaces: tuple[str, ...]
     kubeconfig: str | None
@@ -35,34 +37,44 @@ class FeedbackSettings:
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> FeedbackSettings:
     """Return the settings; exits with a message where they make no sense. A flag wins over its variable."""
-    parser = argparse.ArgumentParser(
+    parser = flags.Parser(
         prog="evenkeel feedback",
         description="Takes the labels of predictions, counts each once, and answers how good a model is.",
-        epilog="Every flag can be given as an environment variable too: --dsn as EVENKEEL_DSN.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        example="--dsn",
+        environ=environ,
     )
-
-    def add(flag: str, default: str | None, text: str, kind: type = str) -> None:
-        given = environ.get("EVENKEEL_" + flag.removeprefix("--").replace("-", "_").upper())
-        parser.add_argument(flag, type=kind, default=given or default, help=text)
-
-    add("--keys-dir", "/etc/evenkeel/keys", "folder with the master keys: a file per key, named by its number")
-    add("--path", "/var/lib/evenkeel/feedback.db", "file of the SQLite database")
-    add("--dsn", "", "PostgreSQL to use instead: postgresql://USER:PASSWORD@HOST/DATABASE")
-    add("--host", "", "address to listen on; empty: every address")
-    add("--port", "8080", "port to listen on; 0: any free one", int)
-    add("--horizon-days", "30", "age from which on a prediction can no longer be labelled", float)
-    add("--retention-days", "90", "age from which on labels and counts are deleted", float)
-    add("--namespaces", "", "namespaces whose ModelDeployments are known, separated by commas; empty: all")
-    add("--kubeconfig", None, "path of a kubeconfig; without: the pod's service account, else $KUBECONFIG")
-    add("--log-level", "INFO", "least level of log lines")
-    parser.add_argument(
-        "--open", action="store_true", help="ask nobody for a right: for a machine of one's own, never for a cluster"
+    add = parser.add
+    add(
+        "--keys-dir",
+        default="/etc/evenkeel/keys",
+        text="folder with the master keys: a file per key, named by its number",
     )
+    add("--path", default="/var/lib/evenkeel/feedback.db", text="file of the SQLite database")
+    add("--dsn", default="", text="PostgreSQL to use instead: postgresql://USER:PASSWORD@HOST/DATABASE")
+    add("--host", default="", text="address to listen on; empty: every address")
+    add("--port", kind=flags.port, default=8080, text="port to listen on; 0: any free one")
+    add(
+        "--horizon-days", kind=flags.days, default=30.0, text="age from which on a prediction can no longer be labelled"
+    )
+    add("--retention-days", kind=flags.days, default=90.0, text="age from which on labels and counts are deleted")
+    add(
+        "--quality-seconds",
+        kind=flags.seconds,
+        default=60.0,
+        text="seconds between two looks at every model's quality, for Prometheus",
+    )
+    add(
+        "--namespaces",
+        default="",
+        text="namespaces whose ModelDeployments are known, separated by commas; empty: all",
+    )
+    add("--kubeconfig", default=None, text="path of a kubeconfig; without: the pod's service account, else $KUBECONFIG")
+    flags.add_log_level(parser)
+    parser.add_switch("--open", text="ask nobody for a right: for a machine of one's own, never for a cluster")
     got = parser.parse_args(argv)
-    if not 0 < got.horizon_days < got.retention_days:
+    if got.horizon_days >= got.retention_days:
         # A label that is deleted while its receipt is still good could be counted a second time.
-        parser.error("--retention-days has to be more than --horizon-days, and both more than 0")
+        parser.error("--retention-days has to be more than --horizon-days")
     return FeedbackSettings(
         keys_dir=Path(got.keys_dir),
         path=Path(got.path),
@@ -71,8 +83,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> FeedbackSettings:
         host=got.host,
         horizon_s=int(got.horizon_days * DAY_S),
         retention_s=int(got.retention_days * DAY_S),
+        quality_s=got.quality_seconds,
         is_open=got.open,
-        namespaces=tuple(name for name in (part.strip() for part in got.namespaces.split(",")) if name),
+        namespaces=flags.words(got.namespaces),
         kubeconfig=got.kubeconfig,
         log_level=got.log_level,
     )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evenkeel_operator.feedback.store import TABLES, Key, Row, Store, Unavailable
+from evenkeel_operator.feedback.store import TABLES, Key, Refused, Row, Store, Unavailable
 
 _WORDS = {
     "integer": "INTEGER",
@@ -23,6 +23,8 @@ _WORDS = {
     "clustered": "WITHOUT ROWID",
 }
 _CACHE_KIB = 65536
+_OF_VALUES = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+"""What SQLite says of values; everything else it says of the file."""
 
 
 class SqliteStore(Store):
@@ -50,14 +52,14 @@ class SqliteStore(Store):
     def _run(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         try:
             return self._connection.execute(sql, values).fetchall()
-        except sqlite3.OperationalError as e:
-            raise Unavailable(str(e)) from e
+        except sqlite3.Error as e:
+            raise _told(e) from e
 
     def _run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         try:
             self._connection.executemany(sql, rows)
-        except sqlite3.OperationalError as e:
-            raise Unavailable(str(e)) from e
+        except sqlite3.Error as e:
+            raise _told(e) from e
 
     def _insert(self, rows: Sequence[Row]) -> set[Key]:
         new = set()
@@ -66,8 +68,8 @@ class SqliteStore(Store):
                 done = self._connection.execute("INSERT OR IGNORE INTO label VALUES (?, ?, ?, ?, ?, ?, ?)", row)
                 if done.rowcount:
                     new.add((row[0], row[1], row[2]))
-        except sqlite3.OperationalError as e:
-            raise Unavailable(str(e)) from e
+        except sqlite3.Error as e:
+            raise _told(e) from e
         return new
 
     def _actual(self, keys: Sequence[Key]) -> dict[Key, float]:
@@ -85,7 +87,12 @@ class SqliteStore(Store):
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+            self._run("ROLLBACK")
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _told(error: sqlite3.Error) -> Unavailable:
+    kind = Refused if isinstance(error, _OF_VALUES) else Unavailable
+    return kind(f"SQLite: {error}")

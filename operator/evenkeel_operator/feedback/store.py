@@ -86,6 +86,10 @@ class Unavailable(Exception):
     """The database does not answer now; nothing of what was asked has been done, or nobody knows."""
 
 
+class Refused(Unavailable):
+    """The database answers, and does not take these values; it may well take others."""
+
+
 class Store(ABC):
     """One connection that writes and reads; used by one thread at a time."""
 
@@ -250,6 +254,10 @@ class Store(ABC):
         return int(found)
 
     # reads
+
+    def ask(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Return the rows that one statement finds; raises Unavailable."""
+        return self._run(sql, values)
 
     def quality(self, subject: bytes, since_s: int) -> list[Series]:
         """Return the counts of every revision of a ModelDeployment, of cohorts since that moment."""

@@ -15,8 +15,9 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from evenkeel_operator.api.core import seconds
-from evenkeel_operator.api.modeldeployment import Spec
+from evenkeel_operator.api import rules
+from evenkeel_operator.api.core import Object, seconds
+from evenkeel_operator.api.modeldeployment import MOST_ROWS, LatencyObjective, Spec
 from evenkeel_operator.decide import sizing
 from evenkeel_operator.decide.capacity import Roofline, fit
 from evenkeel_operator.decide.replicas import Scaling
@@ -30,13 +31,17 @@ from evenkeel_operator.simulate.profile import Profile
 MOST_REPLICAS = 255
 """The simulator counts replicas in a byte."""
 
+LEAST_BATCH_S, LONGEST_BATCH_S = 1e-6, 600.0
+LONGEST_START_S = 3600.0
+"""The simulator keeps every second of a start, for each of its hundreds of configurations."""
+
 
 class BadInput(Exception):
     """What was given cannot be simulated; the message names the place and the way out."""
 
 
 def simulate(argv: Sequence[str]) -> int:
-    """Print what would have happened; return the exit code."""
+    """Print what would have happened; return the exit code, 2 where what was given cannot be simulated."""
     parser = argparse.ArgumentParser(
         prog="evenkeel simulate",
         description="Replay a trace of demand under a ModelDeployment's spec, and under other autoscalers' defaults.",
@@ -55,64 +60,96 @@ def simulate(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the arrivals within a second (1)")
     asked = parser.parse_args(argv)
     try:
+        if asked.seed < 0:
+            raise BadInput(f"--seed {asked.seed}: must be 0 or more, such as 1")
         traces = read(asked.trace)
         scaling, rows = _scaling(asked.spec)
         profile = Profile(_roofline(asked.batch, rows), scaling.target_s, scaling.quantile)
-        cold_s = max(1, round(_duration(asked.cold_start, "--cold-start")))
+        cold_s = max(1, round(_duration(asked.cold_start, "--cold-start", 0.0, LONGEST_START_S)))
         if not profile.capacity.is_attainable:
             raise BadInput(
                 f"one replica that is nearly idle misses the target of {sizing.duration(scaling.target_s)}: more of "
-                "them do not help. Raise the target, or measure a faster model"
+                "them do not help. Raise spec.objectives.latency's target, or give the --batch times of a faster model"
             )
         for trace in traces:
             _print(trace, scaling, profile, cold_s, asked.expand, asked.seed)
     except (BadTrace, BadInput) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
+        print(f"error: {_one_line(e)}", file=sys.stderr)
+        return 2
     return 0
 
 
 def _scaling(path: Path) -> tuple[Scaling, int | None]:
     """Return the bounds and the target of the law, and the most rows of a batch where the spec names them."""
     try:
-        found = yaml.safe_load(path.read_text())
-        spec = Spec.model_validate(found["spec"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise BadInput(f"{path} cannot be read: {e}") from e
+        spec = Spec.model_validate(_document(path)["spec"])
     except (TypeError, KeyError) as e:
         raise BadInput(f"{path} is no ModelDeployment: it has no spec") from e
     except ValidationError as e:
-        told = "; ".join(f"spec.{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in e.errors())
+        told = "; ".join(f"{'.'.join(('spec', *map(str, row['loc'])))}: {row['msg']}" for row in e.errors())
         raise BadInput(f"{path}: {told}") from e
-    try:
-        scaling = sizing.scaling(spec)
-    except ValueError as e:
-        raise BadInput(f"{path}: spec.objectives.latency: {e}") from e
-    if scaling is None:
+    wanted, bounds = sizing.objective(spec), spec.scaling
+    if wanted is None or bounds is None:
         raise BadInput(f"{path}: spec.objectives.latency and spec.scaling have to be there; they are what is simulated")
-    if scaling.most > MOST_REPLICAS:
+    _require_valid(path, spec, wanted)
+    if bounds.max_replicas > MOST_REPLICAS:
         raise BadInput(f"{path}: spec.scaling.maxReplicas: at most {MOST_REPLICAS} replicas can be simulated")
+    scaling = sizing.scaling(spec)
+    assert scaling is not None, "there are a latency and bounds"
     return scaling, spec.runtime.batching.max_size
+
+
+def _document(path: Path) -> Object:
+    try:
+        found: Object = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, OverflowError, RecursionError, LookupError, AttributeError, yaml.YAMLError) as e:
+        # Beside its own errors, PyYAML lets those through that come of a value which its tag does not fit.
+        raise BadInput(f"{path} cannot be read: {e}") from e
+    return found
+
+
+def _require_valid(path: Path, spec: Spec, wanted: LatencyObjective) -> None:
+    """Refuse what is simulated where the API server would refuse it: a spec is read leniently, as stored ones are."""
+    field = f"spec.objectives.latency.{spec.objectives.latency.index(wanted)}"
+    try:
+        target_s = seconds(wanted.target)
+    except ValueError as e:
+        raise BadInput(f"{path}: {field}.target: {e}") from e
+    bounds = spec.scaling
+    for holds, name, rule in (
+        (0.5 <= wanted.quantile <= 0.999, f"{field}.quantile", rules.QUANTILE),
+        (0.001 <= target_s <= 600.0, f"{field}.target", rules.DURATION),
+        (bounds is None or bounds.min_replicas <= bounds.max_replicas, "spec.scaling.maxReplicas", rules.SCALING),
+    ):
+        if not holds:
+            raise BadInput(f"{path}: {name}: {rule['x-kubernetes-validations'][0]['message']}")
 
 
 def _roofline(batches: Sequence[str], max_rows: int | None) -> Roofline:
     times: dict[int, tuple[float, float]] = {}
     for text in batches:
         rows, is_split, duration = text.partition("=")
-        if not is_split or not rows.isdecimal() or not 1 <= int(rows) <= 1024:
-            raise BadInput(f"--batch {text}: give the rows, 1 to 1024, and how long they take, such as 8=35ms")
-        times[int(rows)] = (1.0, _duration(duration, f"--batch {text}"))
+        is_number = rows.isdecimal() and len(rows) <= len(str(MOST_ROWS))
+        if not is_split or not is_number or not 1 <= int(rows) <= MOST_ROWS:
+            raise BadInput(f"--batch {text}: give the rows, 1 to {MOST_ROWS}, and how long they take, such as 8=35ms")
+        times[int(rows)] = (1.0, _duration(duration, f"--batch {text}", LEAST_BATCH_S, LONGEST_BATCH_S))
     found = fit(times, max_rows or max(times))
-    if not isinstance(found, Roofline):
-        raise BadInput("--batch: a batch takes longer than no time")
+    assert isinstance(found, Roofline), "every time is more than none"
     return found
 
 
-def _duration(text: str, name: str) -> float:
+def _duration(text: str, name: str, least_s: float, most_s: float) -> float:
     try:
-        return seconds(text)
+        found = seconds(text)
     except ValueError as e:
         raise BadInput(f"{name}: {e}") from e
+    if not least_s <= found <= most_s:
+        raise BadInput(f"{name}: must be from {1000 * least_s:g}ms to {most_s / 60:g}m")
+    return found
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _print(trace: Trace, scaling: Scaling, profile: Profile, cold_s: int, how: Expansion, seed: int) -> None:

@@ -21,7 +21,7 @@ from evenkeel_operator.simulate.profile import BUDGETS, LOADS, Profile
 DRAIN_S = 10.0
 """A replica that is removed from service keeps its GPU for so long."""
 
-LOAD_MEMORY_S = 3.0
+LOAD_MEMORY_S = 10.0
 HISTORY_S = 180
 WORST_S = 300
 

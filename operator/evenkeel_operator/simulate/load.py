@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,8 +25,13 @@ EXPANSIONS: tuple[Expansion, ...] = ("steps", "linear")
 UNITS_S = {"second": 1, "minute": 60}
 PEAK_S = 30
 
-LONGEST = 40_000_000
-"""Values of one column: more than a year of seconds."""
+LONGEST_S = 40_000_000
+"""More than a year; of several columns, all together."""
+
+MOST_REQUESTS = 1e9
+"""In one second or minute. Queues are counted in single precision: from far more on, a request would add nothing."""
+
+_MOST_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ def read(path: Path) -> list[Trace]:
     The first column is called `second` or `minute` and counts up from any start; what is left out is zero. Columns
     whose name ends in `_tokens` are left out. Raises BadTrace, with the line.
     """
-    rows = list(csv.reader(_text(path).splitlines()))
+    rows = _rows(path)
     header = rows[0] if rows else []
     if not header or header[0] not in UNITS_S:
         raise BadTrace(f"{path}, line 1: the first column must be called `second` or `minute`, counts beside it")
@@ -67,19 +73,41 @@ def read(path: Path) -> list[Trace]:
             raise BadTrace(f"{path}, line {line}: {e}") from None
     if not times:
         raise BadTrace(f"{path}: there are no counts below the header")
-    full = np.zeros((times[-1] - times[0] + 1, len(columns)), np.float32)
-    full[np.array(times) - times[0]] = values
+    length = times[-1] - times[0] + 1
+    if length * len(columns) * UNITS_S[unit] > LONGEST_S:
+        raise BadTrace(
+            f"{path}: {len(columns)} columns of {length:,} {unit}s are more than {LONGEST_S:,} seconds all together; "
+            "leave columns out, or cut the trace"
+        )
+    full = np.zeros((length, len(columns)), np.float32)
+    full[[time - times[0] for time in times]] = values
     stem = path.name.removesuffix(".gz").removesuffix(".csv")
     names = [stem if len(columns) == 1 else header[i] for i in columns]
     return [Trace(name, UNITS_S[unit], full[:, i]) for i, name in enumerate(names)]
 
 
+def _rows(path: Path) -> list[list[str]]:
+    reader = csv.reader(_text(path).splitlines())
+    try:
+        return list(reader)
+    except csv.Error as e:
+        raise BadTrace(f"{path}, line {reader.line_num}: no line of a CSV file: {e}") from e
+
+
 def _text(path: Path) -> str:
     try:
         data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-    except (OSError, EOFError) as e:
-        raise BadTrace(f"{path} cannot be read: {e}; a name that ends in .gz stands for a gzip file") from e
+    except OSError as e:
+        raise BadTrace(f"{path} cannot be read: {e}") from e
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as e:
+            raise BadTrace(
+                f"{path} is no whole gzip file, as its name says: {e}. Compress it anew, or rename it"
+            ) from e
+    try:
+        return data.decode()
     except UnicodeDecodeError as e:
         raise BadTrace(f"{path} is no text in UTF-8: byte {e.start}") from e
 
@@ -88,11 +116,12 @@ def _time(text: str, unit: str, before: list[int]) -> int:
     try:
         time = int(text)
     except ValueError:
-        raise ValueError(f"`{text}` is no whole {unit}") from None
+        raise ValueError(f"`{_shown(text)}` is no whole {unit}") from None
     if before and time <= before[-1]:
-        raise ValueError(f"{unit} {time} does not come after {before[-1]}")
-    if before and time - before[0] >= LONGEST:
-        raise ValueError(f"{unit} {time} is more than {LONGEST:,} after the first; a longer trace has to be cut")
+        raise ValueError(f"{unit} {_shown(text)} does not come after {_shown(str(before[-1]))}")
+    if before and (time - before[0]) * UNITS_S[unit] >= LONGEST_S:
+        most = LONGEST_S // UNITS_S[unit]
+        raise ValueError(f"{unit} {_shown(text)} is more than {most:,} after the first; a longer trace has to be cut")
     return time
 
 
@@ -101,11 +130,17 @@ def _count(text: str) -> float:
         count = float(text)
     except ValueError:
         count = math.nan
-    if not math.isfinite(count):
-        raise ValueError(f"`{text}` is no number")
+    if math.isnan(count):
+        raise ValueError(f"`{_shown(text)}` is no number")
     if count < 0:
-        raise ValueError(f"`{text}` is negative; counts are of requests that came")
+        raise ValueError(f"`{_shown(text)}` is negative; counts are of requests that came")
+    if count > MOST_REQUESTS:
+        raise ValueError(f"`{_shown(text)}` is more than {MOST_REQUESTS:,.0f} requests; scale the trace down")
     return count
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def expand(trace: Trace, how: Expansion) -> Floats:
@@ -139,11 +174,3 @@ def moving_mean(values: Floats, over: int) -> Floats:
 def arrivals(expected: Floats, seed: int) -> Floats:
     """Return Poisson counts around `expected`."""
     return np.random.default_rng(seed).poisson(expected).astype(np.float32)
-
-
-def pieces(expected: Floats, count: int, longest_s: int) -> list[Floats]:
-    """Return the whole for each of `count` runs, or its `count` equal parts where it is longer than `longest_s`."""
-    if len(expected) <= longest_s:
-        return [expected] * count
-    size = math.floor(len(expected) / count)
-    return [expected[i * size : (i + 1) * size] for i in range(count)]

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 
 from evenkeel_operator.decide.readings import BadReading, Flaw, Reading, read
 from evenkeel_operator.world import metrics
-from evenkeel_runtime import contract
+from evenkeel_runtime import contract, receipts
 
 MOST_BYTES = 64 << 10
 TIMEOUT_S = 2.0
@@ -29,6 +29,20 @@ class Directive:
 
     generation: int
     target_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a replica shall be told of the canary, as of a `generation`: that this is it, or that there is none.
+
+    `process` is the replica's own, `key` its ModelDeployment's, `moment_ms` later than that of the last command.
+    """
+
+    generation: int
+    process: str
+    moment_ms: int
+    canary: contract.Canary | None
+    key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +65,27 @@ class Replicas:
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
 
-    async def ask(self, targets: Sequence[Target], directive: Directive) -> Answers:
+    async def ask(self, targets: Sequence[Target], directive: Directive | None = None) -> Answers:
         """Return what each replica answers; whoever does not follow `directive` yet is told it."""
         if len(targets) == 1:
             return {targets[0].replica: await self._ask(targets[0], directive)}
         found = await asyncio.gather(*(self._ask(target, directive) for target in targets))
         return {target.replica: answer for target, answer in zip(targets, found, strict=True)}
 
+    async def command(self, target: Target, command: Command) -> str:
+        """Tell a command; return "ok", or why it was not followed."""
+        body = contract.directive(command.generation, process=command.process, canary=command.canary)
+        moment = str(command.moment_ms)
+        signature = receipts.signature(command.key, receipts.DIRECTIVE, moment.encode(), body)
+        headers = {receipts.TIME_HEADER: moment, receipts.SIGNATURE_HEADER: signature}
+        return await self._post(target.address, body, headers)
+
     async def close(self) -> None:
         """Close every connection."""
         if self._session is not None:
             await self._session.close()
 
-    async def _ask(self, target: Target, directive: Directive) -> Reading | BadReading:
+    async def _ask(self, target: Target, directive: Directive | None) -> Reading | BadReading:
         answer: Reading | BadReading
         async with self._gate:
             try:
@@ -77,7 +99,7 @@ class Replicas:
             except (aiohttp.ClientError, OSError, ValueError) as e:
                 answer = BadReading(Flaw.UNREACHABLE, f"{type(e).__name__}: {e}"[:200])
             else:
-                if answer.latencies.target_s != directive.target_s:
+                if directive is not None and answer.latencies.target_s != directive.target_s:
                     await self._tell(target.address, directive)
         return answer
 
@@ -99,19 +121,22 @@ class Replicas:
 
     async def _tell(self, address: str, directive: Directive) -> None:
         """Tell a directive; one that does not arrive is told again with the next question."""
-        body = {"generation": directive.generation, "latencyTargetSeconds": directive.target_s}
-        result = "failed"
+        await self._post(address, contract.directive(directive.generation, directive.target_s), {})
+
+    async def _post(self, address: str, body: bytes, headers: dict[str, str]) -> str:
+        url, result = self._url(address, contract.DIRECTIVES_PATH), "failed"
         try:
             async with (
                 asyncio.timeout(TIMEOUT_S),
                 self._opened().post(
-                    self._url(address, contract.DIRECTIVES_PATH), json=body, allow_redirects=False
+                    url, data=body, headers={"Content-Type": "application/json", **headers}, allow_redirects=False
                 ) as response,
             ):
                 result = "ok" if response.status == 200 else str(response.status)
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError):
             pass
         metrics.DIRECTIVES.labels(result=result).inc()
+        return result
 
     def _url(self, address: str, path: str) -> str:
         host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address

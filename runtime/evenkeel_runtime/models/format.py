@@ -30,12 +30,14 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class BundleFormat:
-    """A format of folders, none of which runs code: `load` is given the files in memory, and the device."""
+    """A format of folders, none of which runs code: `load` is given the files in memory, and the device. `precisions`
+    are those beside the folder's own that its models can be computed in."""
 
     name: str
     recognises: Callable[[Bundle], bool]
     signature: Callable[[Bundle], Signature]
     load: Callable[[Bundle, str], Loaded]
+    precisions: frozenset[str] = frozenset()
 
 
 def no_types(archive: Archive) -> frozenset[str]:

@@ -16,6 +16,10 @@ Call = Callable[..., "Sequence[torch.Tensor]"]
 type names what nearly every model takes."""
 
 
+class BadInput(Exception):
+    """The client gave the model what it cannot take, beyond types and shapes; the message names it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Signature:
     """What callers see, and what the file says about batches.

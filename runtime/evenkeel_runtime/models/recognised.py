@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import IO
 
 from evenkeel_runtime.config import AUTO, Model
+from evenkeel_runtime.contract import BF16, INT8
 from evenkeel_runtime.failure import refused
-from evenkeel_runtime.models import inspect, statedict, weights
+from evenkeel_runtime.models import inspect, statedict, transformers, weights
 from evenkeel_runtime.models.bundle import Bundle, Held
 from evenkeel_runtime.models.format import BundleFormat
 from evenkeel_runtime.models.loaded import Loaded, Signature
 
-BUNDLED: tuple[BundleFormat, ...] = (statedict.FORMAT,)
+BUNDLED: tuple[BundleFormat, ...] = (statedict.FORMAT, transformers.FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,11 @@ def _of(format_: BundleFormat, bundle: Bundle, model: Model) -> Recognised:
         raise refused(
             f"the model is {format_.name}, spec.model.format says {model.format}; correct it or leave it at {AUTO}"
         )
+    if model.precision in (BF16, INT8) and model.precision not in format_.precisions:
+        raise refused(
+            f"{format_.name} models are not computed in {model.precision}; correct spec.runtime.precision, or save the "
+            "model with torch.export.save"
+        )
     return Recognised(format_.name, lambda: format_.signature(bundle), lambda device: format_.load(bundle, device))
 
 
@@ -70,17 +76,10 @@ def _called(bundle: Bundle) -> str:
         return f"the folder holds one file alone, {bundle.named()}; name that file in spec.model.uri"
     if "config.json" not in bundle.files:
         return (
-            "the folder is of no format that this runtime knows: it has no config.json, as timm writes it, but "
-            f"{bundle.named()}; if one file is the model, name it in spec.model.uri"
+            "the folder is of no format that this runtime knows: it has no config.json, as timm and transformers write "
+            f"it, but {bundle.named()}; if one file is the model, name it in spec.model.uri"
         )
-    whose = (
-        "is transformers', which this runtime does not read" if _is_transformers(bundle) else "names no architecture"
-    )
     return (
-        f"the folder is of no format that this runtime knows: its config.json {whose}; save the model with "
-        "torch.export.save instead, as one file"
+        "the folder is of no format that this runtime knows: its config.json names no architecture, as timm writes it, "
+        "and no model_type, as transformers does; save the model with torch.export.save instead, as one file"
     )
-
-
-def _is_transformers(bundle: Bundle) -> bool:
-    return "model_type" in bundle.json("config.json")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evenkeel_runtime.contract import Tensor
+from evenkeel_runtime.contract import BF16, Tensor
 from evenkeel_runtime.failure import last_line, refused
 from evenkeel_runtime.models import weights
 from evenkeel_runtime.models.bundle import Bundle
@@ -81,7 +81,7 @@ def load(bundle: Bundle, device: str) -> Loaded:
     return Loaded(NAME, PLATFORM, seen, _answering(module), device, traceable=traceable, parameters=parameters)
 
 
-FORMAT = BundleFormat(NAME, recognises, signature, load)
+FORMAT = BundleFormat(NAME, recognises, signature, load, frozenset({BF16}))
 
 
 def describe(bundle: Bundle, found: Weights) -> Described:

@@ -121,6 +121,8 @@ def prediction_of(signature: Signature, parameters: Mapping[str, object]) -> Pre
     as many classes, by whose names the file may call them, a single column is a number.
     """
     outputs = signature.outputs
+    if parameters.get("task") == "multi-label classification":
+        return None  # a receipt has room for one class per row
     classes = parameters.get("classes")
     if isinstance(classes, list) and outputs[0].name == "label":
         if len(classes) > MAX_CLASSES:

@@ -14,6 +14,7 @@ import orjson
 from evenkeel_runtime.config import Serve
 from evenkeel_runtime.engine.batching import Batch, Work, retry_after_s
 from evenkeel_runtime.failure import last_line
+from evenkeel_runtime.models.loaded import BadInput
 from evenkeel_runtime.serve import stacks
 from evenkeel_runtime.serve.answer import Writer
 from evenkeel_runtime.serve.body import BadRequest
@@ -221,6 +222,9 @@ class Service:
             metrics.queue.observe(began - work.admitted)
             metrics.predict.observe(finished - pending.read)
             answer = answers if isinstance(answers, Exception) else answers[index]
+            if isinstance(answer, BadInput):
+                self.reject(exchange, 400, "invalid", f"inputs: {answer}", b"", pending.begun)
+                continue
             if isinstance(answer, Exception):
                 signals.failed += 1
                 trace = exchange.trace

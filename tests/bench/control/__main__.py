@@ -2,7 +2,8 @@
 
 `python -m tests.bench.control [--quick] [FOLDER]`: FOLDER holds CSV files of counts per second or minute, else
 EVENKEEL_TRACES names it. Evenkeel has one setting for all traces; minutes are filled as steps and as a line, and the
-worse of the two counts, as does the worse of the times of a start.
+worse of the two counts, as does the worse of the times of a start. What is finished is kept in --kept: a run that was
+cut off goes on from there.
 """
 
 from __future__ import annotations
@@ -11,26 +12,24 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
-from evenkeel_operator.decide.replicas import Scaling
 from evenkeel_operator.simulate.baselines.grid import Family, defaults, families
-from evenkeel_operator.simulate.clients import ClosedClients, OpenClients
-from evenkeel_operator.simulate.fluid import Fleet, Outcome, World, run
-from evenkeel_operator.simulate.law import Law, Setting
-from evenkeel_operator.simulate.load import EXPANSIONS, BadTrace, Expansion, Floats, arrivals
-from evenkeel_operator.simulate.profile import REFERENCE, Profile
-from tests.bench.control import constant, demand, figures
+from evenkeel_operator.simulate.load import BadTrace, Expansion
+from evenkeel_operator.simulate.profile import REFERENCE
+from tests.bench.control import constant, demand, engines, faults, figures, worlds
 from tests.bench.control.demand import PEAK_REPLICAS, Demand
-from tests.bench.control.figures import Numbers, Result
+from tests.bench.control.figures import Result
+from tests.bench.control.replay import MOST, Client, Replay
 
 COLD_STARTS_S = (60, 180)
+CLIENTS: tuple[Client, ...] = ("open", "closed")
 SEEDS = 10
-MOST = 2 * PEAK_REPLICAS
+KEPT = Path("out/control")
 ONE_SPIKE = "single_spike"
 """Left out of the frontier: what comes once in a day is learnt by nobody."""
 
@@ -42,9 +41,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.control", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, help="of traces; without: EVENKEEL_TRACES")
     parser.add_argument(
-        "--quick", action="store_true", help="the busiest two hours of each trace, one seed, starts of 60 s"
+        "--quick", action="store_true", help="the first day of each trace, one seed, starts of 60 s, open clients"
     )
     parser.add_argument("--seeds", type=int, help=f"runs of each trace ({SEEDS}; 1 with --quick)")
+    parser.add_argument("--kept", type=Path, default=KEPT, help=f"folder of what is finished ({KEPT})")
     asked = parser.parse_args()
     named = os.environ.get("EVENKEEL_TRACES")
     try:
@@ -54,18 +54,24 @@ def main() -> int:
         return 2
     demands = demand.demands(found, REFERENCE.capacity.rate, is_quick=asked.quick)
     seeds = asked.seeds or (1 if asked.quick else SEEDS)
+    grid = list(families(REFERENCE, PEAK_REPLICAS, MOST))
     figured: list[dict[str, float]] = []
     dominated: set[str] = set()
     for cold_s in COLD_STARTS_S[:1] if asked.quick else COLD_STARTS_S:
-        for client in ("open",) if asked.quick else ("open", "closed"):
-            by_way, grid = _replayed(demands, cold_s, seeds, client)
-            for way, results in by_way.items():
+        for client in CLIENTS[:1] if asked.quick else CLIENTS:
+            for way, runs in _replayed(Replay(cold_s, client, asked.kept), demands, seeds).items():
                 print(f"\nstarts of {cold_s} s, minutes as {way}, {client} clients, {seeds} seeds")
-                figured.append(_table(results, grid))
-                if client == "open":
-                    dominated |= set(figures.dominated(results, _defaults(grid, KNOWN)))
+                mean = figures.mean(runs)
+                _table(mean, grid)
+                figured.append(_figures(runs))
+                dominated |= set(figures.dominated(mean, _defaults(grid, KNOWN)))
     moved, beyond = constant.changes(REFERENCE, is_quick=asked.quick)
     print(f"\nconstant load: {moved} changes after ten minutes at most, {beyond} replicas beyond the need in the end")
+    differ = _engines(demands, is_quick=asked.quick)
+    below_s, off = _faults(demands)
+    steps = worlds.STEPS // 10 if asked.quick else worlds.STEPS
+    broken = worlds.broken(steps, 1)
+    print(f"\n{steps} steps of random worlds: {len(broken)} sizes out of their bounds", *broken[:5], sep="\n  ")
     worst = {key: max(row[key] for row in figured) for key in figured[0]}
     print(
         json.dumps(
@@ -74,6 +80,11 @@ def main() -> int:
                 "dominated_traces": len(dominated),
                 "max_changes_constant_load": moved,
                 "beyond_need_constant_load": beyond,
+                "sizes_out_of_bounds": len(broken),
+                "random_steps": steps,
+                "fault_seconds_below": below_s,
+                "fault_off_after_10_min": off,
+                "engines_differ": round(differ, 3),
                 "traces": len(found),
                 "seeds": seeds,
                 "quick": asked.quick,
@@ -83,45 +94,16 @@ def main() -> int:
     return 0
 
 
-def _replayed(
-    demands: Sequence[Demand], cold_s: int, seeds: int, client: str
-) -> tuple[dict[Expansion, list[Result]], list[Family]]:
-    """Return what came of every trace, by the way minutes are filled, and the grid in the order of its columns."""
-    sums: dict[tuple[Expansion, str], list[tuple[Numbers, float]]] = {}
-    grid: list[Family] = []
-    for length in sorted({len(d.expected) for d in demands}):
-        alike = [d for d in demands if len(d.expected) == length]
-        for seed in range(seeds):
-            began = time.monotonic()
-            counts = np.stack([arrivals(d.expected, 1000 * seed + i) for i, d in enumerate(alike)], axis=1)
-            grid = list(families(REFERENCE, PEAK_REPLICAS, MOST))
-            got = _run(REFERENCE, grid, counts, cold_s, client)
-            for row, each in enumerate(alike):
-                ahead = figures.clairvoyant_s(counts[:, row], REFERENCE.capacity.rate, cold_s)
-                part = np.stack([got.late[row], got.requests[row], got.gpu_s[row], got.changes[row]]).astype(np.float64)
-                for way in each.ways:
-                    sums.setdefault((way, each.trace), []).append((part, ahead))
-            took = time.monotonic() - began
-            print(f"{len(alike)} stretches of {length} s, seed {seed}: {took:.0f} s", file=sys.stderr, flush=True)
-    by_way: dict[Expansion, list[Result]] = {way: [] for way in EXPANSIONS}
-    for (way, trace), parts in sums.items():
-        late, requests, gpu_s, changes = np.sum([part for part, _ in parts], axis=0)
-        ahead = sum(each for _, each in parts)
-        by_way[way].append(Result(trace, late / np.maximum(requests, 1.0), gpu_s, changes, ahead))
-    return by_way, grid
+def _replayed(replay: Replay, demands: Sequence[Demand], seeds: int) -> dict[Expansion, list[list[Result]]]:
+    """Return the results of every trace, a list for each seed, by the way minutes are filled."""
+    by_way: dict[Expansion, list[list[Result]]] = {}
+    for seed in range(seeds):
+        for way, results in replay.results(demands, seed).items():
+            by_way.setdefault(way, []).append(results)
+    return by_way
 
 
-def _run(profile: Profile, grid: Sequence[Family], counts: Floats, cold_s: int, client: str) -> Outcome:
-    seconds, runs = counts.shape
-    scaling = Scaling(1, MOST, profile.target_s, profile.quantile)
-    ours = Law(Setting(scaling, profile.capacity, float(cold_s)), runs)
-    fleets = [Fleet(ours, cold_s), *(Fleet(family.autoscaler, cold_s) for family in grid)]
-    first = np.clip(np.ceil(counts[:60].mean(axis=0) / profile.capacity.rate), 1, MOST).astype(np.float32)
-    clients = ClosedClients(counts) if client == "closed" else OpenClients(counts)
-    return run(World(profile, first, most=MOST), fleets, clients, seconds)
-
-
-def _table(results: Sequence[Result], grid: Sequence[Family]) -> dict[str, float]:
+def _table(results: Sequence[Result], grid: Sequence[Family]) -> None:
     labels = ["Evenkeel", *(f"{family.name} {label}" for family in grid for label in family.labels)]
     (hpa,) = _defaults(grid, ("HPA rps",))
     print(
@@ -143,14 +125,57 @@ def _table(results: Sequence[Result], grid: Sequence[Family]) -> dict[str, float
     for x, _ in figures.frontier(late[1:], cost[1:]):
         column = int(np.flatnonzero(late[1:] == x)[0]) + 1
         print(f"  {labels[column]:30} late {late[column]:7.2%}, GPU-hours {cost[column]:.2f} × clairvoyant")
-    figured = {
-        "gpu_hours_vs_frontier": figures.against_frontier(kept),
-        "gpu_hours_vs_oracle": figures.against_oracle(results),
-        "clairvoyant_ratio_median": figures.clairvoyant_ratio_median(results),
-        "late_mean": float(late[0]),
-    }
-    print(", ".join(f"{key} {value:.3f}" for key, value in figured.items()), flush=True)
-    return figured
+
+
+def _engines(demands: Sequence[Demand], *, is_quick: bool) -> float:
+    """Print both engines side by side and return by which part shares of late requests differ at most."""
+    named = {each.trace: each for each in reversed(demands)}
+    chosen = [named[trace] for trace in sorted(named)][:: max(1, len(named) // (1 if is_quick else 5))]
+    print(f"\n{'the busiest hour of':26} {'under':10} {'late':>7} {'flow':>7} {'GPU-h':>7} {'flow':>7}")
+    found = engines.rows(chosen, 1)
+    for row in found:
+        print(
+            f"{row.trace[:26]:26} {row.autoscaler:10} {row.late[0]:7.2%} {row.late[1]:7.2%} "
+            f"{row.gpu_s[0] / 3600:7.2f} {row.gpu_s[1] / 3600:7.2f}",
+            flush=True,
+        )
+    return max(row.differ for row in found)
+
+
+def _faults(demands: Sequence[Demand]) -> tuple[int, int]:
+    """Print what faults do; return the most seconds below the size without, and how far off it is after at most."""
+    print(f"\n{'fault':26} {'late':>7} {'GPU-h':>7} {'changes':>7} {'s below':>8} {'off after':>9}")
+    found = faults.rows(faults.hour(demands), 1)
+    for row in found:
+        print(
+            f"{row.fault:26} {row.outcome.violation:7.2%} {row.outcome.gpu_s / 3600:7.2f} {row.outcome.changes:7} "
+            f"{row.below_s:8} {row.off_after:9}",
+            flush=True,
+        )
+    return max(row.below_s for row in found), max(row.off_after for row in found)
+
+
+def _figures(runs: Sequence[Sequence[Result]]) -> dict[str, float]:
+    """Print each figure with its interval at 95 % over the seeds, and return the means."""
+    found: dict[str, list[float]] = {}
+    for results in runs:
+        kept = [r for r in results if r.trace != ONE_SPIKE]
+        for key, value in (
+            ("gpu_hours_vs_frontier", figures.against_frontier(kept)),
+            ("gpu_hours_vs_oracle", figures.against_oracle(results)),
+            ("clairvoyant_ratio_median", figures.clairvoyant_ratio_median(results)),
+            ("late_mean", float(np.mean([r.late[0] for r in kept]))),
+        ):
+            found.setdefault(key, []).append(value)
+    told = []
+    for key, values in found.items():
+        text = f"{key} {np.mean(values):.3f}"
+        if len(values) > 1:
+            half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+            text += f" ± {half:.3f}"
+        told.append(text)
+    print(", ".join(told), flush=True)
+    return {key: float(np.mean(values)) for key, values in found.items()}
 
 
 def _defaults(grid: Sequence[Family], names: Sequence[str]) -> list[int]:

@@ -16,7 +16,6 @@ from evenkeel_operator.simulate.load import EXPANSIONS, BadTrace, Expansion, Flo
 
 PEAK_REPLICAS = 12
 DAY_S = 86400
-QUICK_S = 2 * 3600
 DAYS = 3
 
 
@@ -40,7 +39,7 @@ def traces(folder: Path | None) -> list[Trace]:
 
 
 def demands(found: list[Trace], rate: float, *, is_quick: bool) -> list[Demand]:
-    """Return all stretches, for replicas that carry `rate` each; if `is_quick`, the busiest two hours of each."""
+    """Return all stretches, for replicas that carry `rate` each; if `is_quick`, the first day of each."""
     return [demand for trace in found for demand in _of(trace, rate, is_quick)]
 
 
@@ -55,12 +54,10 @@ def _of(trace: Trace, rate: float, is_quick: bool) -> Iterator[Demand]:
 
 def _stretches(expected: Floats, is_quick: bool) -> list[tuple[int, int]]:
     length = len(expected)
-    if is_quick:
-        begins = range(0, max(1, length - QUICK_S + 1), 3600)
-        begin = max(begins, key=lambda at: float(expected[at : at + QUICK_S].sum()))
-        return [(begin, min(length, begin + QUICK_S))]
     if length <= DAY_S:
         return [(0, length)]
+    if is_quick:
+        return [(0, DAY_S)]
     days = length // DAY_S
     chosen = sorted({round(i * (days - 1) / (DAYS - 1)) for i in range(DAYS)})
     return [(day * DAY_S, (day + 1) * DAY_S) for day in chosen]

@@ -29,6 +29,20 @@ class Result:
     clairvoyant_s: float
 
 
+def mean(runs: Sequence[Sequence[Result]]) -> list[Result]:
+    """Return the means over all seeds, trace by trace; every seed has the same traces in the same order."""
+    return [
+        Result(
+            of[0].trace,
+            np.mean([r.late for r in of], axis=0),
+            np.mean([r.gpu_s for r in of], axis=0),
+            np.mean([r.changes for r in of], axis=0),
+            float(np.mean([r.clairvoyant_s for r in of])),
+        )
+        for of in zip(*runs, strict=True)
+    ]
+
+
 def clairvoyant_s(arrived: Floats, rate: float, cold_start_s: int) -> float:
     """Return the GPU seconds of ⌈max of the demand until `cold_start_s` from now / rate⌉, one at least."""
     smooth = moving_mean(arrived, SMOOTH_S)

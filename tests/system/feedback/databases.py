@@ -20,6 +20,17 @@ PATIENCE_S = 120.0
 _USER = "postgres"
 
 
+def spoil(path: Path, needle: bytes) -> None:
+    """Overwrite the pages of a closed SQLite file that hold these bytes, as a disk does that fails."""
+    pages = bytearray(path.read_bytes())
+    size = int.from_bytes(pages[16:18])
+    spoilt = [at for at in range(0, len(pages), size) if needle in pages[at : at + size]]
+    assert spoilt, "the bytes stand in some page"
+    for at in spoilt:
+        pages[at : at + size] = b"\xff" * size
+    path.write_bytes(pages)
+
+
 class Postgres:
     """A server of its own on a free port of loopback, in a folder of its own. It syncs as in production."""
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evenkeel_operator.feedback.access import Kubernetes
+from evenkeel_operator.world.connection import Connection
 from tests.system.feedback.server import Deployment, Service
 from tests.system.operator.fakeapi.server import FakeApi
 from tests.system.operator.harness import kubeconfig, modeldeployment
@@ -71,6 +75,7 @@ async def test_each_tenant_labels_and_sees_its_own_model_only(api: FakeApi, serv
         pytest.param({}, "NoToken", id="without a token"),
         pytest.param({"authorization": "Basic YTpi"}, "NoToken", id="with a password"),
         pytest.param({"authorization": "Bearer stolen"}, "BadToken", id="with a token that nobody knows"),
+        pytest.param({"authorization": "Bearer \xff"}, "BadToken", id="with bytes that are no text"),
     ],
 )
 async def test_nobody_is_served_without_a_known_token(
@@ -79,6 +84,15 @@ async def test_nobody_is_served_without_a_known_token(
     model = created(api, "team-a")
     for status, got in (await post(service, model, headers), await quality(service, "team-a/digits", headers)):
         assert (status, got["reason"]) == (401, reason)
+
+
+async def test_a_narrowed_token_has_no_more_rights_than_it_says(api: FakeApi, service: Service) -> None:
+    api.reviews.users["narrow-token"] = "alice"
+    api.reviews.narrowed.add("narrow-token")
+    model, narrow = created(api, "team-a"), {"authorization": "Bearer narrow-token"}
+    for headers, want in ((ALICE, (200, None, 200)), (narrow, (200, "Foreign", 403)), (ALICE, (200, None, 200))):
+        (status, got), (read, _) = await post(service, model, headers), await quality(service, "team-a/digits", headers)
+        assert (status, got.get("reason"), read) == want
 
 
 async def test_a_model_that_is_not_there_is_named(api: FakeApi, service: Service) -> None:
@@ -106,3 +120,37 @@ async def test_labels_of_a_deleted_model_still_have_somebody_who_may_post_them(a
     await asyncio.to_thread(service.kill)
     await asyncio.to_thread(service.start)
     assert await post(service, model, ALICE) == (200, {"outcome": "accepted"})
+
+
+async def test_only_what_the_store_has_not_seen_is_stored(api: FakeApi, tmp_path: Path) -> None:
+    known, first = created(api, "team-a"), created(api, "team-b")
+    connection = await Connection.open(str(kubeconfig(tmp_path, api.url)))
+    try:
+        kubernetes = Kubernetes(connection, ())
+        kubernetes.recall([(known.subject, "team-a", "digits")])
+        assert await kubernetes.place(known.subject) == ("team-a", "digits")
+        assert kubernetes.unstored == set()
+        assert await kubernetes.place(first.subject) == ("team-b", "digits")
+        assert kubernetes.unstored == {(first.subject, "team-b", "digits")}
+        second = created(api, "team-b", "prices")
+        kubernetes.stored(kubernetes.unstored)
+        kubernetes._listed_at = float("-inf")
+        assert await kubernetes.place(second.subject) == ("team-b", "prices")
+        assert kubernetes.unstored == {(second.subject, "team-b", "prices")}
+    finally:
+        await connection.close()
+
+
+async def test_what_could_not_be_stored_is_stored_with_the_next_post_and_never_again(
+    api: FakeApi, service: Service, tmp_path: Path
+) -> None:
+    model = created(api, "team-a")
+    with contextlib.closing(sqlite3.connect(tmp_path / "feedback.db")) as database:
+        for name, other, want in (("model", "away", (503, "Unavailable")), ("away", "model", (200, None))):
+            database.execute(f"ALTER TABLE {name} RENAME TO {other}")
+            status, got = await post(service, model, ALICE)
+            assert (status, got.get("reason")) == want
+        found = database.execute("SELECT subject, namespace, name FROM model").fetchall()
+        assert found == [(model.subject, "team-a", "digits")]
+        database.execute("ALTER TABLE model RENAME TO away")
+        assert (await post(service, model, ALICE))[0] == 200

@@ -14,6 +14,8 @@ from evenkeel_runtime.receipts import COUNTS, PASSED_ON
 from tests.system.feedback.server import Deployment, Service
 
 MINUTES_10 = 600.0
+HALF_A_PAIR = chr(0xD800)
+"""JSON can say half of a surrogate pair; UTF-8 cannot."""
 
 
 def test_labels_are_counted_by_what_was_predicted_and_what_was_true(service: Service) -> None:
@@ -64,6 +66,11 @@ def changed(text: str) -> str:
 Item = dict[str, Any]
 
 
+def own(model: Deployment) -> Item:
+    """Return an item by a user's own id, whose model is known."""
+    return {"id": "order-17", "model": f"-/{model.uid}", "label": 3}
+
+
 @pytest.mark.parametrize(
     ("item_of", "outcome", "reason"),
     [
@@ -92,6 +99,15 @@ Item = dict[str, Any]
         pytest.param(lambda m: {"label": 3}, "malformed", "NoItem", id="neither receipt nor id"),
         pytest.param(lambda m: {"receipt": m.receipt(), "lable": 3}, "malformed", "NoItem", id="a misspelt field"),
         pytest.param(lambda m: {"id": "nobody's", "label": 3}, "malformed", "UnknownId", id="an unknown id"),
+        pytest.param(
+            lambda m: {"receipt": m.receipt(10), "label": 3},
+            "malformed",
+            "UnknownClass",
+            id="predicted a class too many",
+        ),
+        pytest.param(lambda m: {**own(m), "id": HALF_A_PAIR}, "malformed", "NoItem", id="an id that is no text"),
+        pytest.param(lambda m: {**own(m), "id": "a\0"}, "malformed", "NoItem", id="an id with a NUL"),
+        pytest.param(lambda m: {**own(m), "id": "a" * 129}, "malformed", "NoItem", id="an id that is too long"),
         pytest.param(lambda m: 7, "malformed", "NoItem", id="no object"),
     ],
 )
@@ -189,6 +205,16 @@ def test_what_replicas_tell_counts_once(service: Service) -> None:
             lambda m, body: {**m.signed(COUNTS, body), "evenkeel-subject": "me"}, "BadSignature", id="for no uid"
         ),
         pytest.param(
+            lambda m, body: {**m.signed(COUNTS, body), "evenkeel-signature": "\xff"},
+            "BadSignature",
+            id="with bytes that are no text",
+        ),
+        pytest.param(
+            lambda m, body: {**m.signed(COUNTS, body), "evenkeel-time": "9" * 400},
+            "BadSignature",
+            id="at a time that is none",
+        ),
+        pytest.param(
             lambda m, body: m.signed(COUNTS, body, after_s=MINUTES_10), "ClockSkew", id="by a clock ten minutes ahead"
         ),
         pytest.param(
@@ -210,11 +236,18 @@ def test_counts_of_others_are_refused(
     "more",
     [
         pytest.param({"revision": ""}, id="no revision"),
+        pytest.param({"variant": 2}, id="a variant that nobody knows"),
         pytest.param({"cohorts": [{"start": 1, "counts": []}]}, id="a cohort that starts in between"),
         pytest.param({"cohorts": [{"start": 9_000_000_000_000, "counts": []}]}, id="a cohort to come"),
         pytest.param({"cohorts": [{"start": 900, "counts": [[10, 1]]}]}, id="a class that is none"),
         pytest.param({"cohorts": [{"start": 900, "counts": [[3, -1]]}]}, id="less than nothing"),
         pytest.param({"names": ["a"]}, id="names of other classes"),
+        pytest.param({"revision": HALF_A_PAIR}, id="a revision that is no text"),
+        pytest.param({"ids": [[HALF_A_PAIR, "r"]]}, id="an id that is no text"),
+        pytest.param({"names": [HALF_A_PAIR] * 10}, id="names that are no texts"),
+        pytest.param({"process": "ab" * 7}, id="a process of fewer bytes"),
+        pytest.param({"process": "ab" * 4000}, id="a process of many bytes"),
+        pytest.param({"pairs": [["ab" * 13, 0, 900, 3, "digits-0123abcd", 3]]}, id="a pair of a longer nonce"),
     ],
 )
 def test_counts_that_cannot_be_are_refused(more: dict[str, Any], service: Service) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evenkeel_operator.cli import history, restart, rollback
+from evenkeel_operator.cli import explain, history, restart, rollback
 from tests.system.operator.fakeapi.actors import Actors
 from tests.system.operator.fakeapi.server import FakeApi
 from tests.system.operator.harness import Operator, eventually, is_serving, kubeconfig, modeldeployment, quiet
@@ -89,7 +89,29 @@ async def test_a_rollback_that_meets_another_change_starts_again(
     assert (spec["model"]["uri"], spec["replicas"]) == ("pvc://models/digits.pt2", 3)
 
 
-@pytest.mark.parametrize("command", [history, rollback, restart])
+async def test_explain_tells_what_the_operator_found(api: FakeApi, actors: Actors, tmp_path: Path, run: Run) -> None:
+    api.store.create(modeldeployment())
+    assert await run(explain, "digits") == (
+        0,
+        "team-a/digits has no status yet: no operator has looked at it.\n"
+        "Latency: spec.objectives.latency names none, so none is held.\n"
+        "Size: spec.replicas says 1; without spec.scaling, kubectl scale or an autoscaler sets it.\n",
+        "",
+    )
+    async with Operator(api, tmp_path):
+        await eventually(lambda: is_serving(api))
+    for name in ("digits", "mdep/digits", "modeldeployments.evenkeel.dev/digits", "ModelDeployment/digits"):
+        code, out, _ = await run(explain, name, "-n", "team-a")
+        assert code == 0
+        first, *_, last = out.splitlines()
+        assert "Serving: 1 of 1 replicas of revision digits-" in first
+        assert last.startswith("  digits-")
+        assert last.endswith("(stable): 1 of 1 replica ready, pvc://models/digits.pt2")
+    with pytest.raises(SystemExit):
+        explain(["pod/digits"])
+
+
+@pytest.mark.parametrize("command", [explain, history, rollback, restart])
 async def test_complaints_say_what_is_wrong(api: FakeApi, run: Run, command: Run) -> None:
     assert await run(command, "nobody") == (1, "", "error: there is no ModelDeployment nobody in namespace team-a\n")
     api.faults.add("GET", "/modeldeployments/", 403, message="you may not", reason="Forbidden")

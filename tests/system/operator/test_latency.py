@@ -132,7 +132,7 @@ async def test_another_target_moves_the_edge_without_a_new_pod(
         (replica,) = replicas.known.values()
         await eventually(lambda: replica.signals.target_s == 0.01)
         assert [p["metadata"]["name"] for p in api.store.list("pods")] == pods
-        assert [row["latencyTargetSeconds"] for row in replica.told][-1] == 0.01
+        assert [row["latencyTargetSeconds"] for row in replica.received][-1] == 0.01
 
 
 async def test_a_size_decided_before_outlives_the_operator(
@@ -150,6 +150,27 @@ async def test_a_size_decided_before_outlives_the_operator(
         await eventually(lambda: condition(api, "Scalable")[1] in ("SignalsRefused", "MetricsMissing"))
         await asked(replicas)
         assert size(api) == want
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        pytest.param(403, id="it may not be read"),
+        pytest.param(500, id="the server fails"),
+        pytest.param(429, id="the server is too busy"),
+    ],
+)
+async def test_the_size_follows_the_load_while_what_was_kept_cannot_be_read(
+    api: FakeApi, cluster: Actors, replicas: FakeReplicas, tmp_path: Path, status: int
+) -> None:
+    replicas.rate = 150.0
+    api.faults.add("GET", "/configmaps/", status, times=10**6)
+    async with operator(api, tmp_path, replicas) as running:
+        api.store.create(scaled())
+        await eventually(lambda: size(api) >= 2)
+        assert "memory not read deployment=team-a/digits" in running.log
+        assert "memory not kept" not in running.log
+        assert "Traceback" not in running.log
 
 
 async def no_endpoint(request: web.Request, replica: FakeReplica) -> web.StreamResponse:

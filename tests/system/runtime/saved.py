@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from evenkeel_runtime.fetch.manifest import Manifest, Row
+from evenkeel_runtime.models import transformers
 from evenkeel_runtime.models.keras import imported
 from examples.compiled_digits import compile as compiling
 from tests.system.runtime.ways import Named
-from tests.unit.runtime import models, skops_files
+from tests.unit.runtime import models, pretrained_folders, skops_files
 from tests.unit.runtime.statedicts import timm_module
 
 ROWS = 5
@@ -142,9 +143,26 @@ def _sklearn(folder: Path, shared: Path) -> Saved:
     return Saved(folder / "m.skops", {"input": rows}, want)
 
 
+def _pretrained(folder: Path, shared: Path) -> Saved:
+    library, lines = transformers.imported(), [*pretrained_folders.descriptions()[:3], "wine", "sea " * 99]
+    pretrained_folders.saved(folder / "m", pretrained_folders.text_model(), pretrained_folders.tokenizer())
+    with quiet(), torch.inference_mode():
+        model = library.AutoModelForSequenceClassification.from_pretrained(folder / "m").eval()
+        words = library.AutoTokenizer.from_pretrained(folder / "m")
+        logits = model(**words(lines, padding=True, truncation=True, return_tensors="pt")).logits
+    labels = [model.config.id2label[index] for index in logits.argmax(1).tolist()]
+    want = {
+        "label": pretrained_folders.texts(*labels),
+        "probabilities": logits.softmax(1).numpy(),
+        "logits": logits.numpy(),
+    }
+    return Saved(folder / "m", {"text": pretrained_folders.texts(*lines)}, want)
+
+
 FORMATS: Mapping[str, Format] = {
     "TorchExport": Format("a recurrent network (LSTM)", "pytorch_torchexport", "call_path", _exported),
     "StateDict": Format("one of timm's residual networks", "pytorch_state_dict", "architecture", _weights),
+    "Transformers": Format("a BERT that classifies texts", "pytorch_transformers", "max_tokens", _pretrained),
     "Keras": Format("the CNN of `examples/keras_digits`", "keras_keras", "keras_version", _keras),
     "Sklearn": Format("scaling and a logistic regression", "sklearn_skops", "classes", _sklearn),
     "TorchScript": Format("a CNN with batch norm", "pytorch_torchscript", "sha256", _scripted),

@@ -271,12 +271,12 @@ def _nested(node: Node, canary: Path) -> None:
     def called(given: Node) -> Node:
         return {"args": [given], "kwargs": {}}
 
-    found = {"module": "keras.layers", "class_name": "Identity", "config": {"name": "end"}}
+    found: dict[str, Any] = {"module": "keras.layers", "class_name": "Identity", "config": {"name": "end"}}
     for number in range(28):
         name = f"model_{number}"
         inner = dict(found, name=found["config"]["name"], inbound_nodes=[called(tensor("given"))])
         inner["inbound_nodes"].append(called(tensor(inner["name"])))
-        given = {"name": "given", "batch_shape": [None, 16], "dtype": "float32"}
+        given: dict[str, Any] = {"name": "given", "batch_shape": [None, 16], "dtype": "float32"}
         given = {"module": "keras.layers", "class_name": "InputLayer", "config": given, "name": "given"}
         config = {"name": name, "layers": [dict(given, inbound_nodes=[]), inner], "input_layers": [["given", 0, 0]]}
         config["output_layers"] = [[inner["name"], 1, 0]]

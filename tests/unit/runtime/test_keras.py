@@ -245,7 +245,7 @@ def test_nobody_pays_for_keras_who_serves_or_inspects() -> None:
 def test_models_within_models_are_read_once(kind: str, want: tuple[int, ...] | None) -> None:
     """Two ways lead into each: the shape of its answer, and its type. Each taken at every level, they are 2 ** 30."""
     tensor = {"class_name": "__keras_tensor__", "config": {"shape": [None, 4]}}
-    given = {"module": "keras.layers", "class_name": "InputLayer"}
+    given: dict[str, Any] = {"module": "keras.layers", "class_name": "InputLayer"}
     given |= {"config": {"name": "given", "batch_shape": [None, 4]}, "inbound_nodes": []}
     found: dict[str, Any] = {"module": "keras.layers", "class_name": "Dense", "config": {"name": "end", "units": 3}}
     for number in range(30):

@@ -137,3 +137,32 @@ def test_a_longer_text_is_no_receipt() -> None:
 
 def test_a_signature_is_for_one_purpose() -> None:
     assert receipts.signature(KEY, b"counts", b"x") != receipts.signature(KEY, b"passed", b"x")
+
+
+VARIANT_AT, CLASSES_AT, REVISION_AT = 2, 21, 32
+
+
+@pytest.mark.parametrize(
+    ("changes", "want"),
+    [
+        pytest.param({VARIANT_AT: b"\x02"}, "variant is 2", id="a variant that is none"),
+        pytest.param({REVISION_AT: b"\xff"}, "not UTF-8", id="a name that is no text"),
+        pytest.param({REVISION_AT: b"\0"}, "NUL", id="a name that PostgreSQL does not store"),
+        pytest.param({CLASSES_AT: b"\0\0"}, "contradicts", id="no classes, and no number either"),
+        pytest.param({1: b"\x01"}, "contradicts", id="a number of some classes"),
+    ],
+)
+def test_what_no_issuer_writes_is_no_receipt(changes: dict[int, bytes], want: str) -> None:
+    """A ModelDeployment's key signs whatever who has it wants it to."""
+    raw = bytearray(base64.urlsafe_b64decode(Issuer(KEY, origin()).many(TIME_MS, [3, 4], [1, 2]) + b"=="))
+    for at, value in changes.items():
+        raw[at : at + len(value)] = value
+    signed = raw[:-32] if changes.keys() != {1} else raw[:-32] + bytes(8)  # the rows of numbers take twice as much
+    text = base64.urlsafe_b64encode(signed + hmac.digest(KEY, signed, "sha256")).rstrip(b"=").decode()
+    with pytest.raises(BadReceipt, match=want) as got:
+        receipts.opened(text, key_of)
+    assert got.value.reason == Reason.MALFORMED
+
+
+def test_names_of_no_classes_contradict() -> None:
+    assert reason(Issuer(KEY, origin(classes=0, is_named=True)).numbers(TIME_MS, [1.0]).decode()) == Reason.MALFORMED

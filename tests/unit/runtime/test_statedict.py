@@ -303,7 +303,7 @@ def test_another_format_in_the_spec(folder: Files) -> None:
             {"config.json": b"{}", "model.safetensors": b""}, "names no architecture", id="a config of something else"
         ),
         pytest.param(
-            {"config.json": b'{"model_type": "bert"}', "model.safetensors": b""}, "transformers'", id="a folder of BERT"
+            {"config.json": b'{"model_type": "bert"}', "model.safetensors": b""}, "is empty", id="a folder of BERT"
         ),
     ],
 )

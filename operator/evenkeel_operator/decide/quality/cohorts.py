@@ -11,9 +11,10 @@ than the horizon still count, from then on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from evenkeel_operator.decide.quality.measures import Measure
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
@@ -117,6 +118,12 @@ def answers(rows: Iterable[Answers], revision: str) -> tuple[Answers, ...]:
                 revision, row.start, old.samples + row.samples, old.slow + row.slow, old.failed + row.failed
             )
     return tuple(merged[start] for start in sorted(merged))
+
+
+def first_from(moment: datetime) -> datetime:
+    """Return the start of the first cohort that begins at `moment` or later; the Unix epoch began one."""
+    length = COHORT.total_seconds()
+    return datetime.fromtimestamp(math.ceil(moment.timestamp() / length) * length, UTC)
 
 
 def mature_at(start: datetime, horizon: timedelta) -> datetime:

@@ -17,11 +17,10 @@ Half a day of 960 labels with an average two points below the floor does not (`t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from evenkeel_operator.decide.quality.betting import FLOOR_STAKES, log_mean_exp, log_wealth
-from evenkeel_operator.decide.quality.cohorts import COHORT, Cohort
+from evenkeel_operator.decide.quality.cohorts import COHORT
 from evenkeel_operator.decide.quality.floors import floor_scores
 from evenkeel_operator.decide.quality.measures import Counts, Measure
 
@@ -54,15 +53,3 @@ class Cusum:
                 self._logs[k] = max(0.0, self._logs[k]) + log_wealth(labels, scores, stake / most)
         if not self._measure.is_exact:
             self._known = [a + b for a, b in zip(self._known, labels, strict=True)]
-
-
-def first_alarm(
-    measure: Measure, floor: float, cohorts: Iterable[Cohort], log_threshold: float
-) -> tuple[datetime | None, float]:
-    """Return the start of the cohort that raised the alarm, None without one, and the last of the evidence."""
-    detector = Cusum(measure, floor)
-    for cohort in cohorts:
-        detector.add(cohort.labels)
-        if detector.log_e >= log_threshold:
-            return cohort.start, detector.log_e
-    return None, detector.log_e

@@ -126,6 +126,16 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """What all tests together say from `at` on, until the next one; fields as of `Evidence`."""
+
+    at: datetime
+    against: tuple[Finding, ...]
+    log_e: float
+    shown: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Event:
     """From `at` on, test number `index` has this evidence; `shown` is of the objective of that number."""
 
@@ -145,6 +155,31 @@ def gather(
         alpha: the chance that a canary that is none of "worse", "below the floor", "slow", "failing" is ever refused.
         promotion_alpha: the chance that a canary that is worse by the margin or more is ever shown to be "not worse".
     """
+    threshold, shown_threshold = -math.log(alpha), -math.log(promotion_alpha)
+    against, log_e = tuple(_tests(objectives, trial.slow_budget is not None)), 0.0
+    shown: tuple[float, ...] = (0.0,) * len(objectives)
+    shown_at = refused_at = None
+    for moment in moments(objectives, trial, now):
+        against, log_e, shown = moment.against, moment.log_e, moment.shown
+        if log_e >= threshold:
+            refused_at = moment.at
+            break
+        if shown_at is None and shown and min(shown) >= shown_threshold:
+            shown_at = moment.at
+    return Evidence(
+        against=against,
+        log_e=log_e,
+        log_threshold=threshold,
+        refused_at=refused_at,
+        shown=shown,
+        shown_log_threshold=shown_threshold,
+        shown_at=shown_at,
+        labels=labelled(objectives, trial, refused_at or now),
+    )
+
+
+def moments(objectives: tuple[Objective, ...], trial: Trial, now: datetime) -> Iterator[Moment]:
+    """Yield the evidence at each time until `now` at which it changes, in order of time; no threshold ends it."""
     tests = _tests(objectives, trial.slow_budget is not None)
     events: list[_Event] = []
     for number, objective in enumerate(objectives):
@@ -152,9 +187,7 @@ def gather(
     events += _of_answers(len(objectives), trial, now)
     events.sort(key=lambda event: (event.at, event.index))
 
-    threshold, shown_threshold = -math.log(alpha), -math.log(promotion_alpha)
-    shown, shown_at, refused_at = [0.0] * len(objectives), None, None
-    log_e = 0.0
+    shown = [0.0] * len(objectives)
     for i, event in enumerate(events):
         tests[event.index] = replace(tests[event.index], log_e=event.log_e, counts=event.counts)
         if event.shown is not None:
@@ -163,21 +196,7 @@ def gather(
         if i + 1 < len(events) and events[i + 1].at == event.at:
             continue
         log_e = log_weighted((f.share, f.log_e if f.counts else 0.0) for f in tests)
-        if log_e >= threshold:
-            refused_at = event.at
-            break
-        if shown_at is None and shown and min(shown) >= shown_threshold:
-            shown_at = event.at
-    return Evidence(
-        against=tuple(tests),
-        log_e=log_e,
-        log_threshold=threshold,
-        refused_at=refused_at,
-        shown=tuple(shown),
-        shown_log_threshold=shown_threshold,
-        shown_at=shown_at,
-        labels=labelled(objectives, trial, refused_at or now),
-    )
+        yield Moment(event.at, tuple(tests), log_e, tuple(shown))
 
 
 def labelled(objectives: tuple[Objective, ...], trial: Trial, now: datetime) -> int:

@@ -14,8 +14,9 @@ each at its part of α: wider than need be, and right.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from evenkeel_operator.decide.quality import linearised
 from evenkeel_operator.decide.quality.betting import FLOOR_STAKES, log_mean_exp, log_wealth
@@ -96,14 +97,6 @@ def floor_scores(measure: Measure, known: Counts, floor: float) -> tuple[float, 
     return tuple(score + plugin.value - floor for score in found)
 
 
-def log_e_below(measure: Measure, cohorts: Iterable[Counts], floor: float) -> float:
-    """Return the evidence that the metric is below `floor`, over `cohorts` in order of time."""
-    test = Floor(measure, floor)
-    for labels in cohorts:
-        test.add(labels)
-    return test.log_e
-
-
 def interval(measure: Measure, labels: Counts, alpha: float = 0.05) -> Interval | NoSignal:
     """Return the metric over `labels` and its bounds, right at all times at once with probability 1 - `alpha`."""
     value = measure.value(labels)
@@ -123,31 +116,40 @@ def interval(measure: Measure, labels: Counts, alpha: float = 0.05) -> Interval 
 
 def _bounds(term: Term, labels: Counts, alpha: float) -> tuple[float, float]:
     """Return what the ratio of `term` lies between: the values that neither side refuses at `alpha`/2."""
-    ratio = dot(term.gain, labels) / dot(term.size, labels)
-    return _bound(term, labels, ratio, 0.0, alpha / 2), _bound(term, labels, ratio, 1.0, alpha / 2)
+    outcomes: dict[tuple[float, float], int] = {}
+    for outcome, count in zip(zip(term.gain, term.size, strict=True), labels, strict=True):
+        outcomes[outcome] = outcomes.get(outcome, 0) + count
+    seen = tuple((gain, size, outcomes[gain, size]) for gain, size in sorted(outcomes))
+    return _bound(seen, 0.0, alpha / 2), _bound(seen, 1.0, alpha / 2)
 
 
-def _bound(term: Term, labels: Counts, ratio: float, end: float, alpha: float) -> float:
-    """Return the value nearest to `end`, 0 or 1, that is not refused; evidence grows with the distance from `ratio`."""
+@lru_cache(maxsize=4096)
+def _bound(outcomes: tuple[tuple[float, float, int], ...], end: float, alpha: float) -> float:
+    """Return the value nearest to `end`, 0 or 1, that is not refused; evidence grows with the distance from the ratio.
+
+    `outcomes` are (gain, size, count), a few where there are hundreds of cells: most cells of a class's ratio are one
+    outcome. Remembered, since of many classes few have a label more than at the last look.
+    """
+    ratio = sum(gain * count for gain, _, count in outcomes) / sum(size * count for _, size, count in outcomes)
     if ratio == end:
         return end  # nothing lies between, and no label could speak against it
     refused, kept = end, ratio
     for _ in range(BISECTIONS):
         middle = (refused + kept) / 2
-        if _refuses(term, labels, middle, alpha, is_below=end > 0):
+        if _refuses(outcomes, middle, alpha, is_below=end > 0):
             refused = middle
         else:
             kept = middle
     return kept
 
 
-def _refuses(term: Term, labels: Counts, value: float, alpha: float, *, is_below: bool) -> bool:
+def _refuses(outcomes: Sequence[tuple[float, float, int]], value: float, alpha: float, *, is_below: bool) -> bool:
     """Return whether "the ratio is at least `value`" (`is_below`), or "at most", is refused."""
-    scores = _against(term, value)
-    if not is_below:
-        scores = tuple(-score for score in scores)
+    sign = 1.0 if is_below else -1.0
+    scores = [sign * (gain - value * size) for gain, size, _ in outcomes]
+    counts = [count for _, _, count in outcomes]
     most = max(scores)
-    log_e = log_mean_exp([log_wealth(labels, scores, stake / most) for stake in FLOOR_STAKES])
+    log_e = log_mean_exp([log_wealth(counts, scores, stake / most) for stake in FLOOR_STAKES])
     return log_e >= -math.log(alpha)
 
 

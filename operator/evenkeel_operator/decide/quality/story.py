@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evenkeel_operator.decide.quality.betting import as_number
-from evenkeel_operator.decide.quality.evidence import Evidence
+from evenkeel_operator.decide.quality.evidence import Evidence, Finding
 from evenkeel_operator.decide.quality.floors import Interval
 from evenkeel_operator.decide.quality.verdict import Compared, State, Verdict, Why
 from evenkeel_operator.decide.snapshot import NoSignal
@@ -25,6 +25,8 @@ _HEADLINES = {
     Why.PROXY_DIFFERS: "The canary is held: no label has come, and it predicts other classes than the stable revision.",
     Why.DRIFT_SUSPECTED: "The canary is held: it is below its floor, and so is the stable revision. The data seem to "
     "have changed; going back would not help.",
+    Why.BY_HAND: "A person decided.",
+    Why.CANNOT_BE_JUDGED: "The canary is held: its labels cannot be compared with those of the stable revision.",
     Why.OUT_OF_TIME: "The rollout's time is up, and neither has been shown: the canary may be worse or not. Promote it "
     "or abort it, or give it more traffic, more labels, more time or a wider margin.",
 }
@@ -50,6 +52,19 @@ def sentences(verdict: Verdict) -> tuple[str, ...]:
     return tuple(told)
 
 
+def claim(finding: Finding) -> str:
+    """Return what a test's evidence is for, after "that"."""
+    return _TESTS[finding.test].format(measure=finding.measure)
+
+
+def times(log: float) -> str:
+    """Return evidence of this logarithm as it is told: so many times to one."""
+    number = as_number(log)
+    if number >= 1e6:
+        return f"{number:.1e}"
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def _compared(row: Compared) -> str:
     if isinstance(row.canary, NoSignal):
         return f"{row.measure}: no label of the canary counts yet (floor {row.floor:g}, margin {row.margin:g})."
@@ -68,26 +83,20 @@ def _evidence(evidence: Evidence, verdict: Verdict) -> list[str]:
     for finding in evidence.against:
         if finding.log_e == 0:
             continue
-        words = _TESTS[finding.test].format(measure=finding.measure)
+        words = claim(finding)
         aside = "" if finding.counts else " It does not count, as the stable revision misses the floor too."
         told.append(
-            f"Evidence that {words}: {_times(finding.log_e)} to 1, with {finding.share:.0%} of the whole.{aside}"
+            f"Evidence that {words}: {times(finding.log_e)} to 1, with {finding.share:.0%} of the whole.{aside}"
         )
     verb = "reached" if evidence.refused_at is not None else "needs"
     told.append(
-        f"Together against the canary: {_times(evidence.log_e)} to 1; "
-        f"a rollback {verb} {_times(evidence.log_threshold)}."
+        f"Together against the canary: {times(evidence.log_e)} to 1; a rollback {verb} {times(evidence.log_threshold)}."
     )
     if evidence.shown and verdict.state is not State.ROLLED_BACK:
         told.append(
-            f"For the canary, in its weakest objective: {_times(min(evidence.shown))} to 1; "
-            f"a promotion needs {_times(evidence.shown_log_threshold)}."
+            f"For the canary, in its weakest objective: {times(min(evidence.shown))} to 1; "
+            f"a promotion needs {times(evidence.shown_log_threshold)}."
         )
     if verdict.samples:
         told.append(f"{verdict.samples} samples of its answers since the step began.")
     return told
-
-
-def _times(log: float) -> str:
-    number = as_number(log)
-    return f"{number:.3g}" if number < 1e6 else f"{number:.1e}"

@@ -76,6 +76,8 @@ class Why(enum.StrEnum):
     PROXY_DIFFERS = "ProxyDiffers"
     DRIFT_SUSPECTED = "DriftSuspected"
     OUT_OF_TIME = "OutOfTime"
+    BY_HAND = "ByHand"
+    CANNOT_BE_JUDGED = "CannotBeJudged"
 
 
 _WHY = {
@@ -173,7 +175,7 @@ def judge(rules: Rules, progress: Progress, rows: Rows, now: datetime, final: Ve
     if not progress.steps_began:
         return _before_traffic(progress, now)
 
-    trial = _trial(rules, progress, rows)
+    trial = trial_of(rules, progress, rows)
     evidence = gather(rules.objectives, trial, now, rules.alpha, rules.promotion_alpha)
     step = len(progress.steps_began) - 1
     samples = _samples(trial, progress.steps_began[-1], now)
@@ -190,18 +192,20 @@ def judge(rules: Rules, progress: Progress, rows: Rows, now: datetime, final: Ve
             look_again_at=None if state in FINAL else now + LOOK_AGAIN,
         )
 
-    promoted_at = _promoted_at(rules, progress, evidence, samples)
+    is_sound = _answers_are_good(trial, now)
+    promoted_at = _promoted_at(rules, progress, trial, evidence, now) if is_sound else None
     if evidence.refused_at is not None and (promoted_at is None or evidence.refused_at <= promoted_at):
         return verdict(State.ROLLED_BACK, _WHY[evidence.strongest.test])
-    is_sound = _answers_are_good(trial, now)
-    if promoted_at is not None and promoted_at <= now and is_sound:
+    if promoted_at is not None and promoted_at <= now:
         return verdict(State.PROMOTED, Why.NOT_WORSE if rules.objectives else Why.ANSWERS_GOOD)
 
     horizon = max((objective.horizon for objective in rules.objectives), default=timedelta(0))
     is_over = now >= trial.until + horizon + cohorts.COHORT
     is_last = step == len(rules.steps) - 1
     is_due = samples >= rules.steps[step].min_samples and now >= _lasted(rules, progress) and is_sound
-    if rules.objectives and evidence.labels == 0 and now >= trial.started + 2 * horizon + cohorts.COHORT:
+    # Labels are missed once they would have been late for the first cohort that counts, and not a quarter before.
+    missed_at = cohorts.mature_at(cohorts.first_from(trial.started), 2 * horizon)
+    if rules.objectives and evidence.labels == 0 and now >= missed_at:
         if not _has_predictions(trial):
             return verdict(State.HELD if is_over else State.CANARY, Why.NO_TRAFFIC)
         if rules.on_missing_labels is OnMissingLabels.HOLD:
@@ -217,6 +221,22 @@ def judge(rules: Rules, progress: Progress, rows: Rows, now: datetime, final: Ve
     if is_due and not is_last:
         return verdict(State.CANARY, Why.STEP_PASSED, step + 1)
     return verdict(State.CANARY, Why.TESTING)
+
+
+def trial_of(rules: Rules, progress: Progress, rows: Rows) -> Trial:
+    """Return what is known of a canary whose first step has begun, as its evidence is gathered from it."""
+    started = progress.steps_began[0]
+    return Trial(
+        stable=rows.stable,
+        canary=rows.canary,
+        started=started,
+        until=started + rules.max_duration,
+        changes=progress.steps_began[1:],
+        cohorts=rows.cohorts,
+        pairs=rows.pairs,
+        answers=rows.answers,
+        slow_budget=rules.slow_budget,
+    )
 
 
 def compared(objectives: tuple[Objective, ...], trial: Trial, now: datetime) -> tuple[Compared, ...]:
@@ -257,33 +277,29 @@ def _before_traffic(progress: Progress, now: datetime) -> Verdict:
     return Verdict(State.CANARY, Why.STEP_PASSED, step=0, look_again_at=now + LOOK_AGAIN)
 
 
-def _trial(rules: Rules, progress: Progress, rows: Rows) -> Trial:
-    started = progress.steps_began[0]
-    return Trial(
-        stable=rows.stable,
-        canary=rows.canary,
-        started=started,
-        until=started + rules.max_duration,
-        changes=progress.steps_began[1:],
-        cohorts=rows.cohorts,
-        pairs=rows.pairs,
-        answers=rows.answers,
-        slow_budget=rules.slow_budget,
-    )
-
-
 def _lasted(rules: Rules, progress: Progress) -> datetime:
     """Return when the present step has lasted as long as it has to."""
     return progress.steps_began[-1] + rules.steps[len(progress.steps_began) - 1].min_duration
 
 
-def _promoted_at(rules: Rules, progress: Progress, evidence: Evidence, samples: int) -> datetime | None:
+def _promoted_at(rules: Rules, progress: Progress, trial: Trial, evidence: Evidence, now: datetime) -> datetime | None:
     """Return when everything that a promotion needs was there, None while something is missing."""
-    if len(progress.steps_began) < len(rules.steps) or samples < rules.steps[-1].min_samples:
+    sampled_at = _sampled_at(trial, progress.steps_began[-1], rules.steps[-1].min_samples, now)
+    if len(progress.steps_began) < len(rules.steps) or sampled_at is None:
         return None
     if not rules.objectives:
-        return _lasted(rules, progress)
-    return None if evidence.shown_at is None else max(evidence.shown_at, _lasted(rules, progress))
+        return max(sampled_at, _lasted(rules, progress))
+    return None if evidence.shown_at is None else max(evidence.shown_at, sampled_at, _lasted(rules, progress))
+
+
+def _sampled_at(trial: Trial, since: datetime, least: int, now: datetime) -> datetime | None:
+    """Return when there were `least` samples of a step that began at `since`, None while there are fewer."""
+    samples = 0
+    for row in _answers(trial, trial.canary, now):
+        samples += row.samples if row.start >= since else 0
+        if samples >= least:
+            return row.start + cohorts.ANSWERS
+    return None
 
 
 def _samples(trial: Trial, since: datetime, now: datetime) -> int:

@@ -4,6 +4,12 @@ Source: knative/serving @98e5ef90aa70 pkg/autoscaler/scaling/autoscaler.go, aggr
 decision every 2 s from the means of a stable window (60 s) and a panic window (a tenth of it); panic when the short
 one asks for twice the pods that are ready, until it has not for a stable window; no removal while in panic; then the
 highest of the scale-down delay. Limits: 1000 times up, a half down.
+
+On concurrency it is a loop: requests in flight grow with the load of a pod, so fewer pods have more of them. With E the
+elasticity of what is in flight in a pod to its load, the pods wanted change by 1 - E parts for each part by which those
+present are off: a target where E is above 2 has no size at which it stays, even without any delay. Batching servers
+get there at about three quarters of their capacity, and the queue of a start adds to it: the size swings between too
+few and the most. The mean of both windows over all pods, queues included, is what Knative's collector sums up too.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ def test_a_flag_wins_over_its_variable() -> None:
         pytest.param([IMAGE, "--resync-seconds=-1"], {}, "not more than 0", id="a negative time"),
         pytest.param([IMAGE], {"EVENKEEL_HTTP_PORT": "web"}, "--http-port", id="a variable that is no number"),
         pytest.param([IMAGE, "--runtime-image-pull-policy=Often"], {}, "invalid choice", id="an unknown pull policy"),
+        pytest.param([IMAGE], {"EVENKEEL_LOG_LEVEL": "LOUD"}, "invalid choice", id="a variable that is no level"),
+        pytest.param([IMAGE, "--http-port=70000"], {}, "not from 0 to 65535", id="a port that is none"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

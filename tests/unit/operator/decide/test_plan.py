@@ -300,3 +300,15 @@ def test_those_with_the_fewest_requests_go_first() -> None:
     busy = dict(zip(names, (5, 0, 7, 1), strict=True))
     assert sized(deployment, children, 2, busy).victims == (names[1], names[3])
     assert sized(deployment, children, 4, busy).victims == (), "where none goes, none is marked"
+
+
+def test_who_goes_is_chosen_once() -> None:
+    deployment = modeldeployment(replicas=4, **SCALED)
+    children = serving(deployment)
+    names = [o["metadata"]["name"] for o in children if o["kind"] == "Pod"]
+    (replica_set,) = (o for o in children if o["kind"] == "ReplicaSet")
+    replica_set["spec"]["replicas"] = 2
+    busy_by_now = dict(zip(names, (0, 5, 1, 7), strict=True))
+    got = sized(deployment, children, 2, busy_by_now)
+    assert got.victims == (), "the smaller size is written, the pods are on their way out"
+    assert sized(deployment, children, 1, busy_by_now).victims == (names[0], names[2], names[1])

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evenkeel_operator.decide.readings import BadReading, Flaw, quantile, read, require_onward
-from evenkeel_runtime.serve.signals import Signals, latency_edges
+from evenkeel_operator.api.modeldeployment import MOST_ROWS
+from evenkeel_operator.decide.readings import UNBOUNDED_ROWS, BadReading, Flaw, quantile, read, require_onward
+from evenkeel_runtime.contract import MIRROR, SPLIT
+from evenkeel_runtime.serve.signals import BATCH_ROWS, Signals, latency_edges
+from evenkeel_runtime.serve.tally import Drop, Failure, Tally
 
 TARGET_S = 0.2
 
@@ -31,6 +34,16 @@ def test_what_the_runtime_answers_is_read() -> None:
     assert got.batches == ((2, 1, 2, 0.01),)
     assert sum(got.latencies.counts) == 1
     assert got.latencies.target_s in got.latencies.edges
+
+
+def test_the_largest_batches_of_the_runtime_are_read() -> None:
+    signals = Signals()
+    signals.max_rows, signals.profile = BATCH_ROWS[-1], ((BATCH_ROWS[-1], 0.1),)
+    signals.batch(BATCH_ROWS[-1], 0.1)
+    signals.batch(50_000, 4.0)  # one request, whose rows no other may join
+    got = read(signals.render(None, 0, True))
+    assert got.max_rows == MOST_ROWS
+    assert got.batches == ((MOST_ROWS, 1, MOST_ROWS, 0.1), (UNBOUNDED_ROWS, 1, 50_000, 4.0))
 
 
 def latency(edges: list[float], counts: list[Any], target_s: float = TARGET_S) -> dict[str, Any]:
@@ -57,6 +70,10 @@ BAD = [
     pytest.param(body(bootId="x" * 65), Flaw.MALFORMED, id="a name without end"),
     pytest.param(body(batches=[[1, 2]]), Flaw.MALFORMED, id="batches of another shape"),
     pytest.param(body(batches=[[1, 1, 1, 0.1]] * 65), Flaw.MALFORMED, id="more sizes than there are"),
+    pytest.param(body(batches=[[1025, 1, 1, 0.1]]), Flaw.MALFORMED, id="batches of more rows than a call may have"),
+    pytest.param(body(maxBatchRows=1025), Flaw.MALFORMED, id="larger batches than a call may be"),
+    pytest.param(body(maxBatchRows=2**62), Flaw.MALFORMED, id="batches that no memory holds"),
+    pytest.param(body(profile=[[2**40, 0.1]]), Flaw.MALFORMED, id="a profile of batches that no memory holds"),
     pytest.param(body(latency=None), Flaw.MALFORMED, id="no histogram"),
     pytest.param(body(**latency(FINE, [*NONE[1:], -1])), Flaw.MALFORMED, id="a negative bucket"),
     pytest.param(body(**latency(FINE, NONE[1:])), Flaw.OTHER_BUCKETS, id="a bucket too few"),
@@ -74,6 +91,112 @@ def test_other_answers_are_refused_with_a_reason(answer: bytes, want: Flaw) -> N
         read(answer)
     assert caught.value.flaw == want
     assert caught.value.message
+
+
+def tally(*, split: int = 2, mirror: int = 0, target_s: float = TARGET_S) -> Tally:
+    """Return what a replica has counted of a canary: requests in each mode, one answer slow and one error each."""
+    found = Tally("digits-new", target_s)
+    for mode, count in ((SPLIT, split), (MIRROR, mirror)):
+        arm = found.arms[mode]
+        arm.sent = count
+        for seconds in [2 * target_s, *[target_s / 2] * (count - 2)][: max(0, count - 1)]:
+            arm.answered += 1
+            arm.latency.observe(seconds)
+        if count:
+            arm.fail(Failure.ERROR, 0.01)
+    return found
+
+
+def with_canary(told: Tally, **change: Any) -> bytes:
+    """Return what a replica answers that knows of a canary for another 200 s."""
+    return body(canary=told.told() | {"expiresSeconds": 200.0, "momentMillis": 17} | change)
+
+
+def test_what_the_runtime_tells_of_a_canary_is_read() -> None:
+    told = tally(split=5, mirror=3)
+    told.arms[SPLIT].fail(Failure.LATE, 0.1)
+    told.dropped[Drop.LOAD] = 9
+    got = read(with_canary(told)).canary
+    assert got is not None
+    assert (got.revision, got.expires_s, got.moment_ms) == ("digits-new", 200.0, 17)
+    assert got.split is not None
+    assert got.mirror is not None
+    assert (got.split.sent, got.split.answered, got.split.failed) == (5, 4, {"late": 1, "error": 1})
+    assert (got.mirror.sent, got.mirror.answered, got.mirror.failed) == (3, 2, {"error": 1})
+    for one in (got.split, got.mirror):
+        edges, counts = one.latencies.edges, one.latencies.counts
+        assert sum(counts) == one.answered
+        assert sum(counts[edges.index(one.latencies.target_s) + 1 :]) == 1, "above the target"
+
+
+def test_a_mode_of_which_there_is_nothing_to_tell_and_no_canary_are_none() -> None:
+    assert read(body()).canary is None
+    got = read(with_canary(tally(split=0))).canary
+    assert got is not None
+    assert (got.split, got.mirror) == (None, None)
+
+
+@pytest.mark.parametrize("why", list(Failure))
+def test_every_way_to_fail_that_the_runtime_knows_is_read(why: Failure) -> None:
+    told = tally()
+    told.arms[SPLIT].fail(why, 0.1)
+    got = read(with_canary(told)).canary
+    assert got is not None
+    assert got.split is not None
+    assert got.split.failed[why.value] == (2 if why is Failure.ERROR else 1)
+
+
+def arm(**change: Any) -> dict[str, Any]:
+    """Return a change of the split mode."""
+    return {"split": json.loads(json.dumps(tally().arms[SPLIT].told())) | change}
+
+
+BAD_CANARIES = [
+    pytest.param({"revision": ""}, Flaw.MALFORMED, id="a revision without a name"),
+    pytest.param({"revision": "x" * 254}, Flaw.MALFORMED, id="a name without end"),
+    pytest.param({"revision": 7}, Flaw.MALFORMED, id="a number for a name"),
+    pytest.param({"expiresSeconds": -1.0}, Flaw.MALFORMED, id="expired before now"),
+    pytest.param({"expiresSeconds": "200"}, Flaw.MALFORMED, id="a time in quotes"),
+    pytest.param({"momentMillis": 1.5}, Flaw.MALFORMED, id="half a millisecond"),
+    pytest.param({"momentMillis": -1}, Flaw.MALFORMED, id="a moment before all times"),
+    pytest.param({"momentMillis": 2**63}, Flaw.MALFORMED, id="a moment that no header holds"),
+    pytest.param({"split": []}, Flaw.MALFORMED, id="a list for a mode"),
+    pytest.param(arm(sent=-1), Flaw.MALFORMED, id="fewer sent than none"),
+    pytest.param(arm(answered=True), Flaw.MALFORMED, id="a truth for answers"),
+    pytest.param(arm(failed=None), Flaw.MALFORMED, id="no counts of failures"),
+    pytest.param(arm(failed=[]), Flaw.MALFORMED, id="a list of failures"),
+    pytest.param(arm(failed={"late": -1}), Flaw.MALFORMED, id="fewer failures than none"),
+    pytest.param(arm(failed={"late": 10**30}), Flaw.MALFORMED, id="failures beyond 64 bits"),
+    pytest.param(arm(failed={f"why-{n}": 1 for n in range(65)}), Flaw.MALFORMED, id="more reasons than there are"),
+    pytest.param(arm(latency=None), Flaw.MALFORMED, id="no histogram"),
+    pytest.param(arm(**latency(FINE, [*NONE[1:], -1])), Flaw.MALFORMED, id="a negative bucket"),
+    pytest.param(arm(**latency(FINE, NONE[1:])), Flaw.OTHER_BUCKETS, id="a bucket too few"),
+    pytest.param(arm(**latency(FINE, NONE, 0.21)), Flaw.OTHER_BUCKETS, id="no edge at the target"),
+    pytest.param(arm(**latency([0.01, 0.2, 1.0], [0] * 4)), Flaw.OTHER_BUCKETS, id="edges far apart"),
+]
+
+
+@pytest.mark.parametrize(("change", "want"), BAD_CANARIES)
+def test_one_bad_value_of_a_canary_refuses_the_whole_answer(change: dict[str, Any], want: Flaw) -> None:
+    with pytest.raises(BadReading) as caught:
+        read(with_canary(tally(), **change))
+    assert caught.value.flaw == want
+    assert caught.value.message
+
+
+@pytest.mark.parametrize("name", ["revision", "expiresSeconds", "momentMillis", "split", "mirror"])
+def test_a_canary_that_lacks_something_refuses_the_whole_answer(name: str) -> None:
+    answer = json.loads(with_canary(tally()))
+    del answer["canary"][name]
+    with pytest.raises(BadReading) as caught:
+        read(json.dumps(answer).encode())
+    assert caught.value.flaw == Flaw.MALFORMED
+
+
+@pytest.mark.parametrize("value", [7, "Split", True, [1], {}], ids=str)
+def test_what_is_no_canary_at_all_refuses_the_whole_answer(value: Any) -> None:
+    with pytest.raises(BadReading):
+        read(body(canary=value))
 
 
 @given(st.binary(max_size=400))

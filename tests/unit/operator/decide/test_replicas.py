@@ -140,7 +140,7 @@ def test_the_first_decision(signals: Signals, change: dict[str, object], want: i
 
 
 def test_a_decision_names_what_it_was_made_from() -> None:
-    signals = Signals(Fresh(35.0, 2.0), Stale(3.0, 20.0), NoTraffic(1.0), ready=4, heard=3)
+    signals = Signals(Fresh(35.0, 2.0), Stale(3.0, 20.0), NoTraffic(1.0), ready=4, heard=3, capacity_age_s=40.0)
     rows = {row.name: (row.value, row.state, row.age_s) for row in Deployment().tick(signals).inputs}
     assert rows == {
         "demand": (35.0, "Fresh", 2.0),
@@ -149,8 +149,27 @@ def test_a_decision_names_what_it_was_made_from() -> None:
         "ready replicas": (4.0, "Fresh", 0.0),
         "heard replicas": (3.0, "Fresh", 0.0),
         "cold start": (60.0, "Fresh", 0.0),
-        "capacity of a replica": (10.0, "Fresh", None),
+        "capacity of a replica": (10.0, "Fresh", 40.0),
     }
+
+
+@pytest.mark.parametrize(
+    ("free", "want"),
+    [
+        pytest.param(2, [(2.0, "Fresh", 0.0)], id="as many as get their GPUs"),
+        pytest.param(NO_SIGNAL, [(None, "NoMetrics", None)], id="where nodes are unknown, nothing"),
+        pytest.param(None, [], id="where none is needed, no such row"),
+    ],
+)
+def test_a_decision_names_the_free_gpus(free: int | NoSignal | None, want: list[tuple[object, ...]]) -> None:
+    rows = Deployment(free=free).tick(QUIET).inputs
+    assert [(r.value, r.state, r.age_s) for r in rows if r.name == "replicas with a free GPU"] == want
+
+
+def test_a_decision_says_how_much_comes_and_what_a_replica_carries() -> None:
+    got = Deployment().tick(replace(QUIET, demand=Fresh(75.0))).message
+    assert got.startswith("75.0 requests/s now")
+    assert got.endswith("at 10.0 for a replica")
 
 
 def test_a_burst_is_held_over() -> None:
@@ -185,8 +204,8 @@ def test_a_clock_that_is_set_changes_nothing(step_s: float) -> None:
             found.at(75.0 if 20 <= tick < 30 else 15.0)
             sizes.append(found.size)
     plain, stepped = sizes[:150], sizes[150:]
-    # A level looks for its best expert at every twelfth tick; one that has no time to pass puts that off.
-    assert sum(a != b for a, b in zip(plain, stepped, strict=True)) <= 15
+    # A level looks for its best expert at every 24th tick; one that has no time to pass puts that off.
+    assert sum(a != b for a, b in zip(plain, stepped, strict=True)) <= 27
 
 
 def test_tokens_are_a_demand_like_any_other() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from evenkeel_operator.api.modeldeployment import Spec, Status
+from evenkeel_operator.api.modeldeployment import Spec
+from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import sizing
 from evenkeel_operator.decide.readings import Flaw
 from evenkeel_operator.decide.replicas import (
@@ -124,6 +125,30 @@ def test_a_change_is_told_once() -> None:
     assert (told.type, told.reason) == ("Normal", "Scaled")
     assert "1 -> 2" in told.message
     assert sizing.events(measured, Status.model_validate(sizing.status(SCALED, measured, Status()))) == ()
+
+
+def test_every_change_since_the_last_status_is_told_in_order() -> None:
+    decision = found(Fresh(0.1)).decision
+    assert decision is not None
+    first, second, third = (sizing.decided(replace(decision, size=n + 1), n, NOW) for n in (1, 2, 3))
+    before = Status.model_validate(sizing.status(SCALED, found(Fresh(0.1), decisions=(first,)), Status()))
+    told = sizing.events(found(Fresh(0.1), decisions=(third, second, first)), before)
+    assert [event.message.partition(" replicas")[0] for event in told] == ["2 -> 3", "3 -> 4"]
+
+
+@pytest.mark.parametrize(
+    ("size", "before", "want"),
+    [
+        pytest.param(3, 1, Limit.MIN_REPLICAS, id="a minimum above it"),
+        pytest.param(3, 5, Limit.MAX_REPLICAS, id="a maximum below it"),
+    ],
+)
+def test_bounds_that_moved_past_the_size_bind_it_by_name(size: int, before: int, want: Limit) -> None:
+    last = found(Fresh(0.1)).decision
+    assert last is not None
+    got = sizing.rebounded(size, before, last)
+    assert (got.size, got.limit, got.inputs) == (size, want, last.inputs)
+    assert sizing.rebounded(size, before, None).inputs == (), "nothing was known yet"
 
 
 def test_a_number_written_in_vain_is_answered() -> None:

@@ -14,9 +14,12 @@ import pytest
 from evenkeel_operator.simulate.baselines import hpa
 from evenkeel_operator.simulate.baselines.highest import Highest
 from evenkeel_operator.simulate.baselines.hpa import Behaviour
-from evenkeel_operator.simulate.baselines.kpa import TICK_S, Decider, Limits
+from evenkeel_operator.simulate.baselines.kpa import TICK_S, Decider, Kpa, Limits
 from evenkeel_operator.simulate.baselines.ray_serve import PERIOD_S, Delays
+from evenkeel_operator.simulate.clients import OpenClients
+from evenkeel_operator.simulate.fluid import Fleet, World, run
 from evenkeel_operator.simulate.load import Floats
+from evenkeel_operator.simulate.profile import REFERENCE
 
 MINUTE_S = 60.0
 
@@ -156,6 +159,29 @@ def test_kpa_without_a_delay_removes_at_once() -> None:
     decider = Decider([10.0], [60.0], [0.0], Limits(100.0, 10.0, 10.0))
     assert decider.decide(one(40), one(40), one(0), 0.0) == one(4)
     assert decider.decide(one(20), one(20), one(0), 0.5) == one(2)
+
+
+@pytest.mark.parametrize(
+    ("share", "is_steady"),
+    [
+        pytest.param(0.5, True, id="half of the capacity: E is 1.3"),
+        pytest.param(0.7, True, id="the default: E is 1.8"),
+        pytest.param(0.9, False, id="nine tenths: E is 3.6, as in Knative itself"),
+    ],
+)
+def test_kpa_on_concurrency_stands_where_the_elasticity_is_below_two(share: float, is_steady: bool) -> None:
+    rate = REFERENCE.capacity.rate
+    around = [REFERENCE.outstanding(x * share * rate) for x in (0.93, 1.07)]
+    elasticity = np.log(around[1] / around[0]) / np.log(1.07 / 0.93)
+    assert (elasticity < 2.0) == is_steady
+    counts = np.full((2400, 1), 6.3 * rate, np.float32)
+    kpa_of = Kpa([REFERENCE.outstanding(share * rate)], [60], [0])
+    got = run(
+        World(REFERENCE, np.array([10.0], np.float32)), [Fleet(kpa_of, 60)], OpenClients(counts), 2400, keep_every_s=2
+    )
+    assert got.kept is not None
+    sizes = got.kept.asked[600:, 0, 0]
+    assert (float(sizes.max() - sizes.min()) <= 1.0) == is_steady
 
 
 def test_ray_serve_waits_for_both_delays_without_a_break() -> None:

@@ -47,16 +47,51 @@ def test_a_table_of_what_would_have_happened(tmp_path: Path, capsys: pytest.Capt
     [
         pytest.param(TRACE + "4,x\n", SPEC, BATCHES, "day.csv, line 6: `x` is no number", id="a bad line"),
         pytest.param(TRACE, "a: [", BATCHES, "spec.yaml cannot be read", id="no YAML"),
+        pytest.param(TRACE, "a: 2026-13-45", BATCHES, "spec.yaml cannot be read: month", id="no day"),
+        pytest.param(TRACE, "a: !!timestamp soon", BATCHES, "spec.yaml cannot be read", id="no time stamp"),
+        pytest.param(TRACE, "[" * 999, BATCHES, "spec.yaml cannot be read", id="lists in lists without end"),
         pytest.param(TRACE, "[]", BATCHES, "spec.yaml is no ModelDeployment", id="a list"),
         pytest.param(
-            TRACE, SPEC.replace("200ms", "soon"), BATCHES, "spec.objectives.latency: 'soon' is not", id="no duration"
+            TRACE,
+            SPEC.replace("200ms", "soon"),
+            BATCHES,
+            "spec.objectives.latency.0.target: 'soon' is not",
+            id="no duration",
+        ),
+        pytest.param(
+            TRACE, SPEC.replace("200ms", "0s"), BATCHES, "latency.0.target: must be from 1ms to 10m", id="no target"
+        ),
+        pytest.param(
+            TRACE,
+            SPEC.replace("200ms", "11m"),
+            BATCHES,
+            "latency.0.target: must be from 1ms to 10m",
+            id="a long target",
+        ),
+        pytest.param(
+            TRACE, SPEC.replace("0.95", "1.5"), BATCHES, "latency.0.quantile: must be from 0.5 to", id="more than all"
+        ),
+        pytest.param(
+            TRACE, SPEC.replace("0.95", "0"), BATCHES, "latency.0.quantile: must be from 0.5 to", id="the quickest"
+        ),
+        pytest.param(
+            TRACE, SPEC.replace("0.95", ".nan"), BATCHES, "latency.0.quantile: must be from 0.5", id="no quantile"
+        ),
+        pytest.param(
+            TRACE, SPEC.replace("Replicas: 1", "Replicas: 9"), BATCHES, "maxReplicas: must be at least", id="no size"
         ),
         pytest.param(TRACE, SPEC.partition("  scaling")[0], BATCHES, "spec.scaling have to be there", id="no bounds"),
         pytest.param(TRACE, SPEC.replace("8}", "900}"), BATCHES, "at most 255 replicas", id="too many replicas"),
         pytest.param(TRACE, SPEC, ("--batch", "20ms"), "--batch 20ms: give the rows", id="a batch without rows"),
         pytest.param(TRACE, SPEC, ("--batch", "0=20ms"), "--batch 0=20ms: give the rows", id="no rows"),
         pytest.param(TRACE, SPEC, ("--batch", "1=20"), "--batch 1=20: '20' is not a duration", id="no unit"),
-        pytest.param(TRACE, SPEC, ("--batch", "1=0s"), "a batch takes longer than no time", id="no time"),
+        pytest.param(TRACE, SPEC, ("--batch", "1=0s"), "--batch 1=0s: must be from 0.001ms to 10m", id="no time"),
+        pytest.param(TRACE, SPEC, ("--batch", f"1={'9' * 400}s"), "9s: must be from 0.001ms to 10m", id="no end"),
+        pytest.param(TRACE, SPEC, ("--batch", f"{'9' * 5000}=1s"), "give the rows, 1 to 1024", id="too many rows"),
+        pytest.param(
+            TRACE, SPEC, (*BATCHES, "--cold-start", "61m"), "--cold-start: must be from 0ms to 60m", id="a long start"
+        ),
+        pytest.param(TRACE, SPEC, (*BATCHES, "--seed", "-1"), "--seed -1: must be 0 or more", id="a seed below none"),
         pytest.param(TRACE, SPEC, (*BATCHES, "--cold-start", "x"), "--cold-start: 'x' is not", id="a bad start"),
         pytest.param(TRACE, SPEC, ("--batch", "1=500ms"), "misses the target of 200ms", id="a model that is too slow"),
     ],
@@ -64,14 +99,15 @@ def test_a_table_of_what_would_have_happened(tmp_path: Path, capsys: pytest.Capt
 def test_bad_input(
     trace: str, spec: str, flags: tuple[str, ...], want: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(tmp_path, trace, spec, *flags) == 1
+    assert run(tmp_path, trace, spec, *flags) == 2
     told = capsys.readouterr()
     assert want in told.err
     assert told.err.startswith("error: ")
+    assert told.err.count("\n") == 1, "one line"
     assert told.out == ""
 
 
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "spec.yaml").write_text(SPEC)
-    assert simulate([str(tmp_path / "day.csv"), str(tmp_path / "spec.yaml"), *BATCHES]) == 1
+    assert simulate([str(tmp_path / "day.csv"), str(tmp_path / "spec.yaml"), *BATCHES]) == 2
     assert "day.csv cannot be read" in capsys.readouterr().err

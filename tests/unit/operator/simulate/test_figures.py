@@ -68,7 +68,7 @@ def test_demand_is_scaled_to_its_peak_and_cut_into_days() -> None:
     assert [(d.ways, len(d.expected)) for d in found] == [(("steps",), 86400)] * 3 + [(("linear",), 86400)] * 3
     assert max(float(d.expected.max()) for d in found) == pytest.approx(12 * 50.0, rel=0.01)
     (quick, _) = demand.demands([minutes], 50.0, is_quick=True)
-    assert len(quick.expected) == demand.QUICK_S
+    assert len(quick.expected) == demand.DAY_S
 
 
 @pytest.mark.parametrize("folder", [None, Path("/nowhere"), Path(__file__).parent])

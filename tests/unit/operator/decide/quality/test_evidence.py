@@ -16,7 +16,7 @@ from evenkeel_operator.decide.quality import cohorts, differences, floors
 from evenkeel_operator.decide.quality.cohorts import COHORT, Answers, Cohort, Pairs
 from evenkeel_operator.decide.quality.cusum import Cusum
 from evenkeel_operator.decide.quality.differences import Arms
-from evenkeel_operator.decide.quality.evidence import Evidence, Objective, Trial, gather
+from evenkeel_operator.decide.quality.evidence import Evidence, Objective, Trial, gather, moments
 from evenkeel_operator.decide.quality.measures import Average, Measure, Metric, classification, regression
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 
@@ -103,7 +103,9 @@ def test_a_bet_on_a_floor_is_fair_at_the_floor(measure: Measure, cells: tuple[fl
         labels = [0, 0, 0, 0]
         labels[first] += 1
         labels[second] += 1
-        got += cells[first] * cells[second] * math.exp(floors.log_e_below(measure, [labels], floor))
+        test = floors.Floor(measure, floor)
+        test.add(labels)
+        got += cells[first] * cells[second] * math.exp(test.log_e)
     assert got == pytest.approx(1)
 
 
@@ -233,6 +235,22 @@ def test_who_slept_decides_as_who_looked_each_time() -> None:
     assert first.refused_at is not None
     assert first.refused_at < at(16) + HORIZON
     assert gathered(found) == first
+
+
+def test_the_way_of_the_evidence_is_what_was_gathered_at_each_time() -> None:
+    """It goes on beyond the threshold, where the decision stands still."""
+    found = rows(3, 16, 0.95, 0.55) + [
+        Cohort(r.revision, r.start + 16 * COHORT, r.predictions, r.labels) for r in rows(4, 16, 0.55, 0.95)
+    ]
+    way = list(moments((objective(),), trial(found), LATER))
+    refused_at = gathered(found).refused_at
+    assert [moment.at for moment in way] == sorted({moment.at for moment in way})
+    assert refused_at is not None
+    assert way[-1].at > refused_at
+    for moment in way:
+        got = gathered(found, moment.at)
+        if moment.at <= refused_at:
+            assert (got.against, got.log_e, got.shown) == (moment.against, moment.log_e, moment.shown)
 
 
 def test_a_label_counts_once_its_cohort_is_mature() -> None:

@@ -63,6 +63,18 @@ FLOOR_90 = replace(RULES, objectives=(replace(OBJECTIVE, floor=0.9, margin=0.5),
 MISSING = {mode: replace(RULES, on_missing_labels=mode) for mode in OnMissingLabels}
 
 
+def test_labels_are_not_missed_before_the_first_cohort_that_counts_could_have_any() -> None:
+    hold = MISSING[OnMissingLabels.HOLD]
+    quick = replace(hold, objectives=(replace(OBJECTIVE, horizon=timedelta(seconds=1)),))
+    began = START + timedelta(minutes=5)  # so the first cohort that counts ends at 30 minutes
+    progress = replace(FIRST, steps_began=(began,))
+    known = rows(unlabelled(), answered())
+    early = judge(quick, progress, known, began + timedelta(minutes=16))
+    late = judge(quick, progress, known, START + timedelta(minutes=30, seconds=2))
+    assert early.why is not Why.LABELS_MISSING
+    assert (late.state, late.why) == (State.HELD, Why.LABELS_MISSING)
+
+
 @pytest.mark.parametrize(
     ("rules", "progress", "known", "now", "want"),
     [
@@ -218,6 +230,49 @@ def test_a_refusal_before_the_promotion_counts_though_both_are_there_by_now() ->
     assert got.evidence is not None
     assert got.evidence.refused_at is not None
     assert got.evidence.refused_at < START + 40 * COHORT + HORIZON
+
+
+ANSWERS_ONLY = replace(RULES, steps=(Step(50, timedelta(minutes=5), 600),), objectives=())
+
+
+def of_answers(*minutes: tuple[int, int]) -> Rows:
+    """Return a minute for each of these: the canary's samples and how many of them failed; none of stable's did."""
+    return rows(
+        answers=tuple(
+            row
+            for i, (samples, failed) in enumerate(minutes)
+            for row in (
+                Answers("old", START + timedelta(minutes=i), samples, 0, 0),
+                Answers("new", START + timedelta(minutes=i), samples, 0, failed),
+            )
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("minutes", "want"),
+    [
+        pytest.param(
+            [(60, 0)] * 6 + [(60, 60)] * 20,
+            State.ROLLED_BACK,
+            id="it fails once the step has lasted, before there were enough samples",
+        ),
+        pytest.param(
+            [(60, 0)] * 6 + [(60, 60)] * 3 + [(60_000, 0)] * 20,
+            State.ROLLED_BACK,
+            id="so it did, and by now that is a small part of all",
+        ),
+        pytest.param(
+            [(60, 0)] * 20 + [(60, 60)] * 20, State.ROLLED_BACK, id="it fails after nobody has looked when it was good"
+        ),
+        pytest.param([(60, 0)] * 20, State.PROMOTED, id="it never fails"),
+    ],
+)
+def test_without_objectives_of_accuracy_one_that_fails_is_not_left_in_its_last_step(
+    minutes: list[tuple[int, int]], want: State
+) -> None:
+    got = judge(ANSWERS_ONLY, FIRST, of_answers(*minutes), START + timedelta(hours=1))
+    assert got.state is want
 
 
 @given(seed=st.integers(0, 10**6), canary=st.integers(20, 40))

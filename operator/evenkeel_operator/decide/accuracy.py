@@ -1,0 +1,181 @@
+"""What is said about the measured quality of the stable revision: status, condition, Events?
+
+| known                                             | AccuracyMet | reason         |
+|---------------------------------------------------|-------------|----------------|
+| every measure's lower bound is at its floor       | True        | AboveFloor     |
+| one measure's upper bound is below its floor      | False       | BelowFloor     |
+| its detector has raised an alarm                  | False       | Decayed        |
+| so it has, and going back would not help          | False       | DriftSuspected |
+| neither, by the labels so far                     | Unknown     | NotProven      |
+| no label counts yet                               | Unknown     | LabelsMissing  |
+| the feedback service has stopped answering        | Unknown     | MetricsStale   |
+| it has never answered                             | Unknown     | MetricsMissing |
+| the labels are of nothing that the spec asks for  | Unknown     | CannotBeJudged |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from evenkeel_operator.api.modeldeployment import AccuracyObjective, Object, Spec
+from evenkeel_operator.api.status import Status
+from evenkeel_operator.decide import conditions
+from evenkeel_operator.decide.conditions import Row
+from evenkeel_operator.decide.names import Reason
+from evenkeel_operator.decide.quality import cohorts, guard
+from evenkeel_operator.decide.quality.cohorts import Cohort
+from evenkeel_operator.decide.quality.counted import Counted, Unjudgeable, objectives
+from evenkeel_operator.decide.quality.evidence import Objective
+from evenkeel_operator.decide.quality.floors import Interval, interval
+from evenkeel_operator.decide.quality.guard import Finding, Outcome, Served
+from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What is known of the stable revision's answers.
+
+    `counted` is what the feedback service has counted, NoSignal where it has never answered; `is_stale`: it does not
+    any more. `intervals` are of the objectives `wanted` in their order: those of the spec when it was measured.
+    `problem`: why they cannot be computed.
+    """
+
+    counted: Counted | NoSignal
+    measured_at: datetime
+    is_stale: bool = False
+    intervals: tuple[Interval | NoSignal, ...] = ()
+    finding: Finding | None = None
+    problem: str | None = None
+    wanted: tuple[AccuracyObjective, ...] = ()
+
+
+def measure(
+    wanted: tuple[AccuracyObjective, ...],
+    counted: Counted,
+    stable: Served | None,
+    now: datetime,
+    earlier: tuple[Served, ...] = (),
+    last_rollback: datetime | None = None,
+) -> Quality:
+    """Return the quality of the revision in service, over the cohorts that are mature.
+
+    `earlier` and `last_rollback` are the guard's.
+    """
+    if stable is None:
+        return Quality(counted, now, intervals=(NO_SIGNAL,) * len(wanted), wanted=wanted)
+    try:
+        found = objectives(wanted, counted, stable.revision)
+    except Unjudgeable as e:
+        return Quality(counted, now, intervals=(NO_SIGNAL,) * len(wanted), problem=e.message, wanted=wanted)
+    rows = counted.cohorts(stable.revision)
+    everything = counted.cohorts(stable.revision, *(one.revision for one in earlier))
+    return Quality(
+        counted,
+        now,
+        intervals=tuple(_interval(one, rows, now) for one in found),
+        finding=guard.watch(found, stable, earlier, everything, now, last_rollback),
+        wanted=wanted,
+    )
+
+
+def status(spec: Spec, found: Quality | None, before: Status) -> Object:
+    """Return status.accuracy; what nobody has looked at yet stays as it was."""
+    wanted = spec.objectives.accuracy
+    if not wanted:
+        return {}
+    if found is None:
+        kept = [row.model_dump(mode="json", by_alias=True, exclude_none=True) for row in before.accuracy or ()]
+        return {"accuracy": kept} if kept else {}
+    found, answer = _of(wanted, found), []
+    for objective, known in zip(wanted, found.intervals, strict=True):
+        row: Object = {
+            "metric": objective.metric,
+            "state": _state(found, known),
+            "floor": objective.floor,
+            "asOf": conditions.timestamp(found.measured_at),
+        }
+        if not isinstance(known, NoSignal):
+            row |= {
+                "observed": _rounded(known.value),
+                "lower": _rounded(known.lower),
+                "upper": _rounded(known.upper),
+                "labels": known.labels,
+            }
+        answer.append(row)
+    return {"accuracy": answer}
+
+
+def rows(spec: Spec, found: Quality | None) -> list[Row]:
+    """Return the condition AccuracyMet, where the spec asks for a quality."""
+    wanted = spec.objectives.accuracy
+    return [_met(wanted, None if found is None else _of(wanted, found))] if wanted else []
+
+
+def is_news(told: Quality | None, found: Quality) -> bool:
+    """Return whether `found` says something else than `told`, not counting the time at which it was found."""
+    if told is None:
+        return True
+    return (told.wanted, told.is_stale, told.intervals, told.problem, told.finding) != (
+        found.wanted, found.is_stale, found.intervals, found.problem, found.finding,
+    )  # fmt: skip
+
+
+def _of(wanted: tuple[AccuracyObjective, ...], found: Quality) -> Quality:
+    """Return what is known of these objectives: nothing where others were measured, until the next look."""
+    if isinstance(found.counted, NoSignal) or found.wanted != wanted:
+        return Quality(NO_SIGNAL, found.measured_at, intervals=(NO_SIGNAL,) * len(wanted))
+    return found
+
+
+def _interval(objective: Objective, rows: tuple[Cohort, ...], now: datetime) -> Interval | NoSignal:
+    mature = [row for row in rows if cohorts.mature_at(row.start, objective.horizon) <= now]
+    return interval(objective.measure, cohorts.total(mature, objective.measure.cells))
+
+
+def _state(found: Quality, known: Interval | NoSignal) -> str:
+    if isinstance(found.counted, NoSignal):
+        return "NoMetrics"
+    if isinstance(known, NoSignal):
+        return "NoLabels"
+    return "Stale" if found.is_stale else "Fresh"
+
+
+def _met(wanted: tuple[AccuracyObjective, ...], found: Quality | None) -> Row:
+    def row(holds: bool | None, reason: Reason, message: str) -> Row:
+        return Row("AccuracyMet", holds, reason, message)
+
+    if found is None or isinstance(found.counted, NoSignal):
+        return row(None, Reason.METRICS_MISSING, "the feedback service has not said yet what it has counted")
+    if found.problem is not None:
+        return row(None, Reason.CANNOT_BE_JUDGED, found.problem)
+    known = [(o, i) for o, i in zip(wanted, found.intervals, strict=True) if not isinstance(i, NoSignal)]
+    text = "; ".join(_told(objective, at) for objective, at in known)
+    if found.is_stale:
+        return row(
+            None,
+            Reason.METRICS_STALE,
+            f"the feedback service does not answer any more; last known: {text or 'no label'}",
+        )
+    if not known:
+        return row(None, Reason.LABELS_MISSING, "no label counts yet: post them, and see horizon")
+    if found.finding is not None and found.finding.outcome is not Outcome.QUIET:
+        drift = found.finding.is_drift_suspected
+        why = "the data seem to have changed rather than the model" if drift else "it has decayed"
+        return row(False, Reason.DRIFT_SUSPECTED if drift else Reason.DECAYED, f"{text}; {why}")
+    if any(at.upper < objective.floor for objective, at in known):
+        return row(False, Reason.BELOW_FLOOR, text)
+    if len(known) == len(wanted) and all(at.lower >= objective.floor for objective, at in known):
+        return row(True, Reason.ABOVE_FLOOR, text)
+    return row(None, Reason.NOT_PROVEN, f"{text}; more labels will tell")
+
+
+def _told(objective: AccuracyObjective, at: Interval) -> str:
+    return (
+        f"{objective.metric} is {at.value:.4f} ({at.lower:.4f} to {at.upper:.4f}, {at.labels} labels), "
+        f"floor {objective.floor:g}"
+    )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4f}")

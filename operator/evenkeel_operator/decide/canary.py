@@ -1,0 +1,267 @@
+"""What becomes of a new revision that has to be tried first, and what are the stable replicas told of it?
+
+    Direct  it simply replaces the stable revision: nothing is to be tried, or it was promoted
+    Trial   it stands beside the stable revision, which keeps its full size: whatever the canary fails, stable answers,
+            and when it has to go, nothing has to be started before its share of the traffic returns
+    Back    it was rolled back: the stable revision serves alone until the spec asks for another one
+
+While a revision is tried, and after it was rolled back, the Service leads to the stable replicas alone; these pass on
+the canary's share (`directive`). After a promotion it leads to both, and the rollout goes on as any other.
+
+What is kept is in status.canary: when each step began, the mode, and a final verdict. All else is found anew. What is
+said of it is in `canary_status.py`.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from evenkeel_operator.api.core import seconds
+from evenkeel_operator.api.modeldeployment import CanaryOptions, Object, Spec
+from evenkeel_operator.api.status import CanaryStatus
+from evenkeel_operator.decide import sizing
+from evenkeel_operator.decide.gpus import Supply
+from evenkeel_operator.decide.quality import verdict
+from evenkeel_operator.decide.quality.evidence import Objective
+from evenkeel_operator.decide.quality.verdict import OnMissingLabels, Rules, State, Step, Verdict, Why
+from evenkeel_operator.decide.snapshot import NoSignal, Replica, Snapshot, parse_time
+from evenkeel_runtime import contract
+from evenkeel_runtime.contract import MIRROR, SPLIT
+
+EXPIRES_S = 300.0
+"""For how long a stable replica goes on by itself after it was told last: a dead operator means stable only, then."""
+
+
+class Course(enum.Enum):
+    """Which of the three ways a rollout takes."""
+
+    DIRECT = enum.auto()
+    TRIAL = enum.auto()
+    BACK = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What was found out about a canary: the verdict on `revision`, and why labels cannot be judged, if they cannot."""
+
+    revision: str
+    verdict: Verdict
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One plan's view of a canary. `size`: its replicas; `lent`: those of stable that make room for it."""
+
+    stable: str
+    revision: str
+    mode: str
+    size: int
+    lent: int = 0
+    is_blocked: bool = False
+    steps_began: tuple[datetime, ...] = ()
+    verdict: Verdict | None = None
+    problem: str | None = None
+
+
+def options(spec: Spec) -> CanaryOptions:
+    """Return how a canary is tried."""
+    return spec.rollout.canary or CanaryOptions()
+
+
+def course(snapshot: Snapshot, target: str) -> Course:
+    """Return which way the rollout to `target` takes."""
+    stable = snapshot.status.stable_revision
+    if (
+        snapshot.spec.rollout.strategy != "Canary"
+        or stable in (None, target)
+        or snapshot.revision(stable or "") is None
+    ):
+        return Course.DIRECT
+    found = final(snapshot, target)
+    if found is State.PROMOTED:
+        return Course.DIRECT
+    return Course.BACK if found is State.ROLLED_BACK else Course.TRIAL
+
+
+def selected(snapshot: Snapshot, target: str) -> str | None:
+    """Return the only revision that the Service leads to, None where it leads to all."""
+    stable = snapshot.status.stable_revision
+    if snapshot.spec.rollout.strategy != "Canary" or stable is None or snapshot.revision(stable) is None:
+        return None
+    if course(snapshot, target) is not Course.DIRECT:
+        return stable
+    last = snapshot.status.canary
+    # One that was promoted, and is not wanted any more before it has replaced all of stable, is trusted as well.
+    was_promoted = last is not None and last.revision != stable and State(last.state) is State.PROMOTED
+    return None if target != stable or was_promoted else stable
+
+
+def untold(snapshot: Snapshot) -> str | None:
+    """Return why the stable replicas cannot be told of a canary, None where they can."""
+    feedback, stable = snapshot.defaults.feedback, snapshot.revision(snapshot.status.stable_revision or "")
+    if feedback is None:
+        return (
+            "a canary needs the feedback service, with whose key the stable replicas are told of it: install the chart "
+            "with feedback.enabled, or set spec.rollout.strategy to Direct"
+        )
+    if stable is not None and key_id(stable.template) not in feedback.master_keys:
+        return (
+            f"the replicas of the stable revision {stable.name} have no key to be told of a canary with: they are "
+            "older than the feedback service. Replace them once with spec.rollout.strategy Direct, or with "
+            f"evenkeel promote {snapshot.name} -n {snapshot.namespace}"
+        )
+    return None
+
+
+def key_id(template: Object) -> int | None:
+    """Return the number of the master key that replicas of this pod template have theirs from, None without one."""
+    for container in template["spec"]["containers"]:
+        for variable in container.get("env") or ():
+            if variable["name"] == contract.Env.RECEIPT_KEY_ID and variable.get("value", "").isdecimal():
+                return int(variable["value"])
+    return None
+
+
+def trial(snapshot: Snapshot, target: str, supply: Supply | NoSignal | None) -> Trial:
+    """Return how the trial of `target` stands and how many replicas it may have; its course has to be TRIAL.
+
+    `supply` is what is free for a replica of it, None where it needs no GPU.
+    """
+    stable, before = snapshot.status.stable_revision, kept(snapshot, target)
+    assert stable is not None, "a canary is beside something"
+    judged = snapshot.judged if snapshot.judged is not None and snapshot.judged.revision == target else None
+    began = tuple(parse_time(text) for text in before.steps_began) if before is not None else ()
+    steps = options(snapshot.spec).steps
+    found = judged.verdict if judged is not None else None
+    step = found.step if found is not None and found.step is not None else max(0, len(began) - 1)
+    weight = steps[min(max(step, len(began) - 1), len(steps) - 1)].weight
+    needed = math.ceil(snapshot.desired * weight / 100)
+    live = snapshot.live(target)
+    placed = sum(1 for r in live if r.node is not None)
+    reach, lent = needed, before.lent if before is not None else 0
+    if isinstance(supply, Supply):
+        reach = min(needed, placed + supply.slots)
+        if reach == 0 and not lent and _can_spare(snapshot):
+            lent = 1
+        if lent:
+            # The GPU is the canary's as soon as the replica that had it has ended; until then the canary waits.
+            reach = min(needed, lent)
+    elif isinstance(supply, NoSignal):
+        reach = min(needed, max(1, placed))
+    own = snapshot.replica_set(target)
+    size = reach
+    if snapshot.spec.rollout.paused:
+        size = 0 if own is None else min(own.replicas, reach)
+    return Trial(
+        stable=stable,
+        revision=target,
+        mode=before.mode if before is not None else _mode(snapshot, lent),
+        size=size,
+        lent=min(lent, max(0, snapshot.desired - 1)),
+        is_blocked=needed > 0 and reach == 0,
+        steps_began=began,
+        verdict=found,
+        problem=judged.problem if judged is not None else None,
+    )
+
+
+def directive(snapshot: Snapshot, target: str) -> contract.Canary | None:
+    """Return what the stable replicas are told: of the canary while one is tried and answers, else that there is none.
+
+    A canary with fewer replicas than its share needs gets the share that these can carry.
+    """
+    before = kept(snapshot, target)
+    if course(snapshot, target) is not Course.TRIAL or before is None or not before.steps_began:
+        return None
+    ready = [r for r in snapshot.live(target) if r.ready and r.address is not None]
+    if not ready or snapshot.desired == 0:
+        return None
+    wanted = options(snapshot.spec)
+    weight = wanted.steps[min(len(before.steps_began), len(wanted.steps)) - 1].weight / 100
+    return contract.Canary(
+        revision=target,
+        mode=before.mode,
+        share=min(weight, len(ready) / snapshot.desired) if weight * snapshot.desired > 1 else weight,
+        addresses=tuple(sorted(_address(r) for r in ready))[: contract.MOST_CANARY_ADDRESSES],
+        expires_s=EXPIRES_S,
+        affinity_header=wanted.affinity_header,
+    )
+
+
+def rules(spec: Spec, objectives: Sequence[Objective]) -> Rules:
+    """Return what the spec says about a canary, in the words of the tests."""
+    wanted, latency = options(spec), sizing.objective(spec)
+    return Rules(
+        steps=tuple(Step(s.weight, timedelta(seconds=seconds(s.min_duration)), s.min_samples) for s in wanted.steps),
+        objectives=tuple(objectives),
+        slow_budget=None if latency is None else round(1 - latency.quantile, 6),
+        on_missing_labels=OnMissingLabels(wanted.on_missing_labels),
+        max_duration=timedelta(seconds=seconds(wanted.max_duration)),
+    )
+
+
+def steps_began(snapshot: Snapshot, found: Trial, now: datetime) -> tuple[datetime, ...]:
+    """Return when each step began: one more now where it is due and the canary has the replicas that it needs."""
+    ready = sum(r.ready for r in snapshot.live(found.revision))
+    if ready == 0 or ready < found.size or snapshot.spec.rollout.paused:
+        return found.steps_began
+    if not found.steps_began:
+        return (now,)
+    judged = found.verdict
+    if judged is not None and judged.why is Why.STEP_PASSED and judged.step == len(found.steps_began):
+        return (*found.steps_began, now)
+    return found.steps_began
+
+
+def progress(snapshot: Snapshot, target: str) -> verdict.Progress:
+    """Return how far the canary has come, for its judge."""
+    before = kept(snapshot, target)
+    began = tuple(parse_time(text) for text in before.steps_began) if before is not None else ()
+    live = snapshot.live(target)
+    return verdict.Progress(any(r.node for r in live), any(r.ready for r in live), began)
+
+
+def kept(snapshot: Snapshot, target: str) -> CanaryStatus | None:
+    """Return what status.canary keeps of `target`, None where it keeps another one, or nothing."""
+    kept = snapshot.status.canary
+    return kept if kept is not None and kept.revision == target else None
+
+
+def final(snapshot: Snapshot, target: str) -> State | None:
+    """Return the final verdict on `target`: a person's, the kept one, or the one that has just fallen."""
+    if snapshot.promoted == target:
+        return State.PROMOTED
+    if snapshot.aborted == target:
+        return State.ROLLED_BACK
+    before = kept(snapshot, target)
+    if before is not None and before.state in verdict.FINAL:
+        return State(before.state)
+    judged = snapshot.judged
+    if judged is None or judged.revision != target or judged.verdict.state not in verdict.FINAL:
+        return None
+    if judged.verdict.state is State.PROMOTED and snapshot.spec.rollout.paused:
+        return None
+    return judged.verdict.state
+
+
+def _mode(snapshot: Snapshot, lent: int) -> str:
+    wanted = options(snapshot.spec).mode
+    if wanted != "Auto":
+        return MIRROR if wanted == "Mirror" else SPLIT
+    # A replica that has made room is missed: what takes its place has to carry requests.
+    return MIRROR if snapshot.spec.objectives.accuracy and not lent else SPLIT
+
+
+def _can_spare(snapshot: Snapshot) -> bool:
+    """Return whether one replica of stable may make room: the latency loop says that the others hold the target."""
+    return snapshot.desired >= 2 and snapshot.sizing is not None and snapshot.sizing.can_spare
+
+
+def _address(replica: Replica) -> str:
+    host = f"[{replica.address}]" if replica.address is not None and ":" in replica.address else replica.address
+    return f"{host}:{contract.HTTP_PORT}"

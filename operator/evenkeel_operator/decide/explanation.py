@@ -1,0 +1,173 @@
+"""Why is a ModelDeployment as it is? Its state, latency, size and decisions in sentences with the numbers.
+
+From the spec and the status alone, which any user of it may read: what the operator wrote there is all that is known,
+and how old it is is said. A canary's verdict is told in sentences there (`quality/story.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from evenkeel_operator.api.modeldeployment import Spec
+from evenkeel_operator.api.status import Condition, DecisionInput, DecisionStatus, Status
+from evenkeel_operator.decide.sizing import duration, objective
+from evenkeel_operator.decide.snapshot import parse_time
+
+LIMITS = {
+    "Demand": "the demand asked for it",
+    "Queue": "requests were waiting, and more replicas were to work them off",
+    "Hold": "the size was held",
+    "NoMetrics": "nothing was measured, so nothing was taken away",
+    "StaleMetrics": "only old measurements were there, so nothing was taken away",
+    "SilentReplicas": "more than half of the replicas were silent, so nothing was taken away",
+    "Survivors": "fewer would not have held the target by themselves",
+    "SLOUnattainable": "one idle replica misses the target, so that more do not help",
+    "FreeGPUs": "there were no more free GPUs",
+    "MinReplicas": "spec.scaling.minReplicas allows no fewer",
+    "MaxReplicas": "spec.scaling.maxReplicas allows no more",
+}
+"""What bound a decision, by the word in the status."""
+
+_STATES = {"NoTraffic": "no request came", "NoMetrics": "not known"}
+_UNITS = {
+    "demand": "requests/s",
+    "capacity of a replica": "requests/s",
+    "queued": "requests",
+    "cold start": "s",
+}
+_TIMES = frozenset({"latency"})
+
+
+def explanation(place: str, spec: Spec, status: Status, now: datetime) -> list[str]:
+    """Return the lines that explain `place` (namespace/name) at `now`."""
+    conditions = {c.type: c for c in status.conditions or ()}
+    lines = [*_state(place, conditions, now), *_latency(spec, status, conditions, now), *_size(spec, conditions)]
+    lines += _decisions(status, now)
+    lines += _revisions(status)
+    lines += _canary(status, now)
+    lines += _others(conditions)
+    return lines
+
+
+def _canary(status: Status, now: datetime) -> list[str]:
+    found = status.canary
+    if found is None:
+        return []
+    since = _ago(found.decided or (found.steps_began[-1] if found.steps_began else found.began), now)
+    share = f", {found.mode} {found.weight} %" if found.weight else ""
+    told = f"Canary {found.revision} beside {found.stable}: {found.summary}{share}, for {since}."
+    return [told, *(f"  {sentence}" for sentence in found.story)]
+
+
+def _state(place: str, conditions: dict[str, Condition], now: datetime) -> list[str]:
+    ready = conditions.get("Ready")
+    if ready is None:
+        return [f"{place} has no status yet: no operator has looked at it."]
+    since = _ago(ready.last_transition_time, now)
+    stalled = conditions.get("Stalled")
+    if ready.status == "True":
+        word = f"{place} has been ready for {since}"
+    elif stalled is not None and stalled.status == "True":
+        word = f"{place} has not been ready for {since}, and does not go on by itself"
+    else:
+        word = f"{place} has not been ready for {since}, and is on its way"
+    return [f"{word}. {ready.reason}: {_sentence(ready.message)}"]
+
+
+def _latency(spec: Spec, status: Status, conditions: dict[str, Condition], now: datetime) -> list[str]:
+    if objective(spec) is None:
+        return ["Latency: spec.objectives.latency names none, so none is held."]
+    met = conditions.get("LatencyMet")
+    if met is None:
+        return ["Latency: nobody has looked at it yet."]
+    verdict = {"True": "held", "False": "not held"}.get(met.status, "not known")
+    row = next(iter(status.latency or ()), None)
+    looked = "" if row is None else f" Looked at {_ago(row.as_of, now)} ago."
+    return [f"Latency: {verdict}. {_sentence(met.message)}{looked}"]
+
+
+def _size(spec: Spec, conditions: dict[str, Condition]) -> list[str]:
+    if spec.scaling is None:
+        return [
+            f"Size: spec.replicas says {spec.replicas}; without spec.scaling, kubectl scale or an autoscaler sets it."
+        ]
+    bounds = f"between {spec.scaling.min_replicas} and {spec.scaling.max_replicas} replicas"
+    scalable = conditions.get("Scalable")
+    if scalable is None:
+        why = "no latency is named that it could follow from" if objective(spec) is None else "nothing is decided yet"
+        return [f"Size: {bounds}; {why}."]
+    follows = "it follows the demand" if scalable.status == "True" else "it cannot follow the demand now"
+    return [f"Size: {bounds}, and {follows} ({scalable.reason}). {_sentence(scalable.message)}"]
+
+
+def _decisions(status: Status, now: datetime) -> list[str]:
+    if not status.last_decisions:
+        return []
+    lines = ["Changes of the size, the latest first:"]
+    for row in status.last_decisions:
+        lines.append(
+            f"  {_ago(row.time, now)} ago, from {row.from_} to {_replicas(row.to)}: "
+            f"{LIMITS.get(row.limit, f'it was bound by {row.limit}')}. {_sentence(row.message)}"
+        )
+        if inputs := _inputs(row):
+            lines.append(f"    Known then: {inputs}.")
+    return lines
+
+
+def _inputs(row: DecisionStatus) -> str:
+    return "; ".join(_input(given) for given in row.inputs)
+
+
+def _input(given: DecisionInput) -> str:
+    if given.value is None:
+        return f"{given.name}: {_STATES.get(given.state, given.state)}"
+    if given.name in _TIMES:
+        value = duration(given.value)
+    else:
+        value = " ".join(filter(None, (f"{given.value:g}", _UNITS.get(given.name))))
+    # What is counted at the moment of the decision has no age worth telling.
+    age = f", {_span(given.age_seconds)} old" if given.age_seconds else ""
+    stale = ", too old to speak for that moment" if given.state == "Stale" else ""
+    return f"{given.name} {value}{age}{stale}"
+
+
+def _revisions(status: Status) -> list[str]:
+    if not status.revisions:
+        return []
+    return ["Revisions:"] + [
+        f"  {row.name} ({row.role.lower()}): {row.ready_replicas} of {_replicas(row.replicas)} ready"
+        + (f", {status.model.resolved}" if status.model and row.name == status.stable_revision else "")
+        for row in status.revisions
+    ]
+
+
+def _others(conditions: dict[str, Condition]) -> Iterable[str]:
+    """Yield what else holds and somebody should know."""
+    told = {"Ready", "Reconciling", "Stalled", "Available", "LatencyMet", "Scalable"}
+    for condition in conditions.values():
+        if condition.type not in told and condition.status != "Unknown":
+            holds = "" if condition.status == "True" else " does not hold"
+            yield f"{condition.type}{holds} ({condition.reason}): {_sentence(condition.message)}"
+
+
+def _ago(time: str, now: datetime) -> str:
+    return _span(max(0.0, (now - parse_time(time)).total_seconds()))
+
+
+def _span(seconds: float) -> str:
+    """Return a time as people say it: 12 s, 4 minutes, 3 hours, 2 days."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return f"{seconds:.0f} s" if seconds >= 1 or seconds == 0 else f"{seconds:.1f} s"
+
+
+def _replicas(count: int) -> str:
+    return f"{count} replica" if count == 1 else f"{count} replicas"
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if not text or text[-1] in ".!?" else f"{text}."

@@ -1,0 +1,187 @@
+"""What has the feedback service counted? The answer to its question for quality, as the rows that verdicts are made of.
+
+The answer comes over a network: what is no count, and classes that do not fit each other, refuse it as a whole. Classes
+are indices here; a word of the spec becomes one by the names that the revision's replicas have told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from evenkeel_operator.api.core import seconds
+from evenkeel_operator.api.modeldeployment import AccuracyObjective
+from evenkeel_operator.decide.quality.cohorts import COHORT, Cohort, Pairs
+from evenkeel_operator.decide.quality.evidence import Objective
+from evenkeel_operator.decide.quality.measures import Average, Metric, cell, classification
+
+MOST_CLASSES = 100
+"""Every cohort has a cell for each pair of classes, and an average over classes a score for each cell and class: a
+million of 100 classes, and eight times as many of 200, for every ModelDeployment in one process."""
+
+_MOST_START_S = 1 << 33
+
+
+class Unjudgeable(Exception):
+    """Labels from which no metric of the spec can be computed; `message` says what to change."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One revision's counts. `names` are those of its classes, empty where they have none."""
+
+    name: str
+    classes: int
+    names: tuple[str, ...]
+    cohorts: tuple[Cohort, ...]
+    pairs: Mapping[str, tuple[Pairs, ...]]
+    """By the canary's revision: requests that both have answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What is counted of a ModelDeployment, by revision."""
+
+    revisions: Mapping[str, Revision]
+
+    def cohorts(self, *revisions: str) -> tuple[Cohort, ...]:
+        """Return the rows of these revisions; of one that nothing is known of, none."""
+        return tuple(row for name in revisions if (one := self.revisions.get(name)) for row in one.cohorts)
+
+    def pairs(self, stable: str, canary: str) -> tuple[Pairs, ...]:
+        """Return the rows of what both have answered."""
+        one = self.revisions.get(stable)
+        return () if one is None else one.pairs.get(canary, ())
+
+
+NOTHING = Counted({})
+
+
+def read(body: bytes) -> Counted:
+    """Return what an answer of GET /v1/quality says; raises ValueError for anything else.
+
+    A revision that answers numbers has no classes, hence no rows here.
+    """
+    try:
+        found: Any = json.loads(body)
+        revisions: dict[str, Revision] = {}
+        for entry in found["revisions"]:
+            one = _revision(entry)
+            before = revisions.get(one.name)
+            revisions[one.name] = one if before is None else _merged(before, one)
+    except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as e:
+        raise ValueError(f"this is no answer about quality: {e!r}"[:300]) from e
+    return Counted(revisions)
+
+
+def objectives(wanted: tuple[AccuracyObjective, ...], counted: Counted, *revisions: str) -> tuple[Objective, ...]:
+    """Return the objectives over the classes that the `revisions` share: two, before any of them has told its classes.
+
+    So no rollout is without its objectives while nothing is known; there are no labels to judge then. Raises
+    Unjudgeable where they answer different classes, numbers, or too many classes, or where the spec names a class that
+    there is not.
+    """
+    known = [one for name in revisions if (one := counted.revisions.get(name)) is not None]
+    first = known[0] if known else Revision("", 2, (), (), {})
+    if any(one.classes != first.classes or one.names != first.names for one in known):
+        raise Unjudgeable(
+            f"revisions {' and '.join(one.name for one in known)} answer different classes, so their answers cannot be "
+            "compared: judge them by latency alone (leave out spec.objectives.accuracy), or deploy the new one under "
+            "another name"
+        )
+    if not 1 < first.classes <= MOST_CLASSES:
+        what = f"{first.classes} classes" if first.classes else "numbers"
+        raise Unjudgeable(
+            f"revision {first.name} answers {what}; spec.objectives.accuracy is for 2 to {MOST_CLASSES} classes"
+        )
+    return tuple(
+        Objective(
+            classification(
+                Metric(one.metric), first.classes, Average(one.average), _positive(one, first) if known else 1
+            ),
+            one.floor,
+            one.margin,
+            timedelta(seconds=seconds(one.horizon)),
+        )
+        for one in wanted
+    )
+
+
+def _positive(wanted: AccuracyObjective, revision: Revision) -> int:
+    word = wanted.positive_class
+    if word is None:
+        return 1
+    if revision.names:
+        if word in revision.names:
+            return revision.names.index(word)
+        raise Unjudgeable(
+            f"positiveClass of {wanted.metric} is {word}, which the model does not answer; it answers "
+            f"{', '.join(revision.names[:10])}"
+        )
+    if word.isdecimal() and len(word) < 6 and int(word) < revision.classes:
+        return int(word)
+    raise Unjudgeable(f"positiveClass of {wanted.metric} is {word}; the model answers 0 to {revision.classes - 1}")
+
+
+def _revision(entry: Any) -> Revision:
+    told = entry["classes"]
+    names = tuple(str(name) for name in told) if isinstance(told, list) else ()
+    name, classes = str(entry["revision"]), len(names) or _count(told)
+    if not 1 < classes <= MOST_CLASSES:
+        return Revision(name, classes, names, (), {})
+    cohorts: list[Cohort] = []
+    pairs: dict[str, list[Pairs]] = {}
+    for row in entry["cohorts"]:
+        start = _start(row["start"])
+        predictions, labels = [0] * classes, [0] * classes**2
+        for class_, count in row.get("predictions", ()):
+            predictions[_class(class_, classes)] += _count(count)
+        for predicted, actual, count in row.get("confusion", ()):
+            labels[cell(_class(predicted, classes), _class(actual, classes), classes)] += _count(count)
+        cohorts.append(Cohort(name, start, tuple(predictions), tuple(labels)))
+        both: dict[str, dict[tuple[int, int], int]] = {}
+        for canary, stable, other, actual, count in row.get("pairs", ()):
+            cells = (
+                cell(_class(stable, classes), _class(actual, classes), classes),
+                cell(_class(other, classes), _class(actual, classes), classes),
+            )
+            known = both.setdefault(str(canary), {})
+            known[cells] = known.get(cells, 0) + _count(count)
+        for canary, counts in both.items():
+            pairs.setdefault(canary, []).append(Pairs(start, counts))
+    return Revision(name, classes, names, tuple(cohorts), {canary: tuple(rows) for canary, rows in pairs.items()})
+
+
+def _merged(one: Revision, other: Revision) -> Revision:
+    """Return the counts of one revision that answered as the canary first, and as the stable revision later."""
+    if one.classes != other.classes:
+        raise ValueError(f"revision {one.name} has {one.classes} classes and {other.classes}")
+    pairs = {name: (*one.pairs.get(name, ()), *other.pairs.get(name, ())) for name in {*one.pairs, *other.pairs}}
+    return Revision(one.name, one.classes, one.names or other.names, (*one.cohorts, *other.cohorts), pairs)
+
+
+def _start(value: Any) -> datetime:
+    start_s = _count(value)
+    # Whoever adds a horizon to the last date there is has no date.
+    if start_s % COHORT.total_seconds() or start_s >= _MOST_START_S:
+        raise ValueError(f"{start_s} is not the start of a quarter of an hour")
+    return datetime.fromtimestamp(start_s, UTC)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise ValueError(f"{str(value)[:40]} is not a count")
+    return value
+
+
+def _class(value: Any, classes: int) -> int:
+    if _count(value) >= classes:
+        raise ValueError(f"there is no class {value} of {classes}")
+    return int(value)

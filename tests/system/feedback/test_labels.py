@@ -1,0 +1,59 @@
+"""What does whoever trains again get? Each label by its class's name, and never a part that looks like the whole."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evenkeel_operator.feedback.records import Source
+from evenkeel_operator.feedback.sqlite import SqliteStore
+from evenkeel_runtime.receipts import COUNTS, Issuer, Variant
+from tests.system.feedback.databases import spoil
+from tests.system.feedback.server import Deployment, Service
+from tests.system.feedback.test_service import counts
+from tests.system.feedback.test_store import label, nonce
+
+
+def test_names_are_those_of_the_revision_on_whichever_side_they_were_told(service: Service) -> None:
+    model = Deployment(classes=2, is_named=True)
+    for variant, names in ((0, ["spam", "ham"]), (1, [])):
+        body = counts(model, classes=2, names=names, variant=variant, cohorts=[])
+        assert service.ask("POST", "/v1/predictions", body, model.signed(COUNTS, body))[0] == 200
+    assert service.post({"receipt": model.receipt(1), "label": "spam"}) == {"outcome": "accepted"}
+    _, text = service.ask("GET", f"/v1/labels/-/{model.uid}")
+    (line,) = map(json.loads, text.splitlines())
+    assert (line["predicted"], line["label"]) == ("ham", "spam")
+
+
+def test_labels_that_cannot_all_be_read_break_off(tmp_path: Path, start: Callable[..., Service]) -> None:
+    path, model = tmp_path / "spoilt.db", Deployment()
+    store = SqliteStore(path)
+    source, now_ms = Source(model.subject, model.revision, 0, 10), int(time.time() * 1000)
+    store.write([label(n, source=source, time_ms=now_ms) for n in range(3000)], [], now_ms // 1000)
+    store.close()
+    spoil(path, nonce(2999))
+    service = start("--path", str(path))
+    with pytest.raises(http.client.IncompleteRead) as got:
+        service.ask("GET", f"/v1/labels/-/{model.uid}")
+    assert len(got.value.partial.splitlines()) >= 1000
+    assert "labels not told to their end" in service.log
+    assert service.ask("GET", "/healthz") == (200, "ok\n")
+
+
+def test_a_side_of_a_rollout_is_told_as_the_replica_says_it(service: Service) -> None:
+    model = Deployment()
+    canary = Issuer(model.key, replace(model.issuer.origin, variant=Variant.CANARY))
+    as_canary = canary.one(int(time.time() * 1000), 4, 60000).decode()
+    for receipt in (model.receipt(3), as_canary):
+        assert service.post({"receipt": receipt, "label": 3}) == {"outcome": "accepted"}
+    got = {revision["variant"]: revision["accuracy"] for revision in service.quality(model)}
+    assert got == {"Stable": 1, "Canary": 0}
+    _, text = service.ask("GET", f"/v1/labels/-/{model.uid}")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [(line["variant"], line["predicted"]) for line in lines] == [("Stable", 3), ("Canary", 4)]

@@ -1,0 +1,67 @@
+"""What does a plan get to know of the size that was decided for this very ModelDeployment?"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from kubernetes.aio.client import Configuration
+
+from evenkeel_operator.api.modeldeployment import Object
+from evenkeel_operator.control.cache import Key
+from evenkeel_operator.control.memories import Memories
+from evenkeel_operator.control.scaling import Scaler
+from evenkeel_operator.decide.sizing import Sizing
+from evenkeel_operator.decide.snapshot import NO_SIGNAL, freeze
+from evenkeel_operator.world.cluster import Cluster
+from evenkeel_operator.world.connection import Connection
+from evenkeel_operator.world.signals import Replicas
+from tests.builders import DEFAULTS, NAME, NAMESPACE, modeldeployment
+
+KEY = Key(NAMESPACE, NAME)
+SCALED: dict[str, Any] = {
+    "scaling": {"minReplicas": 1, "maxReplicas": 8},
+    "objectives": {
+        "latency": [{"metric": "EndToEnd", "quantile": 0.95, "target": "200ms", "violationBudget": 0.05}],
+    },
+}
+DECIDED = {"time": "2026-01-01T11:00:00Z", "from": 1, "to": 4, "limit": "Demand", "message": "demand"}
+
+
+@pytest.fixture
+async def scaler() -> AsyncIterator[Scaler]:
+    """Yield one whose API server nobody answers for: a look asks nothing."""
+    connection = Connection(Configuration(host="http://127.0.0.1:1"))
+    found = Scaler(
+        replicas=Replicas(),
+        memories=Memories(Cluster(connection, lambda: None)),
+        fleet=lambda: NO_SIGNAL,
+        changed=lambda key: None,
+    )
+    yield found
+    await found.stop()
+    await connection.close()
+
+
+def look(scaler: Scaler, deployment: Object) -> Sizing:
+    snapshot = scaler.look(KEY, deployment, freeze(deployment=deployment, children=(), defaults=DEFAULTS))
+    assert snapshot.sizing is not None
+    return snapshot.sizing
+
+
+async def test_a_successor_of_the_same_name_inherits_nothing(scaler: Scaler) -> None:
+    first = modeldeployment(status={"lastDecisions": [DECIDED]}, **SCALED)
+    assert look(scaler, first).size == 4
+    assert look(scaler, {**first, "status": {}}).size == 4, "decided for the same object"
+    successor = modeldeployment(**SCALED)
+    successor["metadata"]["uid"] = "uid-successor"
+    got = look(scaler, successor)
+    assert (got.size, got.decisions) == (1, ())
+
+
+async def test_a_number_written_in_vain_is_told_once(scaler: Scaler) -> None:
+    look(scaler, modeldeployment(**SCALED))
+    edited = modeldeployment(**{**SCALED, "replicas": 7})
+    assert look(scaler, edited).ignored == 7
+    assert look(scaler, edited).ignored is None
