@@ -114,7 +114,9 @@ def test_without_the_operator_models_serve_on_and_a_confined_one_takes_over_its_
         scale(digits, 1)  # nobody listens
         confined = "watchNamespaces={" + digits.namespace + "}"
         system = f"{elsewhere.namespace}-system"
-        install(cluster, confined, "crds.install=false", release="confined-evenkeel", namespace=system)
+        # The feedback service has a ClusterRole in any case: Kubernetes knows its reviews for the whole cluster only.
+        alone = ("crds.install=false", "feedback.enabled=false")
+        install(cluster, confined, *alone, release="confined-evenkeel", namespace=system)
         try:
             selector = "--selector=app.kubernetes.io/instance=confined-evenkeel"
             roles = kubectl.ask("get", "clusterroles,clusterrolebindings", selector, "--output=name")

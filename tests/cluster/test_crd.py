@@ -202,7 +202,18 @@ def test_get_tells_how_it_is_and_why(no_operator: None, stored: str, kubectl: Ku
     report(kubectl, namespace, stored, STATUS)
     narrow_got = columns(kubectl.ask("get", "mdep", stored, "--namespace", namespace))
     wide_got = columns(kubectl.ask("get", "mdep", stored, "--namespace", namespace, "--output=wide"))
-    assert list(narrow_got) == ["NAME", "READY", "REASON", "REPLICAS", "P95", "TARGET", "AGE"]
+    assert list(narrow_got) == [
+        "NAME",
+        "READY",
+        "REASON",
+        "REPLICAS",
+        "P95",
+        "TARGET",
+        "ACCURACY",
+        "FLOOR",
+        "CANARY",
+        "AGE",
+    ]
     assert narrow_got | want == narrow_got
     assert list(wide_got) == [*narrow_got, *wide]
     assert wide_got | want | wide == wide_got

@@ -190,7 +190,6 @@ BAD = (
     BadSpec("fewer replicas than none", {"replicas": -1}, "spec.replicas", "greater than or equal to 0"),
     BadSpec("replicas without end", {"replicas": 1001}, "spec.replicas", "1000"),
     BadSpec("replicas as text", {"replicas": "3"}, "spec.replicas", "integer"),
-    BadSpec("a strategy of later days", {"rollout": {"strategy": "Canary"}}, "spec.rollout.strategy", '"Direct"'),
     BadSpec("compiled code that is not pinned", model(format="AOTInductor"), "spec.model.sha256", "sha256sum"),
     # The server.
     BadSpec("gRPC as text", {"runtime": {"grpc": "yes"}}, "spec.runtime.grpc", "boolean"),

@@ -178,7 +178,7 @@ class Kubernetes:
 
     async def present(self) -> dict[bytes, tuple[str, str]]:
         """Return namespace and name of every object that is there now, by subject; raises Denied."""
-        await self._list()
+        await self._list(for_somebody=False)
         return {subject: place for place, subject in self._present.items()}
 
     @property
@@ -190,9 +190,13 @@ class Kubernetes:
         """Take these for stored."""
         self._unstored.difference_update(models)
 
-    async def _list(self) -> None:
+    async def _list(self, *, for_somebody: bool = True) -> None:
+        """List what there is: for those who ask, once in LISTED_EVERY_S at most, whoever else has it listed.
+
+        Counter-example if any list counted: a model that was created since would be nobody's for so long.
+        """
         async with self._lists:
-            if time.monotonic() - self._listed_at < LISTED_EVERY_S:
+            if for_somebody and time.monotonic() - self._listed_at < LISTED_EVERY_S:
                 return
             present: dict[tuple[str, str], bytes] = {}
             try:
@@ -208,7 +212,8 @@ class Kubernetes:
             new = {subject: place for place, subject in present.items() if self._places.get(subject) != place}
             self._places |= new
             self._unstored |= {(subject, *place) for subject, place in new.items()}
-            self._listed_at = time.monotonic()
+            if for_somebody:
+                self._listed_at = time.monotonic()
 
     async def _ask(self, path: str, body: Object) -> Object:
         try:

@@ -39,7 +39,7 @@ def test_labels_become_numbers_on_each_database(database: tuple[str, ...], start
     assert f'evenkeel_quality{{{at},metric="Accuracy"}} 0.5\n' in text
     assert "evenkeel_quality_predictions{" not in text
     cohort = {"start": int(time.time()) // 900 * 900, "counts": [[0, 7]]}
-    told = {"revision": model.revision, "variant": 0, "classes": 2, "process": "ab" * 16, "cohorts": [cohort]}
+    told = {"revision": model.revision, "variant": 0, "classes": 2, "process": "ab" * 8, "cohorts": [cohort]}
     body = json.dumps(told).encode()
     assert service.ask("POST", "/v1/predictions", body, model.signed(COUNTS, body))[0] == 200
     service.post(labels)
