@@ -158,7 +158,7 @@ def test_tag_that_moves_while_it_is_read(registry: Registry, tmp_path: Path, mod
     registry.push(REPOSITORY, "moving", registry.layer(REPOSITORY, model, "digits.pt2"))
     place = source(uri(registry, ":moving"), tmp_path)
     begun = place.open(0, None, None)
-    first = next(begun.chunks)[:1000]
+    first = bytes(next(begun.chunks)[:1000])
     begun.close()
     registry.push(REPOSITORY, "moving", registry.layer(REPOSITORY, bytes(reversed(model)), "digits.pt2"))
     resumed = place.open(1000, None, begun.version)
