@@ -26,6 +26,8 @@ Observe = Callable[[Kind, str | None, Object], None]
 """Called with the kind, the type of the watch event (None for an item of a list) and the object."""
 
 FIRST_DELAY_S, MOST_DELAY_S = 1.0, 60.0
+ENDING_S = 3.0
+"""How long kopf is left alone to end by itself, and the time between two reminders after that."""
 
 
 class _Backoffs:
@@ -107,7 +109,19 @@ async def _operate(
         namespaces=namespaces,
     )
     spawned()
-    await kopf.run_tasks(tasks, ignored=existing)
+    running = asyncio.create_task(kopf.run_tasks(tasks, ignored=existing))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        # Once one of them has ended kopf cancels the others, each once. A watch that takes the cancellation for that
+        # of its pause lists anew instead, waits for a login that nobody will make any more, and kopf for the watch.
+        while not (await asyncio.wait({running}, timeout=ENDING_S))[0]:
+            for task in asyncio.all_tasks() - existing - {running}:
+                task.cancel()
+    except asyncio.CancelledError:
+        running.cancel()
+        raise
+    finally:
+        await running
 
 
 def registry(connection: Connection, observe: Observe) -> kopf.OperatorRegistry:

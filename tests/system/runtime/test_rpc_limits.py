@@ -22,7 +22,9 @@ def dial() -> Any:
     channels: list[grpc.Channel] = []
 
     def dialled(replica: Replica) -> Any:
-        channels.append(grpc.insecure_channel(f"127.0.0.1:{replica.grpc_port}"))
+        # By default a second attempt to connect is made after a second: long enough to load a small model.
+        soon = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 50)]
+        channels.append(grpc.insecure_channel(f"127.0.0.1:{replica.grpc_port}", soon))
         return service_pb2_grpc.GRPCInferenceServiceStub(channels[-1])
 
     yield dialled
@@ -45,7 +47,7 @@ def failure(call: Any) -> tuple[grpc.StatusCode, str, dict[str, str]]:
 def test_before_the_model_is_loaded_it_lives_and_says_when_to_come_back(
     start: Callable[..., Replica], dial: Callable[[Replica], Any]
 ) -> None:
-    replica = start("perceptron.pt2", speaks_grpc=True)
+    replica = start("long.pt2", speaks_grpc=True)
     stub = dial(replica)
     assert stub.ServerLive(service_pb2.ServerLiveRequest(), wait_for_ready=True, timeout=PATIENCE_S).live
     assert not stub.ServerReady(service_pb2.ServerReadyRequest()).ready
