@@ -65,6 +65,8 @@ class Forward:
         for output in outputs:
             if output.ndim == 0 or output.shape[0] != batch.rows:
                 raise BadAnswer(f"the model answered a batch of {batch.rows} rows with shape {list(output.shape)}")
+        if len(batch.works) == 1:
+            return {0: outputs}
         answers: dict[int, list[Array] | Exception] = {}
         for index, (_, start, stop) in enumerate(batch.slices()):
             answers[index] = [output[start:stop] for output in outputs]
@@ -152,5 +154,5 @@ class Forward:
                 if tensor.is_contiguous()
                 else tensor.contiguous().view(self._torch.uint16)
             )
-        found: Array = tensor.cpu().numpy()
+        found: Array = (tensor if self._device == "cpu" else tensor.cpu()).numpy()
         return found

@@ -206,52 +206,53 @@ class Service:
         ready.mode.wake()
 
     def answered(self, batch: Batch, answers: Answers | Exception, began: float, took: float) -> None:
-        """Write each request its own rows."""
+        """Write each request its own rows. What is counted is counted behind that: a client waits for none of it."""
         metrics, signals = self.metrics, self.signals
-        metrics.batch_rows.observe(batch.rows)
-        metrics.compute.observe(took, len(batch.works))
         finished = began + took
         receipts = None if self.ready is None else self.ready.receipts
         now = time.perf_counter()
         for index, work in enumerate(batch.works):
-            pending: Pending = work.payload
             if work.cancelled:
                 continue
+            pending: Pending = work.payload
             exchange = pending.exchange
+            answer = answers if isinstance(answers, Exception) else answers[index]
+            if isinstance(answer, Exception):
+                self._failed(work, answer)
+            else:
+                start = now
+                receipt = None if receipts is None else receipts.issue(answer, exchange.headers)
+                exchange.respond_head(*pending.writer.write(pending.asked.plan, answer, receipt))
+                now = time.perf_counter()
+                metrics.postprocess.observe(now - start)
+                metrics.rows += work.rows
+                metrics.answered(exchange.succeeded, now - pending.begun)
+                signals.latency.observe(now - pending.begun)
+                if (tracer := self.tracer) is not None:
+                    stay = Stay(work.admitted, began, finished, batch.rows)
+                    tracer.record(exchange.trace, exchange.protocol, exchange.succeeded, pending.begun, now, stay)
             metrics.in_flight -= 1
             metrics.queue.observe(began - work.admitted)
             metrics.predict.observe(finished - pending.read)
-            answer = answers if isinstance(answers, Exception) else answers[index]
-            if isinstance(answer, BadInput):
-                self.reject(exchange, 400, "invalid", f"inputs: {answer}", b"", pending.begun)
-                continue
-            if isinstance(answer, Exception):
-                signals.failed += 1
-                trace = exchange.trace
-                where = f" traceparent={trace.parent}" if trace else ""
-                log.error("forward failed rows=%d error=%s%s", work.rows, last_line(answer), where)
-                self._error(exchange, 500, f"the model failed: {last_line(answer)}", code_since=pending.begun)
-                continue
-            start = now
-            receipt = None if receipts is None else receipts.issue(answer, exchange.headers)
-            head, body = pending.writer.write(pending.asked.plan, answer, receipt)
-            exchange.respond_head(head, body)
-            now = time.perf_counter()
-            metrics.postprocess.observe(now - start)
-            metrics.rows += work.rows
-            metrics.answered(exchange.succeeded, now - pending.begun)
-            signals.latency.observe(now - pending.begun)
-            if self.tracer is not None:
-                stay = Stay(work.admitted, began, finished, batch.rows)
-                self.tracer.record(exchange.trace, exchange.protocol, exchange.succeeded, pending.begun, now, stay)
+        metrics.batch_rows.observe(batch.rows)
+        metrics.compute.observe(took, len(batch.works))
         signals.batch(batch.rows, time.perf_counter() - began)
 
+    def _failed(self, work: Work, why: Exception) -> None:
+        exchange, begun = work.payload.exchange, work.payload.begun
+        if isinstance(why, BadInput):
+            return self.reject(exchange, 400, "invalid", f"inputs: {why}", b"", begun)
+        self.signals.failed += 1
+        where = f" traceparent={exchange.trace.parent}" if exchange.trace else ""
+        log.error("forward failed rows=%d error=%s%s", work.rows, last_line(why), where)
+        self._error(exchange, 500, f"the model failed: {last_line(why)}", code_since=begun)
+
     def expired(self, work: Work) -> None:
-        pending: Pending = work.payload
+        exchange, begun = work.payload.exchange, work.payload.begun
         self.metrics.in_flight -= 1
         self.metrics.reject("deadline")
         self.signals.rejected += 1
-        self._error(pending.exchange, 504, "the request's time was over before its turn came", code_since=pending.begun)
+        self._error(exchange, 504, "the request's time was over before its turn came", code_since=begun)
 
     def _abandoned(self, work: Work) -> None:
         if not work.cancelled and self.ready is not None:

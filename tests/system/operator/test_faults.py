@@ -21,7 +21,9 @@ from tests.system.operator.harness import Operator, eventually, is_serving, mode
         pytest.param("GET", r"modeldeployments\?limit", 500, {"times": 2}, id="lists fail with 500"),
         pytest.param("GET", "watch=true", 429, {"times": 4, "retry_after_s": 1}, id="watches are throttled"),
         pytest.param("GET", "watch=true", 410, {"times": 3}, id="watches are refused as too old"),
-        pytest.param("GET", r"/jobs\?.*watch=true", 410, {"times": 6}, id="a watch is refused as too old, again and again"),
+        pytest.param(
+            "GET", r"/jobs\?.*watch=true", 410, {"times": 6}, id="a watch is refused as too old, again and again"
+        ),
         pytest.param("GET", "/nodes", 403, {"times": 100}, id="nodes may not be read"),
         pytest.param("POST", "/events", 403, {"times": 100}, id="Events may not be posted"),
         pytest.param("GET", "evenkeel.dev/v1alpha1$", 503, {"times": 1}, id="the server is not up yet"),
