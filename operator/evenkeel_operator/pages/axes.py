@@ -37,6 +37,11 @@ def of_time(start: datetime, end: datetime) -> Axis:
     return Axis(lower, max(upper, lower + _MINUTE), times)
 
 
+def of_elapsed(seconds: float) -> Axis:
+    """Return an axis of the time since something began, `seconds` long."""
+    return Axis(0.0, max(seconds, _MINUTE), elapsed)
+
+
 def of_numbers(lower: float, upper: float, *, least: float = -math.inf, most: float = math.inf) -> Axis:
     """Return an axis that holds both numbers with some air around, and does not go beyond `least` and `most`."""
     air = 0.08 * (upper - lower) or 0.05 * abs(upper) or 0.05
@@ -50,13 +55,28 @@ def of_odds(lower: float, upper: float) -> Axis:
 
 def times(lower: float, upper: float, most: int) -> list[Tick]:
     """Return ticks of time: hours, with the day where it begins, or days alone."""
-    step = next((s for s in _STEPS_S if (upper - lower) / s <= most), _STEPS_S[-1])
     found = []
-    for n in range(math.ceil(lower / step), math.floor(upper / step) + 1):
-        at = datetime.fromtimestamp(n * step, UTC)
-        is_day = n * step % _DAY == 0
-        found.append((float(n * step), f"{at.day} {at:%b}" if is_day else f"{at:%H:%M}"))
+    for value in _on_the_clock(lower, upper, most):
+        at = datetime.fromtimestamp(value, UTC)
+        found.append((float(value), f"{at.day} {at:%b}" if value % _DAY == 0 else f"{at:%H:%M}"))
     return found
+
+
+def elapsed(lower: float, upper: float, most: int) -> list[Tick]:
+    """Return ticks of hours and minutes since the beginning, of whole days as days."""
+    found = []
+    for value in _on_the_clock(lower, upper, most):
+        days, rest = divmod(value, _DAY)
+        hours, minutes = divmod(rest // _MINUTE, 60)
+        clock = f"{hours}:{minutes:02}"
+        text = clock if not days else f"{days} d" if not rest else f"{days} d {clock}"
+        found.append((float(value), text))
+    return found
+
+
+def _on_the_clock(lower: float, upper: float, most: int) -> range:
+    step = next((s for s in _STEPS_S if (upper - lower) / s <= most), _STEPS_S[-1])
+    return range(math.ceil(lower / step) * step, math.floor(upper / step) * step + 1, step)
 
 
 def numbers(lower: float, upper: float, most: int) -> list[Tick]:

@@ -50,6 +50,9 @@ details { margin: .5rem 0; } summary { cursor: pointer; color: var(--soft); font
 figure { margin: .5rem 0; } .plot { display: block; width: 100%; height: auto; } .narrow { display: none; }
 @media (max-width: 40rem) { .wide { display: none; } .narrow { display: block; } main { padding: 1rem .6rem 2rem; }
   section { padding: .8rem .7rem; } }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 0 1.5rem; }
+.beside > * { min-width: 0; } .beside h3:first-child { margin-top: .5rem; }
+.beside .wide { display: none; } .beside .narrow { display: block; }
 @media print { section, .tile { break-inside: avoid; } }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; margin: .3rem 0; padding: 0;
   font-size: .87rem; color: var(--soft); }
@@ -58,7 +61,7 @@ figure { margin: .5rem 0; } .plot { display: block; width: 100%; height: auto; }
 .swatch.area { height: .8rem; opacity: .25; vertical-align: -.1em; }
 .swatch.level { background: none; border-top: .15rem dashed var(--mark); height: 0; }
 .stable { --mark: var(--stable); } .canary { --mark: var(--canary); } .floor { --mark: var(--floor); }
-.for { --mark: var(--for); } .against { --mark: var(--against); }
+.for { --mark: var(--for); } .against { --mark: var(--against); } .other { --mark: var(--unknown); }
 svg text { font-size: 12px; fill: var(--soft); paint-order: stroke; stroke: var(--card); stroke-width: 4px;
   stroke-linejoin: round; }
 .grid { stroke: var(--grid); } .tick.y, .name { text-anchor: end; } .name.left { text-anchor: start; }

@@ -39,6 +39,11 @@ def scrolled(label: str, content: Content) -> Markup:
     return tag("div", content, class_="scroll", role="region", aria_label=label, tabindex="0")
 
 
+def beside(*columns: tuple[str, Content]) -> Markup:
+    """Return contents with their headings, next to each other where there is room; figures are drawn narrow."""
+    return tag("div", (tag("div", tag("h3", name), content) for name, content in columns), class_="beside")
+
+
 def folded(summary: str, *content: Content) -> Markup:
     """Return what is shown when somebody asks."""
     return tag("details", tag("summary", summary), content)

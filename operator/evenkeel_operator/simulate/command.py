@@ -1,7 +1,8 @@
 """`evenkeel simulate TRACE.csv SPEC.yaml`: what would have happened to this demand, under this spec and under others?
 
 The spec names the target and the bounds; how long batches take is measured (`evenkeel check`, or a replica's
-/v2/signals) and given as `--batch ROWS=DURATION`. A row for every autoscaler: late requests, GPU-hours, changes.
+/v2/signals) and given as `--batch ROWS=DURATION`. A row for every autoscaler: late requests, GPU-hours, changes; with
+`--page`, a page that shows over time what Evenkeel and one of the others would have done.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import yaml
 from pydantic import ValidationError
 
@@ -21,12 +21,10 @@ from evenkeel_operator.api.modeldeployment import MOST_ROWS, LatencyObjective, S
 from evenkeel_operator.decide import sizing
 from evenkeel_operator.decide.capacity import Roofline, fit
 from evenkeel_operator.decide.replicas import Scaling
-from evenkeel_operator.simulate.baselines.grid import defaults, families
-from evenkeel_operator.simulate.clients import OpenClients
-from evenkeel_operator.simulate.fluid import Fleet, World, run
-from evenkeel_operator.simulate.law import Law, Setting
-from evenkeel_operator.simulate.load import EXPANSIONS, BadTrace, Expansion, Floats, Trace, arrivals, expand, peak, read
+from evenkeel_operator.simulate.load import EXPANSIONS, BadTrace, read
+from evenkeel_operator.simulate.page import page
 from evenkeel_operator.simulate.profile import Profile
+from evenkeel_operator.simulate.replay import BESIDE, OTHERS, Case, Replayed, replay, worst
 
 MOST_REPLICAS = 255
 """The simulator counts replicas in a byte."""
@@ -58,10 +56,14 @@ def simulate(argv: Sequence[str]) -> int:
     parser.add_argument("--cold-start", default="60s", help="from a replica's creation until it is ready (60s)")
     parser.add_argument("--expand", choices=EXPANSIONS, default="steps", help="how the seconds of a minute are filled")
     parser.add_argument("--seed", type=int, default=1, help="of the arrivals within a second (1)")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write one HTML page with plots over time there")
+    parser.add_argument("--beside", choices=OTHERS, default=BESIDE, help=f"which other the page shows ({BESIDE})")
     asked = parser.parse_args(argv)
     try:
         if asked.seed < 0:
             raise BadInput(f"--seed {asked.seed}: must be 0 or more, such as 1")
+        if asked.page is not None and not asked.page.parent.is_dir():
+            raise BadInput(f"--page {asked.page}: cannot be written: there is no folder {asked.page.parent}; make it")
         traces = read(asked.trace)
         scaling, rows = _scaling(asked.spec)
         profile = Profile(_roofline(asked.batch, rows), scaling.target_s, scaling.quantile)
@@ -71,8 +73,12 @@ def simulate(argv: Sequence[str]) -> int:
                 f"one replica that is nearly idle misses the target of {sizing.duration(scaling.target_s)}: more of "
                 "them do not help. Raise spec.objectives.latency's target, or give the --batch times of a faster model"
             )
+        found: list[Replayed] = []
         for trace in traces:
-            _print(trace, scaling, profile, cold_s, asked.expand, asked.seed)
+            found.append(replay(Case(trace, scaling, profile, cold_s, asked.expand, asked.seed), asked.beside))
+            _print(found[-1])
+        if asked.page is not None:
+            _write(asked.page, page(found))
     except (BadTrace, BadInput) as e:
         print(f"error: {_one_line(e)}", file=sys.stderr)
         return 2
@@ -152,30 +158,22 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _print(trace: Trace, scaling: Scaling, profile: Profile, cold_s: int, how: Expansion, seed: int) -> None:
-    counts: Floats = arrivals(expand(trace, how), seed)[:, None]
-    need = max(1, int(np.ceil(peak(trace) / profile.capacity.rate)))
-    grid = families(profile, min(need, scaling.most), scaling.most)
-    ours = Law(Setting(scaling, profile.capacity, float(cold_s)), 1)
-    first = np.array([min(max(scaling.least, 1), scaling.most)], np.float32)
-    world = World(profile, first, max(scaling.least, 1), scaling.most)
-    fleets = [Fleet(ours, cold_s), *(Fleet(family.autoscaler, cold_s) for family in grid)]
-    got = run(world, fleets, OpenClients(counts), len(counts))
-    target = sizing.duration(scaling.target_s)
+def _print(replayed: Replayed) -> None:
+    case = replayed.case
+    scaling, target = case.scaling, sizing.duration(case.scaling.target_s)
     print(
-        f"{trace.name}: {len(counts) / 3600:.1f} h, {got.requests[0, 0]:.0f} requests, p{100 * scaling.quantile:g} "
-        f"within {target}, {scaling.least} to {scaling.most} replicas of {profile.capacity.rate:.1f} requests/s each"
+        f"{case.trace.name}: {replayed.seconds / 3600:.1f} h, {replayed.requests:.0f} requests, "
+        f"p{100 * scaling.quantile:g} within {target}, {scaling.least} to {scaling.most} replicas of "
+        f"{case.profile.capacity.rate:.1f} requests/s each"
     )
     print(f"{'':22}{'above ' + target:>14} {'worst 5 min':>12} {'GPU-hours':>10} {'changes':>8}")
-    begin = 1
-    columns = [("Evenkeel", 0)]
-    for family in grid:
-        label = defaults().get(family.name, family.labels[-1])
-        name = f"static, {label}" if family.name == "static" else family.name
-        columns.append((name, begin + family.column(label)))
-        begin += family.autoscaler.width
-    for name, column in columns:
-        print(
-            f"{name:22}{got.violation[0, column]:>14.2%} {got.worst[0, column]:>12.2%} "
-            f"{got.gpu_s[0, column] / 3600:>10.2f} {got.changes[0, column]:>8.0f}"
-        )
+    for row in replayed.rows:
+        print(f"{row.name:22}{row.late:>14.2%} {worst(row):>12} {row.gpu_hours:>10.2f} {row.changes:>8}")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise BadInput(f"--page {path}: cannot be written: {e.strerror}; name another file") from e
+    print(path)

@@ -101,23 +101,31 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Kept:
-    """What plots need: every `every_s` seconds, [time, run, configuration]."""
+    """What plots need: at the beginning of every `every_s` seconds, and `requests` and `late` of those seconds.
+
+    [time, run, configuration]; there are as many requests in every configuration, or in one column for all.
+    """
 
     every_s: int
     asked: Floats
     ready: Floats
     latency_s: Floats
+    requests: Floats
+    late: Floats
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Sums by [run, configuration]; `worst` is the highest share of late requests in five minutes."""
+    """Sums by [run, configuration].
+
+    `worst` is the highest share of late requests in five minutes, None where not so many have passed.
+    """
 
     requests: Floats
     late: Floats
     gpu_s: Floats
     changes: Floats
-    worst: Floats
+    worst: Floats | None
     kept: Kept | None
 
     @property
@@ -164,11 +172,12 @@ class _Sums:
     def __init__(self, shape: tuple[int, int]) -> None:
         self.requests, self.late, self.gpu_s = (np.zeros(shape, np.float32) for _ in range(3))
         self._long = [np.zeros(shape, np.float64) for _ in range(3)]
-        self.worst = np.zeros(shape, np.float32)
+        self.worst: Floats | None = None
 
     def fold(self) -> None:
         """End a window of WORST_S seconds."""
-        np.maximum(self.worst, self.late / np.maximum(self.requests, 1.0), out=self.worst)
+        share: Floats = (self.late / np.maximum(self.requests, 1.0)).astype(np.float32)
+        self.worst = share if self.worst is None else np.maximum(self.worst, share)
         for total, part in zip(self._long, (self.requests, self.late, self.gpu_s), strict=True):
             total += part
             part[:] = 0.0
@@ -179,6 +188,29 @@ class _Sums:
             for total, part in zip(self._long, (self.requests, self.late, self.gpu_s), strict=True)
         )
         return Outcome(requests, late, gpu_s, changes, self.worst, kept)
+
+
+class _Keeping:
+    """Fills a `Kept`."""
+
+    def __init__(self, every_s: int) -> None:
+        self._every_s = every_s
+        self._moments: tuple[list[Floats], ...] = ([], [], [])
+        self._sums: tuple[list[Floats], ...] = ([], [])
+
+    def keep(self, second: int, moment: tuple[Floats, ...], counts: tuple[Floats, ...]) -> None:
+        """Take in one second: values that are as they are at this moment, and counts to be added up."""
+        if second % self._every_s == 0:
+            for rows, values in zip(self._moments, moment, strict=True):
+                rows.append(values.copy())
+            for sums, values in zip(self._sums, counts, strict=True):
+                sums.append(values.copy())
+            return
+        for sums, values in zip(self._sums, counts, strict=True):
+            sums[-1] += values
+
+    def kept(self) -> Kept:
+        return Kept(self._every_s, *(np.array(rows) for rows in (*self._moments, *self._sums)))
 
 
 def columns_of(fleets: Sequence[Fleet]) -> list[slice]:
@@ -205,7 +237,7 @@ def run(world: World, fleets: Sequence[Fleet], clients: Clients, seconds: int, *
     changes = np.zeros(shape, np.float32)
     sums = _Sums(shape)
     trailing = Trailing(shape), Trailing(shape), Trailing(shape)
-    kept: tuple[list[Floats], list[Floats], list[Floats]] = ([], [], [])
+    kept = _Keeping(keep_every_s)
     rate = np.float32(profile.capacity.max_rate)
     table, mean_s, target_s = profile.late, profile.mean_s, np.float32(profile.target_s)
     per_budget = np.float32((BUDGETS - 1) / profile.target_s)
@@ -232,9 +264,8 @@ def run(world: World, fleets: Sequence[Fleet], clients: Clients, seconds: int, *
         sums.gpu_s += asked
         for total, values in zip(trailing, (arrived, outstanding, load), strict=True):
             total.add(values)
-        if keep_every_s and second % keep_every_s == 0:
-            for rows, values in zip(kept, (asked, ready, wait + profile.quantile_s[column]), strict=True):
-                rows.append(values.copy())
+        if keep_every_s:
+            kept.keep(second, (asked, ready, wait + profile.quantile_s[column]), (arrived, missed))
         for own, fleet in zip(columns, fleets, strict=True):
             if second % fleet.autoscaler.every_s:
                 continue
@@ -258,4 +289,4 @@ def run(world: World, fleets: Sequence[Fleet], clients: Clients, seconds: int, *
                 asked[:, own] = wanted
         if second % WORST_S == WORST_S - 1:
             sums.fold()
-    return sums.outcome(changes, Kept(keep_every_s, *(np.array(rows) for rows in kept)) if keep_every_s else None)
+    return sums.outcome(changes, kept.kept() if keep_every_s else None)

@@ -8,6 +8,7 @@ from evenkeel_operator.decide.capacity import Capacity
 from evenkeel_operator.decide.experts import TUNING, Experts, Tuning
 from evenkeel_operator.decide.memory import Memory
 from evenkeel_operator.decide.replicas import (
+    Decision,
     Fleet,
     Fresh,
     Measurement,
@@ -35,7 +36,7 @@ class Setting:
 
 
 class Law:
-    """One configuration, every run with a memory of its own."""
+    """One configuration, every run with a memory of its own. `last` is what was decided last in the first run."""
 
     width = 1
     every_s = TICK_S
@@ -44,6 +45,7 @@ class Law:
         self._setting = setting
         self._memories = [Memory(experts=Experts(0, setting.tuning)) for _ in range(runs)]
         self._delayed: list[tuple[Floats, Floats]] = []
+        self.last: Decision | None = None
 
     def observe(self, state: State) -> Floats | None:
         setting = self._setting
@@ -64,6 +66,8 @@ class Law:
                 float(state.second),
             )
             wanted[run, 0] = decision.size
+            if run == 0:
+                self.last = decision
         return wanted
 
 

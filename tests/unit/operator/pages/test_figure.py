@@ -34,6 +34,9 @@ def labels(axis: Axis, most: int = 5) -> list[str]:
                      id="hours, and the day where it begins"),
         pytest.param(axes.of_time(START, START + timedelta(days=4)), 6, "6 Jan 7 Jan 8 Jan 9 Jan", id="days"),
         pytest.param(axes.of_time(START, START), 6, "22:00 22:01", id="a time without length"),
+        pytest.param(axes.of_elapsed(1800), 6, "0:00 0:05 0:10 0:15 0:20 0:25 0:30", id="minutes since a beginning"),
+        pytest.param(axes.of_elapsed(2.2 * 86400), 6, "0:00 12:00 1 d 1 d 12:00 2 d", id="hours and days since"),
+        pytest.param(axes.of_elapsed(20), 6, "0:00 0:01", id="less than a minute since"),
     ],
 )  # fmt: skip
 def test_ticks(axis: Axis, most: int, want: str) -> None:

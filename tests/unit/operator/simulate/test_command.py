@@ -28,18 +28,23 @@ def run(folder: Path, trace: str, spec: str, *flags: str) -> int:
 
 
 def test_a_table_of_what_would_have_happened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(tmp_path, TRACE, SPEC, *BATCHES, "--cold-start", "10s") == 0
-    head, _, *rows = capsys.readouterr().out.splitlines()
+    where = tmp_path / "day.html"
+    page = ("--page", str(where), "--beside", "KPA")
+    assert run(tmp_path, TRACE, SPEC, *BATCHES, "--cold-start", "10s", *page) == 0
+    head, _, *rows, written = capsys.readouterr().out.splitlines()
     assert head.startswith("day: 0.1 h, ")
     assert "p95 within 200ms, 1 to 8 replicas" in head
     found = {row[:22].strip(): row[22:].split() for row in rows}
     want = {"Evenkeel", "HPA rps", "HPA latency", "KPA", "KPA rps", "KEDA queue", "Ray Serve", "static, 4"}
     assert set(found) == want
-    late, _, hours, changes = found["Evenkeel"]
+    late, *window, hours, changes = found["Evenkeel"]
+    assert window == ["no", "window"], "four minutes hold no five"
     assert 0.0 < float(late.rstrip("%")) < 60.0
     assert 4 / 60 < float(hours) < 8 * 4 / 60
     assert int(changes) >= 1
-    assert found["static, 4"][2:] == ["0.27", "1"], "asked for in the first second"
+    assert found["static, 4"][3:] == ["0.27", "1"], "asked for in the first second"
+    assert written == str(where)
+    assert "KPA: " in where.read_text()
 
 
 @pytest.mark.parametrize(
@@ -93,6 +98,7 @@ def test_a_table_of_what_would_have_happened(tmp_path: Path, capsys: pytest.Capt
         ),
         pytest.param(TRACE, SPEC, (*BATCHES, "--seed", "-1"), "--seed -1: must be 0 or more", id="a seed below none"),
         pytest.param(TRACE, SPEC, (*BATCHES, "--cold-start", "x"), "--cold-start: 'x' is not", id="a bad start"),
+        pytest.param(TRACE, SPEC, (*BATCHES, "--page", "no/x.html"), "--page no/x.html: cannot be", id="no folder"),
         pytest.param(TRACE, SPEC, ("--batch", "1=500ms"), "misses the target of 200ms", id="a model that is too slow"),
     ],
 )

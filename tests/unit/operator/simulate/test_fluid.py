@@ -56,7 +56,24 @@ def test_a_queue_grows_by_what_is_not_served_and_is_late_once_it_takes_the_targe
     waits = got.kept.latency_s[:, 0, 0]
     assert np.diff(waits)[8:] == pytest.approx(np.ones(11), abs=0.02), "a second of arrivals is two of service"
     assert float(got.violation[0, 0]) > 0.85
-    assert float(got.worst[0, 0]) == 0.0, "five minutes are not over"
+    assert got.worst is None, "five minutes are not over"
+
+
+def test_the_worst_five_minutes_are_the_worst_of_whole_ones() -> None:
+    got = one([2.0 * RATE] * 100 + [1.0] * 250, {})
+    assert got.worst is not None
+    assert float(got.worst[0, 0]) == pytest.approx(float(got.violation[0, 0]), rel=0.1)
+
+
+@pytest.mark.parametrize("every_s", [1, 7, 60])
+def test_what_is_kept_adds_up_whatever_its_intervals(every_s: int) -> None:
+    counts = np.array([2.0 * RATE] * 100, np.float32)[:, None]
+    world = World(PROFILE, np.array([1.0], np.float32))
+    got = run(world, [Fleet(Steps({}), 60)], OpenClients(counts), 100, keep_every_s=every_s)
+    assert got.kept is not None
+    assert len(got.kept.requests) == len(got.kept.late) == len(got.kept.asked) == -(-100 // every_s)
+    assert got.kept.requests.sum() == pytest.approx(float(got.requests[0, 0]), rel=1e-4)
+    assert got.kept.late.sum() == pytest.approx(float(got.late[0, 0]), rel=1e-4)
 
 
 @pytest.mark.parametrize("cold_start_s", [1, 7, 60])
