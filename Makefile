@@ -76,7 +76,7 @@ soak-runtime: venv  ## half an hour of requests to one replica, whose memory has
 fuzz: venv  ## a million mutated requests and ten thousand mutated model files
 	EVENKEEL_FUZZ=full $(PYTEST) -s tests/system/runtime/test_fuzz.py
 
-.PHONY: bench-runtime bench-canary bench-operator bench-poll bench-feedback bench-control bench-verdict
+.PHONY: bench-runtime bench-canary bench-operator bench-poll bench-feedback bench-control bench-trace bench-verdict
 bench-runtime: venv  ## the runtime against raw torch and other Python servers; last line JSON
 	$(BIN)/python -m tests.bench.runtime
 
@@ -96,6 +96,10 @@ bench-poll: venv  ## a thousand ModelDeployments followed by their latency: CPU 
 TRACES ?= $(EVENKEEL_TRACES)
 bench-control: venv  ## the scaling law beside other autoscalers, on the CSV files in the folder TRACES; last line JSON
 	$(BIN)/python -m tests.bench.control $(TRACES)
+
+bench-trace: venv  ## half an hour of a trace in the folder TRACES, on pods of the cluster, then under an HPA; last line JSON
+	$(CLUSTER) up
+	EVENKEEL_TRACES=$(TRACES) $(BIN)/python -m tests.bench.trace
 
 bench-feedback: venv  ## labels per second of the feedback service, killed again and again; last line JSON
 	$(BIN)/python -m tests.bench.feedback
