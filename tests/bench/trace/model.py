@@ -20,7 +20,7 @@ COST_S = 0.030
 """CPU of one request, about."""
 
 FEATURES = 4
-_CHANNELS, _PIXELS = 32, 32
+_CHANNELS, _PIXELS = 32, 48
 _TRIED = 8
 _ROUNDS = 10
 

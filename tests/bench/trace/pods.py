@@ -29,7 +29,7 @@ from tests.cluster.state import CHECKOUT, Cluster
 
 NODE_PORT = 30082
 FILE, NAME = "model.pt2", "traced"
-CPU, MEMORY = "200m", "500Mi"
+CPU, CPUS, MEMORY = "200m", 0.2, "500Mi"
 MOST = 4
 START_WITHIN_S = 600
 """A start under the quota, its resolving and its image included."""
