@@ -53,6 +53,15 @@ def _tried(says: str, options: Object, field: str, word: str) -> BadSpec:
     return BadSpec(says, {"rollout": rollout}, f"spec.rollout.canary{field}", word)
 
 
+def _retrained(says: str, retraining: Object, field: str, word: str, **changes: Object | None) -> BadSpec:
+    spec: Object = {
+        "objectives": {"accuracy": [{"metric": "F1", "floor": 0.9}]},
+        "rollout": {"strategy": "Canary"},
+        "retraining": retraining,
+    }
+    return BadSpec(says, merged(spec, changes), field, word)
+
+
 BAD = (
     # Where the model is.
     BadSpec("no model", {"model": None}, "spec.model", "Required value"),
@@ -298,6 +307,53 @@ BAD = (
     _tried("a test that lasts for ever", {"maxDuration": "99999h"}, ".maxDuration", "from 1s to 2160h"),
     _tried("no word for missing labels", {"onMissingLabels": "Guess"}, ".onMissingLabels", "Unsupported value"),
     _tried("a header in capitals", {"affinityHeader": "X-User"}, ".affinityHeader", "should match"),
+    # What follows an alarm.
+    _retrained("an alarm that nobody hears", {"maxPerWeek": 2}, "spec.retraining.eventURL", "names nothing to do"),
+    _retrained(
+        "an event into a file", {"eventURL": "file:///tmp/alarm"}, "spec.retraining.eventURL", "https://HOST/PATH"
+    ),
+    _retrained(
+        "an event with a password",
+        {"eventURL": "https://me:word@events.example/"},
+        "spec.retraining.eventURL",
+        "a user name",
+    ),
+    _retrained(
+        "an event to a fragment", {"eventURL": "https://events.example/#a"}, "spec.retraining.eventURL", "a fragment"
+    ),
+    _retrained(
+        "an event over two lines",
+        {"eventURL": "https://events.example/a\nb"},
+        "spec.retraining.eventURL",
+        "line breaks",
+    ),
+    _retrained(
+        "a retrained model that would serve untried",
+        {"cronJobRef": {"name": "retrain"}},
+        "spec.rollout.strategy",
+        "is tried before it serves",
+        rollout=None,
+    ),
+    _retrained(
+        "an alarm on nothing",
+        {"eventURL": "https://events.example/"},
+        "spec.retraining",
+        "needs an accuracy to watch",
+        objectives=None,
+    ),
+    _retrained("a CronJob without a name", {"cronJobRef": {}}, "spec.retraining.cronJobRef.name", "Required value"),
+    _retrained(
+        "a CronJob of another namespace",
+        {"cronJobRef": {"name": "team-b/retrain"}},
+        "spec.retraining.cronJobRef.name",
+        "should match",
+    ),
+    _retrained(
+        "a Job every day and more",
+        {"cronJobRef": {"name": "retrain"}, "maxPerWeek": 8},
+        "spec.retraining.maxPerWeek",
+        "less than or equal to 7",
+    ),
     _held("a metric that is not known", {"metric": "Mean"}, None, "spec.objectives.latency[0].metric", "EndToEnd"),
     # The pods.
     _pod("a label of the operator", {"labels": {"evenkeel.dev/role": "serve"}}, "labels", "evenkeel.dev/"),

@@ -204,4 +204,34 @@ GOOD = (
             }
         },
     ),
+    GoodSpec(
+        "an event on an alarm, whatever the strategy",
+        {
+            "objectives": {"accuracy": [{"metric": "Accuracy", "floor": 0.9}]},
+            "retraining": {"eventURL": "http://broker-ingress.knative-eventing.svc:8080/team-a/default?source=models"},
+        },
+        {
+            "objectives": {
+                "accuracy": [
+                    {"metric": "Accuracy", "floor": 0.9, "average": "Macro", "margin": 0.01, "horizon": "24h"}
+                ]
+            },
+            "retraining": {"maxPerWeek": 1},
+        },
+    ),
+    GoodSpec(
+        "a Job on an alarm, whose model is tried",
+        {
+            "objectives": {"accuracy": [{"metric": "Accuracy", "floor": 0.9}]},
+            "rollout": {"strategy": "Canary"},
+            "retraining": {"cronJobRef": {"name": "retrain.digits"}, "maxPerWeek": 7},
+        },
+        {
+            "objectives": {
+                "accuracy": [
+                    {"metric": "Accuracy", "floor": 0.9, "average": "Macro", "margin": 0.01, "horizon": "24h"}
+                ]
+            },
+        },
+    ),
 )

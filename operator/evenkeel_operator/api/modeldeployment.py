@@ -193,6 +193,31 @@ class Rollout(Model):
     """How a canary is tried, with strategy Canary. Absent: as its defaults say."""
 
 
+class CronJobReference(Model):
+    """A CronJob in the ModelDeployment's namespace."""
+
+    name: Name
+    """Name of the CronJob."""
+
+
+class Retraining(Model):
+    """What follows when the accuracy of the revision in service has decayed: once for each time it is found."""
+
+    model_config = ConfigDict(json_schema_extra=rules.RETRAINING)
+
+    event_url: str | None = Field(
+        default=None, alias="eventURL", min_length=8, max_length=2048, json_schema_extra=rules.EVENT_URL
+    )
+    """Where a CloudEvent of the type dev.evenkeel.accuracy.alarm is posted to. Its id stays the same when it is sent
+    again."""
+    cron_job_ref: CronJobReference | None = None
+    """CronJob whose Job is started, as kubectl create job --from=cronjob/NAME does; a suspended one serves as the
+    template alone. It has to carry the label evenkeel.dev/retrains with this ModelDeployment's name. What its Job
+    writes into spec.model is tried as a canary like any other model."""
+    max_per_week: int = Field(default=1, ge=1, le=7)
+    """How many Jobs are started in seven days at most; one beyond that waits."""
+
+
 class Resources(Model):
     """CPU and memory of the serving container, as in core/v1. GPUs are asked for under spec.gpu."""
 
@@ -281,6 +306,8 @@ class Spec(Model):
     """What shall be held, by measurement."""
     rollout: Rollout = Rollout()
     """How a new revision replaces the one in service."""
+    retraining: Retraining | None = None
+    """What follows when the accuracy of the revision in service has decayed. Absent: it is said, and nothing more."""
     runtime: Runtime = Runtime()
     """The server inside the pods."""
     pod: PodOptions = PodOptions()

@@ -212,6 +212,23 @@ STEPS = rules(
     )
 )
 
+EVENT_URL = rules(
+    must(
+        rf"self.matches(r'^https?://{_HOST}([/?][^ #]*)?$')",
+        "must be http://HOST/PATH or https://HOST/PATH without spaces, a user name or a fragment",
+    ),
+    must(r"!self.matches(r'[\x00-\x1f\x7f]')", "must not contain line breaks or other control characters"),
+)
+
+RETRAINING = rules(
+    must(
+        "has(self.eventURL) || has(self.cronJobRef)",
+        "names nothing to do: give an eventURL, a cronJobRef or both, or leave retraining out",
+        ".eventURL",
+        "FieldValueRequired",
+    ),
+)
+
 SCALING = rules(
     must(
         "self.minReplicas <= self.maxReplicas",
@@ -234,6 +251,19 @@ SPEC = rules(
         "must be Direct with spec.runtime.image: another server does not know how to share its requests with a canary",
         ".rollout.strategy",
         "FieldValueForbidden",
+    ),
+    must(
+        "!has(self.retraining) || (has(self.objectives) && has(self.objectives.accuracy) && "
+        "self.objectives.accuracy.size() > 0)",
+        "needs an accuracy to watch: give spec.objectives.accuracy a metric and a floor, or leave retraining out",
+        ".retraining",
+        "FieldValueRequired",
+    ),
+    must(
+        "!has(self.retraining) || !has(self.retraining.cronJobRef) || "
+        "(has(self.rollout) && self.rollout.strategy == 'Canary')",
+        "must be Canary with spec.retraining.cronJobRef: a retrained model is tried before it serves",
+        ".rollout.strategy",
     ),
 )
 

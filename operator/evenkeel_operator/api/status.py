@@ -165,6 +165,45 @@ class RevertedStatus(Model):
     """When that was decided."""
 
 
+class RetrainingStatus(Model):
+    """One alarm: that the accuracy of a revision in service had decayed, and what followed."""
+
+    alarm: str
+    """Identity of the alarm: the same for as long as the revision is in service."""
+    revision: str
+    """Revision whose accuracy had decayed."""
+    since: str = Field(json_schema_extra={"format": "date-time"})
+    """From when on it had been in service."""
+    reason: Literal["Decayed", "DriftSuspected"]
+    """Whether the revision seems to be at fault, or the data seem to have changed."""
+    metric: str
+    """Which measure it was found by."""
+    floor: float
+    """What that was not to fall below."""
+    observed: float | None = None
+    """What it was over all labels then; absent where it was not known."""
+    began: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
+    """From when on the labels speak for a decay."""
+    at: str = Field(json_schema_extra={"format": "date-time"})
+    """When it was found."""
+    event: Literal["Pending", "Delivered", "GivenUp"] | None = None
+    """What became of the CloudEvent; absent where none was asked for."""
+    event_message: str | None = Field(default=None, max_length=512)
+    """Why it is not delivered yet, or never will be."""
+    state: Literal["Waiting", "Starting", "Running", "Succeeded", "Failed", "Superseded"] | None = None
+    """What became of the Job; absent where none was asked for. Superseded: it was not needed any more."""
+    message: str | None = Field(default=None, max_length=1024)
+    """What it waits for, or why it failed or was not needed."""
+    job: str | None = None
+    """Name of the Job; absent while it waits."""
+    started: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
+    """When it was started."""
+    ended: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
+    """When it ended."""
+    successor: str | None = None
+    """The first other revision that the spec asked for after the Job was started."""
+
+
 class RevisionStatus(Model):
     """One revision that has replicas or is about to."""
 
@@ -227,8 +266,10 @@ class Status(Model):
     """Latencies that have an objective, as measured."""
     accuracy: tuple[AccuracyStatus, ...] | None = Field(default=None, json_schema_extra=map_by("metric"))
     """Measures of quality that have an objective, as measured."""
+    retraining: tuple[RetrainingStatus, ...] | None = Field(default=None, max_length=10, json_schema_extra=ATOMIC)
+    """The newest alarms on the accuracy and what followed from each, the latest first."""
     last_decisions: tuple[DecisionStatus, ...] | None = Field(default=None, max_length=5, json_schema_extra=ATOMIC)
     """The newest decisions on the number of replicas, the latest first, with what each was made from."""
     conditions: tuple[Condition, ...] | None = Field(default=None, json_schema_extra=map_by("type"))
     """Ready, Reconciling and Stalled as kstatus reads them; Available; LatencyMet and AccuracyMet where there is such
-    an objective, Scalable where scaling is asked for; RuntimeOutdated and RolledBack where they hold."""
+    an objective, Scalable and Retrainable where that is asked for; RuntimeOutdated and RolledBack where they hold."""
