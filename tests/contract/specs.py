@@ -212,9 +212,7 @@ GOOD = (
         },
         {
             "objectives": {
-                "accuracy": [
-                    {"metric": "Accuracy", "floor": 0.9, "average": "Macro", "margin": 0.01, "horizon": "24h"}
-                ]
+                "accuracy": [{"metric": "Accuracy", "floor": 0.9, "average": "Macro", "margin": 0.01, "horizon": "24h"}]
             },
             "retraining": {"maxPerWeek": 1},
         },
@@ -228,9 +226,7 @@ GOOD = (
         },
         {
             "objectives": {
-                "accuracy": [
-                    {"metric": "Accuracy", "floor": 0.9, "average": "Macro", "margin": 0.01, "horizon": "24h"}
-                ]
+                "accuracy": [{"metric": "Accuracy", "floor": 0.9, "average": "Macro", "margin": 0.01, "horizon": "24h"}]
             },
         },
     ),

@@ -7,6 +7,7 @@ spelling them out costs hundreds of kilobytes of schema and falls behind Kuberne
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
@@ -151,6 +152,11 @@ def seconds(duration: str) -> float:
     if found is None:
         raise ValueError(f"{duration!r} is not a duration such as 200ms or 24h")
     return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
+
+
+def parse_time(text: str) -> datetime:
+    """Return the moment that a Kubernetes timestamp names, aware, in UTC."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}

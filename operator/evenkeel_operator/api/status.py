@@ -186,6 +186,8 @@ class RetrainingStatus(Model):
     """From when on the labels speak for a decay."""
     at: str = Field(json_schema_extra={"format": "date-time"})
     """When it was found."""
+    asked: str
+    """Revision that the spec asked for then."""
     event: Literal["Pending", "Delivered", "GivenUp"] | None = None
     """What became of the CloudEvent; absent where none was asked for."""
     event_message: str | None = Field(default=None, max_length=512)

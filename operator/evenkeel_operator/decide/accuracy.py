@@ -48,6 +48,19 @@ class Quality:
     finding: Finding | None = None
     problem: str | None = None
     wanted: tuple[AccuracyObjective, ...] = ()
+    stable: Served | None = None
+    """The revision that was in service when it was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decay:
+    """That the accuracy of `served` has decayed, by one of its measures: the objective, its value, since when."""
+
+    served: Served
+    reason: Reason
+    objective: AccuracyObjective
+    observed: float | None
+    began: datetime | None
 
 
 def measure(
@@ -76,6 +89,7 @@ def measure(
         intervals=tuple(_interval(one, rows, now) for one in found),
         finding=guard.watch(found, stable, earlier, everything, now, last_rollback),
         wanted=wanted,
+        stable=stable,
     )
 
 
@@ -112,12 +126,28 @@ def rows(spec: Spec, found: Quality | None) -> list[Row]:
     return [_met(wanted, None if found is None else _of(wanted, found))] if wanted else []
 
 
+def decay(spec: Spec, found: Quality | None) -> Decay | None:
+    """Return the decay that the condition AccuracyMet tells of; None where it tells of none, or knows too little."""
+    wanted = spec.objectives.accuracy
+    found = None if found is None or not wanted else _of(wanted, found)
+    if found is None or found.stable is None or found.finding is None:
+        return None
+    reason = _met(wanted, found).reason
+    if reason not in (Reason.DECAYED, Reason.DRIFT_SUSPECTED):
+        return None
+    for objective, at, alarm in zip(wanted, found.intervals, found.finding.alarms, strict=True):
+        if alarm.raised is not None:
+            observed = None if isinstance(at, NoSignal) else _rounded(at.value)
+            return Decay(found.stable, Reason(reason), objective, observed, alarm.began)
+    return None
+
+
 def is_news(told: Quality | None, found: Quality) -> bool:
     """Return whether `found` says something else than `told`, not counting the time at which it was found."""
     if told is None:
         return True
-    return (told.wanted, told.is_stale, told.intervals, told.problem, told.finding) != (
-        found.wanted, found.is_stale, found.intervals, found.problem, found.finding,
+    return (told.wanted, told.is_stale, told.intervals, told.problem, told.finding, told.stable) != (
+        found.wanted, found.is_stale, found.intervals, found.problem, found.finding, found.stable,
     )  # fmt: skip
 
 

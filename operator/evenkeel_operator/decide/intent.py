@@ -31,7 +31,8 @@ class Plan:
 
     `victims` are the pods that go first when a ReplicaSet shrinks; they are marked before anything is applied.
     `apply` holds whole objects for server-side apply; one that already is as asked for costs no request. `status` is
-    the whole status. `look_again_after_s` is None when only a change can make a difference.
+    the whole status. `start` is a Job that is created once the status that tells of it is written; that it is refused
+    keeps nothing else from being done. `look_again_after_s` is None when only a change can make a difference.
     """
 
     apply: tuple[Object, ...]
@@ -39,4 +40,5 @@ class Plan:
     status: Object
     events: tuple[Event, ...] = ()
     victims: tuple[str, ...] = ()
+    start: Object | None = None
     look_again_after_s: float | None = None

@@ -15,7 +15,11 @@ REVISION_LABEL = f"{GROUP}/revision"
 ROLE_LABEL = f"{GROUP}/role"
 SERVE_ROLE = "serve"
 PREPARE_ROLE = "prepare"
+RETRAIN_ROLE = "retrain"
 ATTEMPT_ANNOTATION = f"{GROUP}/attempt"
+ALARM_ANNOTATION = f"{GROUP}/alarm"
+RETRAINS_LABEL = f"{GROUP}/retrains"
+"""On a CronJob: the ModelDeployment for which its Job may be started."""
 PREPARED_ANNOTATION = f"{GROUP}/prepared"
 DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 """Of several replicas that could go, a ReplicaSet's controller takes the one with the lowest."""
@@ -78,7 +82,18 @@ class Reason(enum.StrEnum):
     DRIFT_SUSPECTED = "DriftSuspected"
     NOT_PROVEN = "NotProven"
     CANNOT_BE_JUDGED = "CannotBeJudged"
+    # Whether a Job can be started when the accuracy decays.
+    CRON_JOB_AT_HAND = "CronJobAtHand"
+    CRON_JOB_MISSING = "CronJobMissing"
+    CRON_JOB_NOT_MEANT = "CronJobNotMeant"
+    NOT_LOOKED_AT = "NotLookedAt"
     # What is told in Events only.
+    ACCURACY_ALARM = "AccuracyAlarm"
+    ALARM_NOT_DELIVERED = "AlarmNotDelivered"
+    RETRAINING_WAITS = "RetrainingWaits"
+    RETRAINING_STARTED = "RetrainingStarted"
+    RETRAINED = "Retrained"
+    RETRAINING_FAILED = "RetrainingFailed"
     SCALED = "Scaled"
     CANARY_STEP = "CanaryStep"
     REPLICAS_IGNORED = "ReplicasIgnored"
@@ -114,6 +129,11 @@ def trial_name(deployment: str) -> str:
 def prepare_job_name(revision: str, attempt: int) -> str:
     """Return the name of the Job that prepares `revision` for the `attempt`-th time, counted from 1."""
     return f"{revision}-prepare-{attempt}"
+
+
+def retraining_job_name(deployment: str, alarm: str) -> str:
+    """Return the name of the Job that `alarm` starts; of one alarm there is one at most."""
+    return f"{deployment}-retrain-{alarm[:12]}"
 
 
 def receipt_secret_name(deployment: str, uid: str, key_id: int) -> str:

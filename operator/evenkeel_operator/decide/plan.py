@@ -14,7 +14,18 @@ from typing import Any
 
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.api.status import Status
-from evenkeel_operator.decide import canary, canary_status, conditions, gpus, names, resources, rollout, served, sizing
+from evenkeel_operator.decide import (
+    canary,
+    canary_status,
+    conditions,
+    gpus,
+    names,
+    resources,
+    retraining,
+    rollout,
+    served,
+    sizing,
+)
 from evenkeel_operator.decide.canary import Course
 from evenkeel_operator.decide.conditions import State
 from evenkeel_operator.decide.failures import Failure, is_over, prepare_retry_delay
@@ -81,8 +92,11 @@ def plan(snapshot: Snapshot, now: datetime) -> Plan:
     delete += _finished_jobs(snapshot, target, apply)
     delete += _empty_replica_sets(snapshot, target)
     delete += _old_history(snapshot, target)
+    delete += retraining.left_over(snapshot)
     found = state(snapshot, progress)
     answer = status(snapshot, progress, found, now)
+    alarms = retraining.rows(snapshot, target, now)
+    look_again += retraining.look_again(snapshot, alarms, now)
     if progress.blocked:
         look_again.append(BLOCKED_LOOK_AGAIN_S)
     look_again += _until_deadline(answer["conditions"], now)
@@ -94,8 +108,10 @@ def plan(snapshot: Snapshot, now: datetime) -> Plan:
             *conditions.events(answer["conditions"], snapshot.status.conditions or ()),
             *sizing.events(snapshot.sizing, snapshot.status),
             *canary_status.events(answer, snapshot.status.canary),
+            *retraining.events(alarms, snapshot.status.retraining or ()),
         ),
         victims=_victims(snapshot, apply),
+        start=retraining.job(snapshot, alarms),
         look_again_after_s=min(look_again, default=None),
     )
 

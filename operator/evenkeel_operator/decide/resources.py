@@ -11,6 +11,7 @@ from evenkeel_operator.api.modeldeployment import GROUP, KIND, VERSION, Object, 
 from evenkeel_operator.decide import names
 from evenkeel_operator.decide.podspec import GRPC_PORT_NAME, HTTP_PORT_NAME, pod_template, prepare_pod_spec
 from evenkeel_operator.decide.snapshot import Feedback, Revision, Snapshot
+from evenkeel_operator.decide.trainings import Template
 from evenkeel_runtime import contract, receipts
 
 
@@ -65,6 +66,36 @@ def prepare_job(snapshot: Snapshot, revision: str, attempt: int) -> Object:
             },
         }
     }
+
+
+def retraining_job(
+    snapshot: Snapshot, name: str, alarm: str, template: Template, environment: Mapping[str, str]
+) -> Object:
+    """Return the Job that retrains the model because of `alarm`; every container finds `environment`.
+
+    Neither it nor its pods carry a revision: they are of none, whatever the template's labels say.
+    """
+    child = _child(snapshot, "batch/v1", "Job", name, role=names.RETRAIN_ROLE)
+    metadata = child["metadata"]
+    metadata["labels"] = {**template.labels, **metadata["labels"]}
+    metadata["annotations"] = {**template.annotations, names.ALARM_ANNOTATION: alarm}
+    pod = template.spec["template"]
+    told = [{"name": key, "value": value} for key, value in environment.items()]
+    spec = dict(pod["spec"])
+    for part in ("initContainers", "containers"):
+        if part in spec:
+            spec[part] = [_with_environment(container, told) for container in spec[part]]
+    labels = {**pod["metadata"]["labels"], **names.labels(snapshot.name, role=names.RETRAIN_ROLE)}
+    return child | {
+        "spec": {**template.spec, "template": {"metadata": pod["metadata"] | {"labels": labels}, "spec": spec}}
+    }
+
+
+def _with_environment(container: Object, told: list[Object]) -> Object:
+    """Return the container with the variables `told` first, so that its own may refer to them as $(NAME)."""
+    taken = {variable["name"] for variable in told}
+    own = [variable for variable in container.get("env") or () if variable["name"] not in taken]
+    return container | {"env": [*told, *own]}
 
 
 def new_revision(snapshot: Snapshot, name: str, prepared: contract.Prepared) -> Revision:

@@ -13,15 +13,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from evenkeel_operator.api.core import parse_time as parse_time
 from evenkeel_operator.api.modeldeployment import Object, Spec
 from evenkeel_operator.api.status import Status
-from evenkeel_operator.decide import failures, names
+from evenkeel_operator.decide import failures, names, trainings
 from evenkeel_operator.decide.failures import Failure
+from evenkeel_operator.decide.trainings import Training
 from evenkeel_runtime import contract
 
 if TYPE_CHECKING:
     from evenkeel_operator.decide.accuracy import Quality
     from evenkeel_operator.decide.canary import Judged
+    from evenkeel_operator.decide.retraining import Known
     from evenkeel_operator.decide.sizing import Sizing
 
 
@@ -171,6 +174,9 @@ class Snapshot:
     """What is known of the answers' quality; None where the spec asks for none, or nobody has looked yet."""
     judged: Judged | None = None
     """What was found out about the canary; None without one, and while nobody has judged it."""
+    trainings: tuple[Training, ...] = ()
+    retraining: Known | None = None
+    """What was found out beside the children; None where the spec asks for nothing, or nobody has looked yet."""
     promoted: str | None = None
     aborted: str | None = None
     """The revision that a person has promoted, or rolled back, whatever its test says."""
@@ -233,7 +239,7 @@ def freeze(
     by_kind: dict[str, list[Object]] = {}
     for child in children:
         by_kind.setdefault(child["kind"], []).append(child)
-    pods = by_kind.get("Pod", [])
+    pods, jobs = by_kind.get("Pod", []), by_kind.get("Job", [])
     told = {(w.kind, w.name): w for w in warnings}
     revisions = {o["metadata"]["name"]: _revision(o) for o in by_kind.get("ControllerRevision", [])}
     return Snapshot(
@@ -246,7 +252,8 @@ def freeze(
         revisions=tuple(sorted((r for r in revisions.values() if r is not None), key=lambda r: r.number)),
         unreadable=tuple(sorted(name for name, r in revisions.items() if r is None)),
         replica_sets=tuple(_replica_set(o, told) for o in by_kind.get("ReplicaSet", [])),
-        attempts=tuple(_attempt(o, pods, told) for o in by_kind.get("Job", [])),
+        attempts=tuple(_attempt(o, pods, told) for o in jobs if not _retrains(o)),
+        trainings=tuple(_training(o, pods, told) for o in jobs if _retrains(o)),
         replicas=tuple(_replica(o) for o in pods if _is_live_replica(o)),
         fleet=fleet,
         defaults=defaults,
@@ -313,7 +320,7 @@ def _replica_set(obj: Object, warnings: Mapping[tuple[str, str], Warning]) -> Re
 
 def _attempt(job: Object, pods: Iterable[Object], warnings: Mapping[tuple[str, str], Warning]) -> Attempt:
     name = job["metadata"]["name"]
-    own = [p for p in pods if any(o["uid"] == job["metadata"]["uid"] for o in _owners(p))]
+    own = _pods_of(job, pods)
     report: contract.Prepared | None = None
     failure: Failure | None = None
     for pod in own:
@@ -341,8 +348,18 @@ def _attempt(job: Object, pods: Iterable[Object], warnings: Mapping[tuple[str, s
     )
 
 
-def _owners(obj: Object) -> list[Object]:
-    return obj["metadata"].get("ownerReferences") or []
+def _retrains(job: Object) -> bool:
+    return _label(job, names.ROLE_LABEL) == names.RETRAIN_ROLE
+
+
+def _training(job: Object, pods: Iterable[Object], warnings: Mapping[tuple[str, str], Warning]) -> Training:
+    told = warnings.get(("Job", job["metadata"]["name"]))
+    return trainings.training(job, _pods_of(job, pods), "" if told is None else told.message)
+
+
+def _pods_of(job: Object, pods: Iterable[Object]) -> list[Object]:
+    uid = job["metadata"]["uid"]
+    return [p for p in pods if any(o["uid"] == uid for o in p["metadata"].get("ownerReferences") or ())]
 
 
 def _revision(obj: Object) -> Revision | None:
@@ -359,8 +376,3 @@ def _revision(obj: Object) -> Revision | None:
         runtime_image=data["runtimeImage"],
         template=data["template"],
     )
-
-
-def parse_time(text: str) -> datetime:
-    """Return the moment that a Kubernetes timestamp names, aware, in UTC."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))

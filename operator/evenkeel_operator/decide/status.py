@@ -15,6 +15,7 @@ from evenkeel_operator.decide import (
     names,
     podspec,
     resources,
+    retraining,
     served,
     sizing,
 )
@@ -101,6 +102,7 @@ def status(snapshot: Snapshot, progress: Progress, found: State, now: datetime) 
                 *sizing.rows(snapshot.spec, snapshot.sizing),
                 *accuracy.rows(snapshot.spec, snapshot.quality),
                 *canary_status.rows(snapshot, progress.target),
+                *retraining.condition_rows(snapshot),
             ],
             previous=snapshot.status.conditions or (),
             generation=snapshot.generation,
@@ -125,6 +127,8 @@ def status(snapshot: Snapshot, progress: Progress, found: State, now: datetime) 
     answer |= sizing.status(snapshot.spec, snapshot.sizing, snapshot.status)
     answer |= accuracy.status(snapshot.spec, snapshot.quality, snapshot.status)
     answer |= canary_status.status(snapshot, progress.target, progress.trial, now)
+    if alarms := retraining.rows(snapshot, progress.target, now):
+        answer["retraining"] = [row.model_dump(mode="json", by_alias=True, exclude_none=True) for row in alarms]
     answer |= served.status(snapshot, progress.target, None if stable is None else stable.name, now)
     return answer
 
