@@ -21,6 +21,7 @@ from evenkeel_operator.control.controller import Controller, Decisions
 from evenkeel_operator.control.memories import Memories
 from evenkeel_operator.control.qualities import Qualities
 from evenkeel_operator.control.resync import Resync
+from evenkeel_operator.control.retrainings import Retrainings
 from evenkeel_operator.control.scaling import Scaler
 from evenkeel_operator.control.trials import Trials
 from evenkeel_operator.decide import plan
@@ -29,6 +30,7 @@ from evenkeel_operator.feedback.settings import master_keys
 from evenkeel_operator.flags import log_to_stderr
 from evenkeel_operator.settings import Settings, parse
 from evenkeel_operator.world import kinds, metrics
+from evenkeel_operator.world.cloudevents import Receivers
 from evenkeel_operator.world.cluster import Cluster
 from evenkeel_operator.world.connection import ApiError, Connection, LoginError
 from evenkeel_operator.world.events import Recorder
@@ -88,6 +90,13 @@ class Process:
             interval_s=settings.signals_s,
             judge_s=settings.quality_s,
         )
+        self._retrainings = Retrainings(
+            cluster=cluster,
+            receivers=Receivers(settings.event_hosts),
+            status=lambda key: self._controller.status(key),
+            changed=lambda key: self._controller.queue.add(key),
+            interval_s=settings.signals_s,
+        )
         self._controller = Controller(
             cluster=cluster,
             recorder=Recorder(cluster, settings.identity),
@@ -102,6 +111,7 @@ class Process:
             scaler=self._scaler,
             qualities=self._qualities,
             trials=self._trials,
+            retrainings=self._retrainings,
         )
         self._resync = Resync(connection, self._controller, settings.namespaces, settings.resync_s)
         self._is_leading = False
@@ -144,7 +154,7 @@ class Process:
         await asyncio.wait({stopped, *running}, return_when=asyncio.FIRST_COMPLETED)
         code = 0 if self._stop.is_set() else _report(task for task in running if task.done())
         await self._controller.drain(workers, DRAIN_S)
-        for follower in (self._scaler, self._trials, self._qualities):
+        for follower in (self._scaler, self._trials, self._qualities, self._retrainings):
             await follower.stop()
         await self._lease.release()
         running.add(stopped)

@@ -49,6 +49,8 @@ class Settings:
     """Mean seconds between two questions to a replica."""
     quality_s: float = 60.0
     """Mean seconds between two looks at what the labels say, and at a canary's evidence."""
+    event_hosts: tuple[str, ...] = ()
+    """Hosts that events of alarms may be posted to, as patterns; empty: any, but for the node's and pod's own."""
     log_level: str = "INFO"
 
 
@@ -76,6 +78,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         signals_port=got.signals_port,
         signals_s=got.signals_seconds,
         quality_s=got.quality_seconds,
+        event_hosts=flags.words(got.event_hosts),
         log_level=got.log_level,
     )
 
@@ -143,6 +146,12 @@ def _parser(environ: Mapping[str, str]) -> flags.Parser:
         kind=flags.seconds,
         default=defaults.quality_s,
         text="mean seconds between two looks at what the labels say, and at a canary's evidence",
+    )
+    add(
+        "--event-hosts",
+        default="",
+        text="hosts that spec.retraining.eventURL may name, separated by commas, with * for any letters; empty: any "
+        "but loopback and link-local addresses",
     )
     flags.add_log_level(parser)
     return parser

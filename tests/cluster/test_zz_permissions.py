@@ -83,6 +83,7 @@ def _live(world: World) -> None:
     for size in (2, 1):
         _hold(world, size)
     wait_until("what the decisions remember is kept", lambda: _remembers(world), timeout_s=180)
+    wait_until("the CronJob is looked for", lambda: _retrainable(world) == "CronJobMissing", timeout_s=60)
     kinds = "controllerrevisions,replicasets,services,poddisruptionbudgets"
     selector = "--selector=evenkeel.dev/modeldeployment=a"
     world.kubectl.ask("delete", kinds, selector, f"--namespace={world.namespace}")
@@ -95,7 +96,12 @@ def _hold(world: World, size: int) -> None:
     made = deployments.deployment(world.namespace, "a", world.namespace, replicas=size, variant="5")
     made["spec"] |= {
         "scaling": {"minReplicas": size, "maxReplicas": size},
-        "objectives": {"latency": [{"quantile": 0.95, "target": "200ms"}]},
+        "objectives": {
+            "latency": [{"quantile": 0.95, "target": "200ms"}],
+            "accuracy": [{"metric": "Accuracy", "floor": 0.9}],
+        },
+        "rollout": {"strategy": "Canary"},
+        "retraining": {"cronJobRef": {"name": "retrain"}},
     }
     world.wanted["a"] = size, "5"
     world.kubectl.apply(made)
@@ -105,6 +111,13 @@ def _hold(world: World, size: int) -> None:
 def _remembers(world: World) -> bool:
     found = world.kubectl.ask("get", "configmaps", "--output=name", f"--namespace={world.namespace}")
     return f"configmap/{memory_name('a')}" in found.split()
+
+
+def _retrainable(world: World) -> str | None:
+    """Return why a Job can be started, or cannot."""
+    found = world.kubectl.get("mdep", "a", f"--namespace={world.namespace}")
+    rows = {row["type"]: row["reason"] for row in (found.get("status") or {}).get("conditions") or ()}
+    return rows.get("Retrainable")
 
 
 def _values(world: World) -> tuple[str, ...]:

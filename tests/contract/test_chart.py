@@ -48,6 +48,8 @@ EVERYTHING = (
     "metrics.dashboard.annotations.grafana_folder=Models",
     "networkPolicy.enabled=true",
     "networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus",
+    "networkPolicy.eventsTo[0].ports[0].port=443",
+    "retraining.eventHosts={events.example.com,*.svc}",
 )
 FEEDBACK = ("feedback.enabled=true",)
 POSTGRES = (*FEEDBACK, "feedback.postgres.secretName=database", "feedback.replicas=3")
@@ -114,6 +116,7 @@ def test_names_belong_to_the_release(values: tuple[str, ...], render: Render) ->
         pytest.param("extraArgs={verbose}", "pattern", id="an argument that is no flag"),
         pytest.param("podLabels.app\\.kubernetes\\.io/name=x", "propertyName", id="a label of the chart"),
         pytest.param("networkPolicy.apiServerPorts={70000}", "maximum", id="a port that is none"),
+        pytest.param("retraining.eventHosts={https://events.example}", "pattern", id="an address as a host"),
         pytest.param("metrics.serviceMonitor.interval=often", "pattern", id="an interval that is none"),
         pytest.param("metrics.qualityReaders[0].name=prometheus", "namespace", id="an account of no namespace"),
         pytest.param("metrics.rules.enabled=true", "enabled", id="rules of no form"),
@@ -179,6 +182,8 @@ def test_no_permission_is_a_wildcard(values: tuple[str, ...], render: Render) ->
         pytest.param("nodes", {"list", "watch"}, id="nodes are seen, never written"),
         pytest.param("services", {"list", "watch", "create", "patch"}, id="Services go with their ModelDeployment"),
         pytest.param("configmaps", {"get", "create", "patch"}, id="ConfigMaps are read by name, never listed"),
+        pytest.param("jobs", {"list", "watch", "create", "patch", "delete"}, id="Jobs are made and removed"),
+        pytest.param("cronjobs", {"get"}, id="a CronJob is read by its name, never listed or written"),
         pytest.param("deployments", set(), id="what nobody needs"),
         pytest.param("roles", set(), id="no role is written"),
     ],
@@ -276,6 +281,7 @@ def test_operator_understands_its_arguments(values: tuple[str, ...], render: Ren
     assert got.http_port == container["ports"][0]["containerPort"]
     assert leases in ([], [[got.lease_name]])
     assert set(got.namespaces) == roles - {"evenkeel-system"}
+    assert got.event_hosts in ((), ("events.example.com", "*.svc"))
     has_feedback = any(found["metadata"]["name"] == "evenkeel-feedback" for found in objects)
     assert (got.feedback_url == "http://evenkeel-feedback.evenkeel-system.svc") == has_feedback
 
@@ -326,3 +332,19 @@ def test_policy_lets_the_operator_ask_the_replicas(render: Render) -> None:
     (peer,) = rule["to"]
     assert peer["namespaceSelector"] == {}, "they are in every namespace"
     assert peer["podSelector"] == {"matchLabels": {names.ROLE_LABEL: names.SERVE_ROLE}}
+
+
+def test_policy_lets_the_operator_ask_the_feedback_service_and_post_events_where_it_is_told(render: Render) -> None:
+    """Without the first there is no alarm, without the second nobody hears of it."""
+    events = ("networkPolicy.eventsTo[0].ports[0].port=443",)
+    for values, want in (((), 3), (FEEDBACK, 4), (events, 4), ((*FEEDBACK, *events), 5)):
+        objects = render("networkPolicy.enabled=true", *values)
+        policy = find(objects, "NetworkPolicy", "evenkeel")
+        assert len(policy["spec"]["egress"]) == want
+        if FEEDBACK[0] in values:
+            rule = policy["spec"]["egress"][3]
+            service = find(objects, "Deployment", "evenkeel-feedback")["spec"]
+            assert rule["to"] == [{"podSelector": service["selector"]}]
+            assert rule["ports"][0]["port"] == service["template"]["spec"]["containers"][0]["ports"][0]["name"]
+        if events[0] in values:
+            assert policy["spec"]["egress"][-1] == {"ports": [{"port": 443}]}

@@ -9,7 +9,8 @@ what is used is granted, what is granted is used.
 create stands beside patch because a server-side apply of an object that does not exist is a creation. Services and
 budgets are never deleted: they go with their ModelDeployment. Pods are never made or removed: ReplicaSets and Jobs do
 that; patch marks those that go first when a ReplicaSet shrinks. A ConfigMap is read by its name, and holds what the
-decisions about one ModelDeployment remember. Secrets are named in pods and are out of reach; with the feedback service,
+decisions about one ModelDeployment remember. A CronJob is read where a ModelDeployment names it, as the template of the
+Job that retrains its model. Secrets are named in pods and are out of reach; with the feedback service,
 one per ModelDeployment is created, and none is ever read.
 */}}
 {{- define "evenkeel.permissions" -}}
@@ -26,6 +27,9 @@ watched:
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [list, watch, create, patch, delete]
+- apiGroups: [batch]
+  resources: [cronjobs]
+  verbs: [get]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [list, watch, create, patch]

@@ -84,6 +84,11 @@ class Applier:
             return
         self._cache.put(kinds.POD, stored)
 
+    async def start(self, key: Key, deployment: Object, job: Object) -> None:
+        """Create a Job unless it is there; raises Transient or Rejected."""
+        if self._cache.get(kinds.JOB, key.namespace, job["metadata"]["name"]) is None:
+            await self._apply(key, deployment, job)
+
     def forget(self, key: Key) -> None:
         """Forget what was written for a ModelDeployment that is gone."""
         self._written.pop(key, None)

@@ -21,6 +21,7 @@ from evenkeel_operator.control import cache
 from evenkeel_operator.control.apply import Applier
 from evenkeel_operator.control.cache import Cache, Key
 from evenkeel_operator.control.qualities import Qualities
+from evenkeel_operator.control.retrainings import Retrainings
 from evenkeel_operator.control.scaling import Scaler
 from evenkeel_operator.control.trials import Trials
 from evenkeel_operator.control.workqueue import WorkQueue
@@ -44,6 +45,9 @@ FLEET_SETTLES_S = 1.0
 CHILDREN_SETTLE_S = 0.05
 """What happens to children comes in bursts and over several watches, in any order: a Job may be seen to have ended
 before its pod is. Each burst is looked at once."""
+
+START_AGAIN_S = 60.0
+"""No event tells that a quota was raised for a Job that was refused."""
 
 _WAITS_FOR_GPU = frozenset({Reason.ROLLOUT_BLOCKED_NO_GPU, Reason.UNSCHEDULABLE})
 
@@ -71,6 +75,7 @@ class Controller:
         scaler: Scaler,
         qualities: Qualities,
         trials: Trials,
+        retrainings: Retrainings,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.cache = Cache()
@@ -83,6 +88,7 @@ class Controller:
         self._scaler = scaler
         self._qualities = qualities
         self._trials = trials
+        self._retrainings = retrainings
         self._now = now
         self._waiting_for_gpu: set[Key] = set()
         self._busy: dict[int, tuple[Key, float]] = {}
@@ -191,7 +197,7 @@ class Controller:
         deployment = self.cache.get(kinds.MODELDEPLOYMENT, key.namespace, key.name)
         if deployment is None:
             self._applier.forget(key)
-            for follower in (self._scaler, self._qualities, self._trials):
+            for follower in (self._scaler, self._qualities, self._trials, self._retrainings):
                 follower.forget(key)
             self._waiting_for_gpu.discard(key)
             return "gone", None
@@ -213,7 +219,20 @@ class Controller:
             self._log_transition(key, deployment, plan.status)
             for event in plan.events:
                 await self._recorder.tell(deployment, event)
+            if plan.start is not None and not await self._started(key, deployment, plan.start):
+                return result, min(START_AGAIN_S, plan.look_again_after_s or START_AGAIN_S)
         return result, plan.look_again_after_s
+
+    async def _started(self, key: Key, deployment: Object, job: Object) -> bool:
+        """Create a Job; return False where the API server refuses it, which is told and is nobody else's trouble."""
+        refusal = None
+        try:
+            await self._applier.start(key, deployment, job)
+        except Rejected as e:
+            log.warning("rejected deployment=%s reason=%s message=%s", key, e.reason, e.message)
+            refusal = e.message
+        self._retrainings.refused(key, job, refusal)
+        return refusal is None
 
     def _plan(self, key: Key, deployment: Object) -> Plan | tuple[Snapshot, Plan]:
         """Return the plan with its snapshot, or the plan for a spec that cannot be read."""
@@ -228,7 +247,7 @@ class Controller:
             )
         except ValidationError as e:
             return self._decisions.invalid(deployment, _readable(e), now)
-        for follower in (self._qualities, self._trials, self._scaler):
+        for follower in (self._qualities, self._trials, self._retrainings, self._scaler):
             snapshot = follower.look(key, deployment, snapshot)
         return snapshot, self._decisions.plan(snapshot, now)
 

@@ -55,6 +55,7 @@ WATCHED = (MODELDEPLOYMENT, *CHILDREN, EVENT)
 
 # Asked for by name, once per ModelDeployment: nobody else's change of it matters.
 CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps")
+CRON_JOB = Kind("batch", "v1", "CronJob", "cronjobs")
 SECRET = Kind("", "v1", "Secret", "secrets")
 NODE = Kind("", "v1", "Node", "nodes")
 # Every pod that may hold a GPU, whoever made it.

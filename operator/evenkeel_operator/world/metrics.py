@@ -35,7 +35,7 @@ RECONCILE_DURATION = Histogram(
     registry=REGISTRY,
 )
 QUEUE_DEPTH = Gauge("evenkeel_workqueue_depth", "Deployments that wait for a worker.", registry=REGISTRY)
-_KINDS = ("api", "watch", "resync", "fleet", "event", "memory", "bug")
+_KINDS = ("api", "watch", "resync", "fleet", "event", "memory", "retraining", "bug")
 ERRORS = Counter("evenkeel_errors", f"Errors, by where: {', '.join(_KINDS)}.", ["kind"], registry=REGISTRY)
 for _kind in _KINDS:
     ERRORS.labels(kind=_kind)  # so that the first error is a rise from 0, which an alert sees
@@ -56,6 +56,11 @@ POLLS = Counter(
 )  # fmt: skip
 DIRECTIVES = Counter(
     "evenkeel_directives", "Directives to replicas, by result: ok, failed, or the status that refused it.", ["result"],
+    registry=REGISTRY,
+)  # fmt: skip
+CLOUD_EVENTS = Counter(
+    "evenkeel_cloudevents", "Attempts to deliver the event of an alarm, by result: delivered, failed, given_up.",
+    ["result"],
     registry=REGISTRY,
 )  # fmt: skip
 DECISION_LAG = Histogram(

@@ -37,6 +37,7 @@ def operator(
     *,
     feedback: str = NOBODY,
     lease_s: float = 30.0,
+    more: Sequence[str] = (),
 ) -> Operator:
     """Return an operator; `lease_s` is for how long its successor waits where it is killed."""
     keys = folder / "keys"
@@ -46,7 +47,7 @@ def operator(
         *(f"--signals-port={replicas.port}", "--signals-seconds=0.3", "--quality-seconds=0.5"),
         *(f"--feedback-url={feedback}", f"--feedback-keys-dir={keys}", f"--lease-duration-seconds={lease_s}"),
     )
-    return Operator(api, folder, *flags, name=name)
+    return Operator(api, folder, *flags, *more, name=name)
 
 
 def found(api: FakeApi) -> Object:

@@ -1,4 +1,7 @@
-"""Who else is in the cluster? Controllers of Jobs and ReplicaSets and a kubelet, as far as the operator sees them."""
+"""Who else is in the cluster? Controllers of Jobs and ReplicaSets and a kubelet, as far as the operator sees them.
+
+Jobs that retrain stand until a test ends them: what they do is not the operator's.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class Actors:
     def _changed(self, resource: Resource, what: str, obj: Object) -> None:
         metadata = obj["metadata"]
         later = asyncio.get_running_loop().call_later
-        if resource.plural == "jobs" and what == "ADDED":
+        if resource.plural == "jobs" and what == "ADDED" and not _retrains(obj):
             later(self._delay_s, self._run_job, metadata["namespace"], metadata["name"])
         elif resource.plural == "replicasets" and what != "DELETED":
             later(self._delay_s, self._scale, metadata["namespace"], metadata["name"])
@@ -82,6 +85,10 @@ class Actors:
             self._store.create(_pod(replica_set, None, status))
         replica_set["status"] = {"replicas": wanted, "readyReplicas": wanted}
         self._store.replace(replica_set)
+
+
+def _retrains(job: Object) -> bool:
+    return (job["metadata"].get("labels") or {}).get("evenkeel.dev/role") == "retrain"
 
 
 def _cost(pod: Object) -> int:

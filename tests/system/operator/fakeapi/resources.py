@@ -28,6 +28,7 @@ RESOURCES = (
     Resource("apps", "v1", "ReplicaSet", "replicasets"),
     Resource("apps", "v1", "ControllerRevision", "controllerrevisions", has_status=False),
     Resource("batch", "v1", "Job", "jobs"),
+    Resource("batch", "v1", "CronJob", "cronjobs"),
     Resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     Resource("coordination.k8s.io", "v1", "Lease", "leases", has_status=False),
     Resource("", "v1", "Service", "services"),

@@ -23,8 +23,8 @@ def test_every_start_has_an_identity_of_its_own() -> None:
 
 def test_a_flag_wins_over_its_variable() -> None:
     environ = {"EVENKEEL_RUNTIME_IMAGE": "a", "EVENKEEL_WORKERS": "3", "EVENKEEL_NAMESPACES": "x, y,"}
-    got = parse(["--workers=5"], environ)
-    assert (got.runtime_image, got.workers, got.namespaces) == ("a", 5, ("x", "y"))
+    got = parse(["--workers=5", "--event-hosts=*.svc"], environ)
+    assert (got.runtime_image, got.workers, got.namespaces, got.event_hosts) == ("a", 5, ("x", "y"), ("*.svc",))
 
 
 @pytest.mark.parametrize(
