@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from evenkeel_operator.api.modeldeployment import Spec
-from evenkeel_operator.api.status import Condition, DecisionInput, DecisionStatus, Status
+from evenkeel_operator.api.status import Condition, DecisionInput, DecisionStatus, RetrainingStatus, Status
 from evenkeel_operator.decide.sizing import duration, objective
 from evenkeel_operator.decide.snapshot import parse_time
 
@@ -46,6 +46,7 @@ def explanation(place: str, spec: Spec, status: Status, now: datetime) -> list[s
     lines += _decisions(status, now)
     lines += _revisions(status)
     lines += _canary(status, now)
+    lines += _alarms(status, now)
     lines += _others(conditions)
     return lines
 
@@ -58,6 +59,54 @@ def _canary(status: Status, now: datetime) -> list[str]:
     share = f", {found.mode} {found.weight} %" if found.weight else ""
     told = f"Canary {found.revision} beside {found.stable}: {found.summary}{share}, for {since}."
     return [told, *(f"  {sentence}" for sentence in found.story)]
+
+
+def _alarms(status: Status, now: datetime) -> list[str]:
+    if not status.retraining:
+        return []
+    return ["Alarms on the accuracy, the latest first:", *(f"  {_alarm(row, now)}" for row in status.retraining)]
+
+
+def _alarm(row: RetrainingStatus, now: datetime) -> str:
+    value = "" if row.observed is None else f", {row.observed:g} then"
+    drift = "; the data seemed to have changed" if row.reason == "DriftSuspected" else ""
+    told = f"{_ago(row.at, now)} ago, {row.metric} of {row.revision} had decayed (floor {row.floor:g}{value}){drift}."
+    return " ".join(filter(None, (told, _event(row), _job(row, now), _successor(row))))
+
+
+def _event(row: RetrainingStatus) -> str:
+    match row.event:
+        case "Delivered":
+            return "The event was delivered."
+        case "Pending":
+            return _sentence("The event is not delivered yet" + (f": {row.event_message}" if row.event_message else ""))
+        case "GivenUp":
+            return _sentence(f"The event was given up: {row.event_message}")
+    return ""
+
+
+def _job(row: RetrainingStatus, now: datetime) -> str:
+    detail = "" if row.message is None else f": {row.message}"
+    match row.state:
+        case "Waiting":
+            return _sentence(f"No Job is started yet{detail}")
+        case "Starting":
+            return _sentence(f"Job {row.job} is being started{detail}")
+        case "Running":
+            return _sentence(f"Job {row.job} has been running for {_ago(row.started or row.at, now)}{detail}")
+        case "Succeeded":
+            return f"Job {row.job} ended well {_ago(row.ended or row.at, now)} ago."
+        case "Failed":
+            return _sentence(f"Job {row.job} failed {_ago(row.ended or row.at, now)} ago{detail}")
+        case "Superseded":
+            return _sentence(f"No Job was needed{detail}")
+    return ""
+
+
+def _successor(row: RetrainingStatus) -> str:
+    if row.successor is not None:
+        return f"Since then the spec has asked for {row.successor}."
+    return "The spec still asks for what it asked for before." if row.state == "Succeeded" else ""
 
 
 def _state(place: str, conditions: dict[str, Condition], now: datetime) -> list[str]:

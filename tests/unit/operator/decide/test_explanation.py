@@ -168,6 +168,70 @@ def test_a_canarys_verdict_is_told_with_its_story() -> None:
     assert "Canary" not in told(PLAIN)
 
 
+ALARM = {
+    "alarm": "a1", "revision": "digits-1", "since": "2026-02-01T00:00:00Z", "reason": "DriftSuspected",
+    "metric": "F1", "floor": 0.92, "observed": 0.81, "at": "2026-03-01T10:00:00Z", "asked": "digits-1",
+}  # fmt: skip
+JOB = {"job": "digits-retrain-a1", "started": "2026-03-01T10:00:01Z"}
+
+
+@pytest.mark.parametrize(
+    ("row", "want"),
+    [
+        pytest.param({}, "had decayed (floor 0.92, 0.81 then); the data seemed to have changed.", id="the alarm"),
+        pytest.param(
+            {"reason": "Decayed", "observed": None},
+            "2 hours ago, F1 of digits-1 had decayed (floor 0.92).",
+            id="the revision is at fault",
+        ),
+        pytest.param({"event": "Delivered"}, "The event was delivered.", id="its event"),
+        pytest.param({"event": "Pending"}, "The event is not delivered yet.", id="its event, on its way"),
+        pytest.param(
+            {"event": "Pending", "eventMessage": "the receiver answers 503"},
+            "The event is not delivered yet: the receiver answers 503.",
+            id="its event, again on its way",
+        ),
+        pytest.param(
+            {"event": "GivenUp", "eventMessage": "the receiver answers 410"},
+            "The event was given up: the receiver answers 410.",
+            id="its event, in vain",
+        ),
+        pytest.param(
+            {"state": "Waiting", "message": "there is no CronJob retrain"},
+            "No Job is started yet: there is no CronJob retrain.",
+            id="what its Job waits for",
+        ),
+        pytest.param({"state": "Starting", **JOB}, "Job digits-retrain-a1 is being started.", id="its Job, decided"),
+        pytest.param(
+            {"state": "Running", **JOB}, "Job digits-retrain-a1 has been running for 1 hour.", id="its Job, at work"
+        ),
+        pytest.param(
+            {"state": "Failed", "ended": "2026-03-01T11:30:00Z", "message": "exit code 1", **JOB},
+            "Job digits-retrain-a1 failed 30 minutes ago: exit code 1.",
+            id="its Job, in vain",
+        ),
+        pytest.param(
+            {"state": "Succeeded", "ended": "2026-03-01T11:30:00Z", "successor": "digits-2", **JOB},
+            "ended well 30 minutes ago. Since then the spec has asked for digits-2.",
+            id="the revision that came of it",
+        ),
+        pytest.param(
+            {"state": "Succeeded", "ended": "2026-03-01T11:30:00Z", **JOB},
+            "The spec still asks for what it asked for before.",
+            id="a Job of which nothing came",
+        ),
+        pytest.param(
+            {"state": "Superseded", "message": "another revision came into service first"},
+            "No Job was needed: another revision came into service first.",
+            id="a Job that was not needed",
+        ),
+    ],
+)
+def test_an_alarm_is_told_with_what_followed(row: dict[str, Any], want: str) -> None:
+    assert want in told(PLAIN, retraining=[ALARM | row])
+    assert "Alarms" not in told(PLAIN)
+
+
 def test_every_limit_has_its_words() -> None:
     assert {str(limit) for limit in Limit} <= LIMITS.keys()
 
