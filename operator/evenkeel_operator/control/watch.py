@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterator
+from contextvars import ContextVar
 from typing import Any
+from weakref import WeakSet
 
 import kopf
 
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 Observe = Callable[[Kind, str | None, Object], None]
 """Called with the kind, the type of the watch event (None for an item of a list) and the object."""
+
+_Coroutine = Coroutine[Any, Any, Any] | Generator[Any, None, Any]
 
 FIRST_DELAY_S, MOST_DELAY_S = 1.0, 60.0
 ENDING_S = 3.0
@@ -81,14 +85,13 @@ async def follow(
     """Watch every kind for ever. `spawned` is called when kopf has set its signal handlers, to set others.
 
     kopf ends on an error it does not expect in a stream or a list (a 410 for a page of a list, a 500 inside a watch).
-    That is no reason to give up the cache and the Lease: it is started again. Tasks that shall outlive that must
-    exist before this one starts, since kopf cancels on its way out whatever was created after it.
+    That is no reason to give up the cache and the Lease: it is started again, and nobody else's task ends with it.
     """
     delay_s = FIRST_DELAY_S
     while True:
         started = asyncio.get_running_loop().time()
         try:
-            await _operate(connection, namespaces, observe, spawned)
+            await asyncio.create_task(_operate(connection, namespaces, observe, spawned))
         except Exception as e:  # noqa: BLE001 (a supervisor)
             log.error("watch ended error=%r", e)
         metrics.ERRORS.labels(kind="watch").inc()
@@ -98,30 +101,66 @@ async def follow(
         delay_s = min(delay_s * 2, MOST_DELAY_S)
 
 
+class _Others(Collection[asyncio.Task[Any]]):
+    """The tasks that kopf has not created, for its question which ones it shall leave alone on its way out.
+
+    It means to cancel whatever is younger than itself: the tasks that follow one deployment's signals and labels, too.
+    A task of kopf's is one that was created by another of its tasks, which is what a context variable is handed on to.
+    """
+
+    _is_kopfs: ContextVar[bool] = ContextVar("is_kopfs", default=False)
+
+    def __init__(self) -> None:
+        self.kopfs: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._is_kopfs.set(True)
+
+    def task(self, loop: asyncio.AbstractEventLoop, coro: _Coroutine, **more: Any) -> asyncio.Task[Any]:
+        """Create a task, as an event loop's factory of them does."""
+        found = asyncio.Task(coro, loop=loop, **more)
+        if self._is_kopfs.get():
+            self.kopfs.add(found)
+        return found
+
+    def __contains__(self, task: object) -> bool:
+        return task not in self.kopfs
+
+    def __iter__(self) -> Iterator[asyncio.Task[Any]]:
+        return (task for task in asyncio.all_tasks() if task in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 async def _operate(
     connection: Connection, namespaces: tuple[str, ...], observe: Observe, spawned: Callable[[], None]
 ) -> None:
-    existing = asyncio.all_tasks()
-    tasks = await kopf.spawn_tasks(
-        registry=registry(connection, observe),
-        settings=settings(),
-        clusterwide=not namespaces,
-        namespaces=namespaces,
-    )
-    spawned()
-    running = asyncio.create_task(kopf.run_tasks(tasks, ignored=existing))
+    """Run kopf until it ends; this is a task of its own, since its context is kopf's from here on."""
+    others = _Others()
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(others.task)
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        # Once one of them has ended kopf cancels the others, each once. A watch that takes the cancellation for that
-        # of its pause lists anew instead, waits for a login that nobody will make any more, and kopf for the watch.
-        while not (await asyncio.wait({running}, timeout=ENDING_S))[0]:
-            for task in asyncio.all_tasks() - existing - {running}:
-                task.cancel()
-    except asyncio.CancelledError:
-        running.cancel()
-        raise
+        tasks = await kopf.spawn_tasks(
+            registry=registry(connection, observe),
+            settings=settings(),
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+        )
+        spawned()
+        running = loop.create_task(kopf.run_tasks(tasks, ignored=others))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            # Once one of them has ended kopf cancels the others, each once. A watch that takes the cancellation for
+            # that of its pause lists anew instead, waits for a login that nobody will make any more, and kopf for it.
+            while not (await asyncio.wait({running}, timeout=ENDING_S))[0]:
+                for task in others.kopfs - {running}:
+                    task.cancel()
+        except asyncio.CancelledError:
+            running.cancel()
+            raise
+        finally:
+            await running
     finally:
-        await running
+        loop.set_task_factory(None)
 
 
 def registry(connection: Connection, observe: Observe) -> kopf.OperatorRegistry:

@@ -102,6 +102,22 @@ async def test_the_size_follows_the_load_and_every_change_is_explained(
         assert "Traceback" not in running.log
 
 
+async def test_the_size_follows_the_load_when_the_watches_were_started_again(
+    api: FakeApi, cluster: Actors, replicas: FakeReplicas, tmp_path: Path
+) -> None:
+    """What ends with kopf's streams, on a 500 inside of one, is nobody else's task."""
+    replicas.rate = 20.0
+    async with operator(api, tmp_path, replicas) as running:
+        api.store.create(scaled())
+        await eventually(lambda: condition(api, "LatencyMet")[1] == "WithinTarget")
+        api.faults.add("GET", r"/jobs\?.*watch=true", 410, times=1)
+        api.store.cut_watches("jobs")
+        await eventually(lambda: "watch ended" in running.log)
+        await asked(replicas)
+        replicas.rate = 150.0
+        await eventually(lambda: size(api) >= 2)
+
+
 async def test_with_scaling_the_size_is_evenkeels_alone_and_without_it_everybodys(
     api: FakeApi, cluster: Actors, replicas: FakeReplicas, tmp_path: Path
 ) -> None:
