@@ -68,7 +68,8 @@ def simulate(world: World, rollouts: int, seed: int) -> Outcome:
     """Return how `rollouts` of this world end."""
     draws, terms = Draws(world, rollouts, seed), twin.Terms.of(world.measure)
     split = twin.Split(terms, worlds.MARGIN, worlds.FLOOR, rollouts)
-    floor, guard = twin.Floor(terms, worlds.FLOOR, rollouts), twin.Cusum(terms, worlds.FLOOR, rollouts)
+    floor = twin.Floor(terms, worlds.FLOOR, rollouts)
+    guard, decline = (twin.Cusum(terms, worlds.FLOOR, rollouts) for _ in range(2))
     stable = np.zeros((rollouts, world.measure.cells), dtype=np.int64)
     seen = np.zeros(rollouts)
     promoted = rolled_back = 0
@@ -82,7 +83,8 @@ def simulate(world: World, rollouts: int, seed: int) -> Outcome:
         split.add(of_stable, of_canary)
         floor.add(of_canary)
         guard.add(of_stable)
-        stable += of_stable
+        decline.add(of_canary)
+        stable = np.where((twin.log_mean_exp(decline.logs) > 0.0)[:, None], stable + of_stable, 0)
         seen += of_stable.sum(axis=1) + of_canary.sum(axis=1)
 
         with np.errstate(invalid="ignore"):
@@ -100,7 +102,7 @@ def simulate(world: World, rollouts: int, seed: int) -> Outcome:
         if is_decided.any():
             labels.append(seen[is_decided])
             rows = np.flatnonzero(~is_decided)
-            for part in (split, floor, guard):
+            for part in (split, floor, guard, decline):
                 part.keep(rows)
             stable, seen = stable[rows], seen[rows]
     return Outcome(world, rollouts, promoted, rolled_back, np.concatenate(labels) if labels else np.zeros(0))

@@ -9,7 +9,9 @@ threshold, which is where an operator that never slept would have decided. Evide
 cohort is mature, that of answers at once.
 
 A floor that the stable revision misses as well is no reason to go back to it: it counts only while the stable revision
-meets it over the same cohorts and its own detector (`cusum`) is quiet.
+meets it over the same cohorts and its own detector (`cusum`) is quiet. The same cohorts are those since the canary's
+own detector began to speak. Counter-example: over the whole trial, a day of 0.93 vouches for hours of 0.88 after the
+data have changed, and of canaries a point worse, which is within their margin, one in fifteen went for a floor of 0.90.
 """
 
 from __future__ import annotations
@@ -262,13 +264,15 @@ def _of_labels(objective: Objective, number: int, trial: Trial, now: datetime) -
         yield _Event(cohorts.mature_at(point.start, horizon), 2 * number, point.worse, shown=point.not_worse)
 
     floor, guard = Floor(measure, objective.floor, history), Cusum(measure, objective.floor)
+    decline = Cusum(measure, objective.floor)
     for row in before:
         guard.add(row.labels)
     stable: Counts = (0,) * measure.cells
     for cohort in arms:
         floor.add(cohort.canary)
         guard.add(cohort.stable)
-        stable = tuple(a + b for a, b in zip(stable, cohort.stable, strict=True))
+        decline.add(cohort.canary)
+        stable = tuple(a + b if decline.log_e > 0.0 else 0 for a, b in zip(stable, cohort.stable, strict=True))
         value = measure.value(stable)
         is_met = not isinstance(value, NoSignal) and value >= prior and guard.log_e < QUIET_LOG_E
         yield _Event(cohorts.mature_at(cohort.start, horizon), 2 * number + 1, floor.log_e, counts=is_met)

@@ -274,6 +274,18 @@ def test_a_floor_that_the_stable_revision_meets_is_refused() -> None:
     assert got.strongest.test == "floor"
 
 
+def test_a_good_day_before_the_data_changed_does_not_vouch_for_the_stable_revision() -> None:
+    found = []
+    for i in range(90):
+        for name, hits in {"old": 38, "new": 36}.items() if i < 60 else {"old": 35, "new": 32}.items():
+            found.append(Cohort(name, at(i), (20, 20), (hits // 2, 40 - hits, 0, hits - hits // 2)))
+    assert (60 * 38 + 30 * 35) / (90 * 40) > 0.92, "over all, the stable one meets the floor"
+    wide = Objective(ACCURACY, 0.9, 0.5, HORIZON)
+    got = gather((wide,), trial(found), LATER, 0.01, 0.05)
+    assert got.refused_at is None
+    assert got.is_drift_suspected
+
+
 def test_all_tests_share_one_alpha() -> None:
     got = gather((objective(), objective(F1)), trial([], slow_budget=0.01), LATER, 0.01, 0.05)
     assert len(got.against) == 7
