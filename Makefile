@@ -32,14 +32,21 @@ demo: venv  ## a cluster, the chart, a trained model, predictions, and what it d
 demo-down: venv  ## end the cluster and leave nothing behind but the cache
 	$(CLUSTER) down
 
-.PHONY: lint unit system contract cluster test soak
+.PHONY: lint unit unit-operator unit-runtime system contract cluster test soak
 lint: venv  ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Side by side, as neither has to import what the other tests: half of all that two workers would do is importing.
 unit: venv  ## tests without a cluster, a network or a server: seconds
-	$(PYTEST) -n 2 tests/unit
+	$(MAKE) --no-print-directory -j 2 --output-sync=target unit-operator unit-runtime
+
+unit-operator: venv
+	$(PYTEST) tests/unit/operator tests/unit/bench
+
+unit-runtime: venv
+	$(PYTEST) tests/unit/runtime
 
 system: venv  ## the operator against an API server that misbehaves, the runtime over real sockets, the examples' training
 	$(PYTEST) -n 2 --dist loadfile tests/system

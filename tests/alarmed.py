@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import Object, Spec
 from evenkeel_operator.decide.accuracy import Quality
 from evenkeel_operator.decide.intent import Plan
@@ -15,7 +16,7 @@ from evenkeel_operator.decide.quality.counted import NOTHING
 from evenkeel_operator.decide.quality.floors import Interval
 from evenkeel_operator.decide.quality.guard import Alarm, Finding, Outcome, Served
 from evenkeel_operator.decide.retraining import Known
-from evenkeel_operator.decide.snapshot import Feedback, Snapshot, freeze, parse_time
+from evenkeel_operator.decide.snapshot import Feedback, Snapshot, freeze
 from evenkeel_operator.decide.trainings import Template, Unusable
 from tests.builders import DEFAULTS, modeldeployment, observed, revision_of
 from tests.plans import NOW, serving

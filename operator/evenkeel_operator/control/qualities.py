@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from evenkeel_operator.api.core import seconds
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.control.cache import Key
+from evenkeel_operator.control.tasks import Tasks
 from evenkeel_operator.decide import accuracy, served
 from evenkeel_operator.decide.accuracy import Quality
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal, Snapshot
@@ -57,7 +58,7 @@ class Qualities:
         self._interval_s = interval_s
         self._now = now
         self._followed: dict[Key, _Followed] = {}
-        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._tasks = Tasks("quality")
 
     def look(self, key: Key, deployment: Object, snapshot: Snapshot) -> Snapshot:
         """Take note of what a plan is about to be made from; return it with what is known of the quality."""
@@ -71,7 +72,7 @@ class Qualities:
         if found is None:
             found = self._followed[key] = _Followed(deployment, snapshot)
             if self._labels is not None:
-                self._tasks[key] = asyncio.create_task(self._follow(key, found, self._labels), name=f"quality {key}")
+                self._tasks.begin(key, self._follow(key, found, self._labels))
         found.deployment, found.snapshot = deployment, snapshot
         return replace(snapshot, quality=found.told)
 
@@ -83,16 +84,12 @@ class Qualities:
     def forget(self, key: Key) -> None:
         """Look no more at `key`."""
         self._followed.pop(key, None)
-        if (task := self._tasks.pop(key, None)) is not None:
-            task.cancel()
+        self._tasks.end(key)
 
     async def stop(self) -> None:
         """End every task."""
-        tasks = list(self._tasks.values())
-        for key in list(self._followed):
-            self.forget(key)
-        if tasks:
-            await asyncio.wait(tasks, timeout=1.0)
+        self._followed.clear()
+        await self._tasks.end_all()
         if self._labels is not None:
             await self._labels.close()
 

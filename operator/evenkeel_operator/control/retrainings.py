@@ -16,12 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.api.status import RetrainingStatus, Status
 from evenkeel_operator.control.cache import Key
+from evenkeel_operator.control.tasks import Tasks
 from evenkeel_operator.decide import alarms, names, retraining, trainings
 from evenkeel_operator.decide.retraining import Delivery, Known
-from evenkeel_operator.decide.snapshot import Snapshot, parse_time
+from evenkeel_operator.decide.snapshot import Snapshot
 from evenkeel_operator.world import kinds, metrics
 from evenkeel_operator.world.cloudevents import Receivers, Undelivered
 from evenkeel_operator.world.cluster import Cluster, Rejected, Transient
@@ -75,7 +77,7 @@ class Retrainings:
         self._now = now
         self._clock = clock
         self._followed: dict[Key, _Followed] = {}
-        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._tasks = Tasks("retraining")
 
     def look(self, key: Key, deployment: Object, snapshot: Snapshot) -> Snapshot:
         """Take note of what a plan is about to be made from; return it with what is known of its retraining."""
@@ -88,7 +90,7 @@ class Retrainings:
             found = None
         if found is None:
             found = self._followed[key] = _Followed(snapshot)
-            self._tasks[key] = asyncio.create_task(self._follow(key, found), name=f"retraining {key}")
+            self._tasks.begin(key, self._follow(key, found))
         found.snapshot = snapshot
         if found.read != _cron_job(snapshot):
             found.read, found.read_at = None, float("-inf")
@@ -111,16 +113,12 @@ class Retrainings:
     def forget(self, key: Key) -> None:
         """Look no more at `key`."""
         self._followed.pop(key, None)
-        if (task := self._tasks.pop(key, None)) is not None:
-            task.cancel()
+        self._tasks.end(key)
 
     async def stop(self) -> None:
         """End every task."""
-        tasks = list(self._tasks.values())
-        for key in list(self._followed):
-            self.forget(key)
-        if tasks:
-            await asyncio.wait(tasks, timeout=1.0)
+        self._followed.clear()
+        await self._tasks.end_all()
         await self._receivers.close()
 
     async def _follow(self, key: Key, found: _Followed) -> None:

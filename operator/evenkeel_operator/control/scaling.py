@@ -20,6 +20,7 @@ from evenkeel_operator.api.modeldeployment import LatencyObjective, Object
 from evenkeel_operator.control.cache import Key
 from evenkeel_operator.control.capacities import Capacities
 from evenkeel_operator.control.memories import Memories
+from evenkeel_operator.control.tasks import Tasks
 from evenkeel_operator.decide import capacity, gpus, replicas, sizing
 from evenkeel_operator.decide.capacity import Capacity
 from evenkeel_operator.decide.memory import Memory
@@ -108,7 +109,7 @@ class Scaler:
         self._wall = wall
         self._clock = clock
         self._watched: dict[Key, Watched] = {}
-        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._tasks = Tasks("signals")
 
     def measured(self) -> Iterator[Measured]:
         """Yield what Prometheus is told."""
@@ -158,7 +159,7 @@ class Scaler:
                 d.model_dump(mode="json", by_alias=True, exclude_none=True)
                 for d in snapshot.status.last_decisions or ()
             )
-            self._tasks[key] = asyncio.create_task(self._follow(key, found), name=f"signals {key}")
+            self._tasks.begin(key, self._follow(key, found))
         else:
             spec, before = snapshot.spec, found.snapshot.spec
             if spec.scaling is not None and before.scaling is not None and spec.replicas != before.replicas:
@@ -185,16 +186,12 @@ class Scaler:
         """Look no more at `key`."""
         self._watched.pop(key, None)
         self._memories.forget(key)
-        if (task := self._tasks.pop(key, None)) is not None:
-            task.cancel()
+        self._tasks.end(key)
 
     async def stop(self) -> None:
         """End every task."""
-        tasks = list(self._tasks.values())
-        for key in list(self._tasks):
-            self.forget(key)
-        if tasks:
-            await asyncio.wait(tasks, timeout=1.0)
+        self._watched.clear()
+        await self._tasks.end_all()
         await self._replicas.close()
 
     async def _follow(self, key: Key, found: Watched) -> None:

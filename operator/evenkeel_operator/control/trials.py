@@ -17,10 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.api.status import Status
 from evenkeel_operator.control.cache import Key, controller_uid
 from evenkeel_operator.control.qualities import Qualities
+from evenkeel_operator.control.tasks import Tasks
 from evenkeel_operator.decide import canary, names, resources, served
 from evenkeel_operator.decide.answers import Samples
 from evenkeel_operator.decide.canary import Course, Judged
@@ -28,7 +30,7 @@ from evenkeel_operator.decide.quality import counted, verdict
 from evenkeel_operator.decide.quality.counted import Counted, Unjudgeable
 from evenkeel_operator.decide.quality.verdict import Progress, Rows, Rules, Verdict
 from evenkeel_operator.decide.readings import Reading
-from evenkeel_operator.decide.snapshot import NoSignal, Snapshot, parse_time
+from evenkeel_operator.decide.snapshot import NoSignal, Snapshot
 from evenkeel_operator.world import kinds, metrics
 from evenkeel_operator.world.cluster import Cluster, Rejected, Transient
 from evenkeel_operator.world.lease import LeaseLost
@@ -90,7 +92,7 @@ class Trials:
         self._now = now
         self._clock = clock
         self._followed: dict[Key, _Followed] = {}
-        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._tasks = Tasks("canary")
 
     def look(self, key: Key, deployment: Object, snapshot: Snapshot) -> Snapshot:
         """Take note of what a plan is about to be made from; return it with what was found out about its canary."""
@@ -107,23 +109,19 @@ class Trials:
         if found is None or (is_running and found.target != target):
             self.forget(key)
             found = self._followed[key] = _Followed(deployment, snapshot, target)
-            self._tasks[key] = asyncio.create_task(self._follow(key, found), name=f"canary {key}")
+            self._tasks.begin(key, self._follow(key, found))
         found.deployment, found.snapshot, found.is_running = deployment, snapshot, is_running
         return snapshot
 
     def forget(self, key: Key) -> None:
         """Look no more at `key`."""
         self._followed.pop(key, None)
-        if (task := self._tasks.pop(key, None)) is not None:
-            task.cancel()
+        self._tasks.end(key)
 
     async def stop(self) -> None:
         """End every task; what the replicas were told ends by itself, or is told anew by the next operator."""
-        tasks = list(self._tasks.values())
-        for key in list(self._followed):
-            self.forget(key)
-        if tasks:
-            await asyncio.wait(tasks, timeout=1.0)
+        self._followed.clear()
+        await self._tasks.end_all()
         await self._replicas.close()
 
     async def _follow(self, key: Key, found: _Followed) -> None:
@@ -143,7 +141,7 @@ class Trials:
             await asyncio.sleep(self._interval_s * random.uniform(1 - JITTER, 1 + JITTER))
         if self._followed.get(key) is found:
             del self._followed[key]
-            self._tasks.pop(key, None)
+            self._tasks.ended(key)
 
     async def _round(self, key: Key, found: _Followed) -> bool:
         """Ask, tell, count, judge; return whether there is nothing left to do."""

@@ -149,15 +149,15 @@ async def _operate(
         running = loop.create_task(kopf.run_tasks(tasks, ignored=others))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            # Once one of them has ended kopf cancels the others, each once. A watch that takes the cancellation for
-            # that of its pause lists anew instead, waits for a login that nobody will make any more, and kopf for it.
-            while not (await asyncio.wait({running}, timeout=ENDING_S))[0]:
-                for task in others.kopfs - {running}:
-                    task.cancel()
         except asyncio.CancelledError:
             running.cancel()
             raise
         finally:
+            # On its way out kopf cancels its tasks, each once. A watch that takes the cancellation for that of its
+            # pause lists anew instead, waits for a login that nobody will make any more, and kopf waits for it.
+            while not (await asyncio.wait({running}, timeout=ENDING_S))[0]:
+                for task in others.kopfs - {running}:
+                    task.cancel()
             await running
     finally:
         loop.set_task_factory(None)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import GROUP, KIND, PLURAL, VERSION, Object
 from evenkeel_operator.api.status import RetrainingStatus
 from evenkeel_operator.decide import accuracy, conditions, names, served
 from evenkeel_operator.decide.quality.guard import Served
-from evenkeel_operator.decide.snapshot import Snapshot, parse_time
+from evenkeel_operator.decide.snapshot import Snapshot
 
 EVENT_TYPE = "dev.evenkeel.accuracy.alarm"
 EVENT_CONTENT_TYPE = "application/cloudevents+json"

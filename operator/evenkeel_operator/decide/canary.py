@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from evenkeel_operator.api.core import seconds
+from evenkeel_operator.api.core import parse_time, seconds
 from evenkeel_operator.api.modeldeployment import CanaryOptions, Object, Spec
 from evenkeel_operator.api.status import CanaryStatus
 from evenkeel_operator.decide import sizing
@@ -28,7 +28,7 @@ from evenkeel_operator.decide.gpus import Supply
 from evenkeel_operator.decide.quality import verdict
 from evenkeel_operator.decide.quality.evidence import Objective
 from evenkeel_operator.decide.quality.verdict import OnMissingLabels, Rules, State, Step, Verdict, Why
-from evenkeel_operator.decide.snapshot import NoSignal, Replica, Snapshot, parse_time
+from evenkeel_operator.decide.snapshot import NoSignal, Replica, Snapshot
 from evenkeel_runtime import contract
 from evenkeel_runtime.contract import MIRROR, SPLIT
 

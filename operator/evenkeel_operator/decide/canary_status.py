@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.api.status import CanaryStatus
 from evenkeel_operator.decide import conditions
@@ -16,7 +17,7 @@ from evenkeel_operator.decide.intent import Event
 from evenkeel_operator.decide.names import Reason
 from evenkeel_operator.decide.quality import story, verdict
 from evenkeel_operator.decide.quality.verdict import State, Verdict, Why
-from evenkeel_operator.decide.snapshot import Snapshot, parse_time
+from evenkeel_operator.decide.snapshot import Snapshot
 from evenkeel_runtime.contract import SPLIT
 
 _SENTENCES = 32

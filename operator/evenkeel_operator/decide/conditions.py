@@ -16,10 +16,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.api.status import Condition
 from evenkeel_operator.decide.intent import Event
-from evenkeel_operator.decide.snapshot import parse_time
 
 PROGRESS_DEADLINE = timedelta(minutes=10)
 """How long a deployment may be on its way before it counts as stalled: Deployment's own default."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import Spec
 from evenkeel_operator.api.status import Condition, DecisionInput, DecisionStatus, RetrainingStatus, Status
 from evenkeel_operator.decide.sizing import duration, objective
-from evenkeel_operator.decide.snapshot import parse_time
 
 LIMITS = {
     "Demand": "the demand asked for it",

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import (
@@ -32,7 +33,7 @@ from evenkeel_operator.decide.failures import Failure, is_over, prepare_retry_de
 from evenkeel_operator.decide.intent import Plan, Ref
 from evenkeel_operator.decide.names import Reason
 from evenkeel_operator.decide.rollout import Standing
-from evenkeel_operator.decide.snapshot import Attempt, NoSignal, Revision, Snapshot, parse_time
+from evenkeel_operator.decide.snapshot import Attempt, NoSignal, Revision, Snapshot
 from evenkeel_operator.decide.status import Progress, state, status
 from evenkeel_runtime import contract
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.api.status import RetrainingStatus
 from evenkeel_operator.decide import alarms, canary, conditions, names, resources
@@ -28,7 +29,7 @@ from evenkeel_operator.decide.canary import Course
 from evenkeel_operator.decide.conditions import Row
 from evenkeel_operator.decide.intent import Event, Ref
 from evenkeel_operator.decide.names import Reason
-from evenkeel_operator.decide.snapshot import Snapshot, parse_time
+from evenkeel_operator.decide.snapshot import Snapshot
 from evenkeel_operator.decide.trainings import Template, Training, Unusable
 
 WEEK = timedelta(days=7)

@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.api.status import ServedStatus, Status
 from evenkeel_operator.decide import conditions, names
 from evenkeel_operator.decide.quality.guard import Outcome, Served
-from evenkeel_operator.decide.snapshot import Snapshot, parse_time
+from evenkeel_operator.decide.snapshot import Snapshot
 
 KEPT = 10
 

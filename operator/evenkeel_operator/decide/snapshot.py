@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from evenkeel_operator.api.core import parse_time as parse_time
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import Object, Spec
 from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import failures, names, trainings

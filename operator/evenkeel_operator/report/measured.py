@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import AccuracyObjective
 from evenkeel_operator.api.status import CanaryStatus
 from evenkeel_operator.decide import accuracy, canary
@@ -20,7 +21,7 @@ from evenkeel_operator.decide.quality.floors import Interval, interval
 from evenkeel_operator.decide.quality.guard import Alarm, Served
 from evenkeel_operator.decide.quality.measures import Counts, Measure
 from evenkeel_operator.decide.quality.verdict import Compared, Progress, Rows
-from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal, parse_time
+from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 from evenkeel_operator.report.facts import Facts
 from evenkeel_runtime.contract import MIRROR
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.status import DecisionInput
 from evenkeel_operator.decide.quality import cohorts
-from evenkeel_operator.decide.snapshot import NoSignal, parse_time
+from evenkeel_operator.decide.snapshot import NoSignal
 from evenkeel_operator.pages import parts
 from evenkeel_operator.pages.markup import Content, Markup
 from evenkeel_operator.report.facts import Facts

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.status import CanaryStatus
 from evenkeel_operator.decide import canary
 from evenkeel_operator.decide.quality import story
 from evenkeel_operator.decide.quality.evidence import Moment
 from evenkeel_operator.decide.quality.floors import Interval
-from evenkeel_operator.decide.snapshot import NoSignal, parse_time
+from evenkeel_operator.decide.snapshot import NoSignal
 from evenkeel_operator.pages import axes, parts
 from evenkeel_operator.pages.figure import Level, Line, Mark, Moments, figure, legend
 from evenkeel_operator.pages.markup import Content, Markup, tag

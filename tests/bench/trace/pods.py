@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.decide.readings import Reading, read
-from evenkeel_operator.decide.snapshot import parse_time
 from evenkeel_runtime import contract
 from tests.bench.trace import figures
 from tests.bench.trace.figures import Request, Sample

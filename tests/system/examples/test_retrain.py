@@ -24,6 +24,8 @@ FOLDER = Path(retrain.__file__).parent
 ALARM = "0123456789abcdef"
 TOKEN = "a.service.account"
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @dataclass
 class Cluster:
@@ -77,14 +79,6 @@ def few(monkeypatch: pytest.MonkeyPatch) -> data.Digits:
     found = data.Digits(images, labels, images[:20], labels[:20])
     monkeypatch.setattr(data, "load", lambda: found)
     return found
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def run(cluster: Cluster, folder: Path, few: data.Digits, **environ: str) -> None:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from evenkeel_operator.decide.quality import counted
 from evenkeel_operator.decide.snapshot import NO_SIGNAL
 from evenkeel_operator.report.facts import facts
 from evenkeel_operator.report.page import page
 from tests.reports import NOW, Story, counts, deployment, samples
-from tests.system.report.browser import Browser, browser
+from tests.system.report.browser import Browser
 from tests.system.report.looks import DESK, PHONE, looked
 
 SHORT = Story(days=1.5, trial_hours=6.0, canary=0.8)
-
-
-@pytest.fixture
-async def chromium(tmp_path: Path) -> AsyncIterator[Browser]:
-    async with browser(tmp_path) as found:
-        yield found
 
 
 async def test_a_page_in_every_window(chromium: Browser, tmp_path: Path) -> None:

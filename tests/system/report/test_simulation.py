@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from evenkeel_operator.simulate.command import simulate
-from tests.system.report.browser import Browser, browser
+from tests.system.report.browser import Browser
 from tests.system.report.looks import DESK, PHONE, looked
 
 SPEC = """
@@ -25,12 +24,6 @@ BOTH = """[...document.querySelectorAll(".beside")].map((e) => {
   const [a, b] = [...e.children].map((child) => child.getBoundingClientRect());
   return a.top === b.top && a.right <= b.left;
 })"""
-
-
-@pytest.fixture
-async def chromium(tmp_path: Path) -> AsyncIterator[Browser]:
-    async with browser(tmp_path) as found:
-        yield found
 
 
 @pytest.fixture

@@ -178,7 +178,7 @@ def test_a_slow_canary_is_not_waited_for(rollout: Rollout) -> None:
             go_on(found)
     arm = rollout.arm()
     assert arm["failed"] == {"late": 4}
-    assert arm["lostSeconds"] > 4 * 0.19  # the loop's timers count in milliseconds, and may be one early
+    assert arm["lostSeconds"] >= 4 * 0.199  # the loop's timers count in milliseconds, and may be one early
 
 
 def test_a_client_that_is_in_a_hurry_gets_stable_s_answer_in_time(rollout: Rollout) -> None:

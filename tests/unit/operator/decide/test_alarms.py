@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import pytest
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.decide import names, retraining
 from evenkeel_operator.decide.accuracy import Quality
 from evenkeel_operator.decide.quality.guard import Outcome, Served
 from evenkeel_operator.decide.retraining import Delivery, Known
-from evenkeel_operator.decide.snapshot import parse_time
 from tests.alarmed import MISSING, READY, REVISION, SINCE, URL, WANTED, planned, quality, row, snapshot
 from tests.builders import NAME
 from tests.plans import NOW, of_kind

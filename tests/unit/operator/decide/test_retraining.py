@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.decide import names, resources, retraining
 from evenkeel_operator.decide.quality.guard import Outcome, Served
 from evenkeel_operator.decide.retraining import Known
-from evenkeel_operator.decide.snapshot import parse_time
 from tests.alarmed import (
     MISSING,
     REVISION,

@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.api.status import RetrainingStatus
 from evenkeel_operator.decide import names, retraining
 from evenkeel_operator.decide.quality.guard import Outcome, Served
 from evenkeel_operator.decide.retraining import Known
-from evenkeel_operator.decide.snapshot import parse_time
 from tests.alarmed import MISSING, READY, REVISION, WANTED, quality, snapshot, stored
 from tests.plans import NOW, complete
 
