@@ -30,7 +30,7 @@ import torch
 
 from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import Spec
-from evenkeel_runtime.contract import ADMIN_PORT
+from evenkeel_runtime.contract import HTTP_PORT
 from examples.digits import data, evaluate, export, train
 from examples.digits.model import Net
 from tests.cluster import foreseen, installation, labelled
@@ -49,7 +49,7 @@ OBJECTIVE = {"metric": "Accuracy", "floor": 0.85, "margin": 0.02, "horizon": "1s
 STEPS = [{"weight": 50, "minDuration": "10s", "minSamples": 20}]
 WORSE = 0.05
 
-BEFORE_S = 180
+BEFORE_S = 120
 """For so long only the stable revision serves: what a request costs it then is compared with later."""
 
 LAGS = Lags(counted_s=5.5, judged_s=12.5)
@@ -148,7 +148,7 @@ class Trial:
 
     def cpu(self) -> Cpu:
         """Return what the stable replica tells of itself."""
-        where = f"{self.deployment.namespace}/pods/{self.stable_pod}:{ADMIN_PORT}/proxy/metrics"
+        where = f"{self.deployment.namespace}/pods/{self.stable_pod}:{HTTP_PORT}/proxy/metrics"
         page = self.deployment.kubectl.ask("get", "--raw", f"/api/v1/namespaces/{where}")
         (seconds,) = re.findall(r"^process_cpu_seconds_total (\S+)$", page, re.MULTILINE)
         counts = re.findall(r"^inference_requests_total\{.*\} (\d+)$", page, re.MULTILINE)

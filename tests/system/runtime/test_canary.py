@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.system.runtime.rollout import (
     versions,
 )
 
+Fleet = tuple[Rollout, ...]
 V1 = {"instances": IMAGE.tolist()}
 
 
@@ -84,6 +86,35 @@ def test_the_canary_gets_its_share(rollout: Rollout, share: float, count: int) -
     arm = rollout.arm()
     assert (arm["sent"], arm["answered"]) == (got["canary"], got["canary"])
     assert sum(arm["latency"]["counts"]) == got["canary"]
+
+
+@pytest.fixture(scope="module")
+def more(
+    pair: Rollout, model: Deployment, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Fleet]:
+    """Four more stable replicas beside the shared one, each with a choice of its own."""
+    folder = tmp_path_factory.mktemp("fleet")
+    with ExitStack() as ends:
+        found = []
+        for number in range(4):
+            key = model.told(folder / "key", revision="stable")
+            found.append(Replica(model_dir / "perceptron.pt2", folder / f"termination-{number}", key))
+            ends.callback(found[-1].kill)
+        for replica in found:
+            replica.await_ready()
+        yield tuple(Rollout(model, one, pair.canaries) for one in found)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.01, 3000), (0.1, 1500), (0.5, 600)])
+def test_five_stable_replicas_together_give_the_canary_its_share(
+    rollout: Rollout, more: Fleet, share: float, count: int
+) -> None:
+    total: Counter[str] = Counter()
+    for one in (rollout, *more):
+        one.tell(one.plan(share), CALM_S)
+        total += versions(one.stable, [""] * (count // 5))
+    assert total.total() == count
+    assert abs(total["canary"] - share * count) <= FAR * math.sqrt(share * (1 - share) * count)
 
 
 def test_every_replica_of_the_canary_has_its_part(rollout: Rollout) -> None:
