@@ -232,8 +232,9 @@ class Scaler:
         found.asked_at = now
 
     async def _learn(self, found: Watched, now: float) -> None:
-        """Bring the capacity up to date: at once while none is known, once a minute later."""
-        if found.carries is not NO_SIGNAL and now - found.learnt_at < LEARN_S:
+        """Bring the capacity up to date: at once while none is known or measured, once a minute later."""
+        is_due = now - found.learnt_at >= LEARN_S or found.speed.is_outdated
+        if found.carries is not NO_SIGNAL and not is_due:
             return
         profile, max_rows = found.observed.profile()
         roofline = found.speed.learn(profile, max_rows, now - found.learnt_at if found.learnt_at else 0.0)

@@ -53,7 +53,7 @@ NO_FAULTS = Faults()
 
 
 class Operated:
-    """One deployment as the operator watches it; one run."""
+    """One deployment as the operator watches it; one run. `memory`, handed over, is what it has learnt before."""
 
     width = 1
     every_s = TICK_S
@@ -65,6 +65,7 @@ class Operated:
         faults: Faults = NO_FAULTS,
         seed: int = 0,
         *,
+        memory: Memory | None = None,
         model_arrivals: int = ARRIVALS,
     ) -> None:
         self._scaling = scaling
@@ -73,7 +74,7 @@ class Operated:
         self._source = Random(seed)
         self._model_arrivals = model_arrivals
         self._observed = Observed()
-        self._memory = Memory()
+        self._memory = Memory() if memory is None else memory
         self._speed = Speed()
         self._carries: Capacity | NoSignal = NO_SIGNAL
         self._computed_for: Roofline | None = None
@@ -119,7 +120,8 @@ class Operated:
         self._speed.note(batches, TICK_S)
 
     def _learn(self, now: float) -> None:
-        if self._carries is not NO_SIGNAL and now - self._learnt_at < LEARN_S:
+        is_due = now - self._learnt_at >= LEARN_S or self._speed.is_outdated
+        if self._carries is not NO_SIGNAL and not is_due:
             return
         profile, max_rows = self._observed.profile()
         found = self._speed.learn(profile, max_rows, now - self._learnt_at if self._learnt_at else 0.0)

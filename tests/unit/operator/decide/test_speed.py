@@ -8,7 +8,7 @@ from evenkeel_operator.api.modeldeployment import MOST_ROWS
 from evenkeel_operator.decide.capacity import Roofline
 from evenkeel_operator.decide.observed import Batches
 from evenkeel_operator.decide.readings import MOST_SIZES
-from evenkeel_operator.decide.speed import Speed
+from evenkeel_operator.decide.speed import ENOUGH, Speed
 
 
 def test_of_many_sizes_those_with_the_most_batches_are_kept() -> None:
@@ -22,8 +22,55 @@ def test_of_many_sizes_those_with_the_most_batches_are_kept() -> None:
     assert seconds / count == pytest.approx(0.08)
 
 
+TRUE = Roofline(0.08, 0.02, 0.015, 16)
+
+
+def served(speed: Speed, count: int) -> None:
+    """Let `speed` see so many batches of some sizes."""
+    speed.note([Batches(rows, count, count * rows, count * TRUE.seconds(rows)) for rows in (1, 4, 8, 16)], 5.0)
+
+
+def profile(factor: float) -> tuple[tuple[int, float], ...]:
+    return tuple((rows, factor * TRUE.seconds(rows)) for rows in (1, 16))
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.3])
+def test_a_wrong_profile_is_believed_no_longer_than_until_batches_have_been_seen(factor: float) -> None:
+    speed = Speed()
+    speed.learn(profile(factor), 16, 0.0)
+    assert not speed.is_outdated
+    assert speed.to_json() is None, "replicas tell their profile again"
+    served(speed, ENOUGH)
+    assert speed.is_outdated
+    got = speed.learn(profile(factor), 16, 5.0)
+    assert isinstance(got, Roofline)
+    assert [got.seconds(rows) for rows in (1, 16)] == pytest.approx([TRUE.seconds(rows) for rows in (1, 16)], rel=0.01)
+    assert not speed.is_outdated
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.3])
+def test_a_profile_that_is_wrong_about_small_batches_is_so_about_large_ones(factor: float) -> None:
+    speed = Speed()
+    speed.note([Batches(1, 1000, 1000, 1000 * TRUE.seconds(1))], 5.0)
+    got = speed.learn(profile(factor), 16, 5.0)
+    assert isinstance(got, Roofline)
+    assert got.seconds(16) == pytest.approx(TRUE.seconds(16), rel=0.02)
+
+
+def test_a_model_that_was_measured_moves_slowly() -> None:
+    speed = Speed()
+    served(speed, ENOUGH)
+    speed.learn((), 16, 0.0)
+    speed.note([Batches(16, 10_000, 160_000, 20_000 * TRUE.seconds(16))], 5.0)
+    got = speed.learn((), 16, 60.0)
+    assert isinstance(got, Roofline)
+    assert 1.0 < got.seconds(16) / TRUE.seconds(16) < 1.03
+
+
 def test_what_was_written_is_read() -> None:
-    speed = Speed(Roofline(0.02, 0.01, 0.005, MOST_ROWS))
+    speed = Speed()
+    served(speed, ENOUGH)
+    speed.learn((), MOST_ROWS, 0.0)
     text = speed.to_json()
     assert text is not None
     assert Speed.from_json(text).roofline == speed.roofline
