@@ -17,7 +17,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 HOLDS_S = (0.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 2400.0, 4800.0, 9600.0, 86400.0)
 HEADROOMS = (1.05, 1.15, 1.3, 1.5, 2.0, 3.0)
@@ -35,7 +35,7 @@ LOOKS = 12
 """Levels that requests have missed look for another expert at once, so many of them at a time."""
 
 _HOLDS = len(HOLDS_S)
-_COUNT = len(SIGNALS) * _HOLDS
+COUNT = len(SIGNALS) * _HOLDS
 _DEFAULT = SLOPE * _HOLDS + HOLDS_S.index(600.0)
 _NEVER = -math.inf
 
@@ -58,6 +58,17 @@ class Tuning:
 TUNING = Tuning()
 
 
+class Kept(NamedTuple):
+    """What is worth keeping of a level: when its expert's signal last wanted it, -1 if never; its expert; all losses.
+
+    `ago` is in seconds, and so are the losses, one for each of COUNT experts.
+    """
+
+    ago: float
+    chosen: int
+    losses: list[float]
+
+
 class Level:
     """The experts of one level. Lists are indexed by signal, then by hold; `row` by signal × hold.
 
@@ -72,7 +83,7 @@ class Level:
         self.ended = [_NEVER] * len(SIGNALS)
         self.onset = [[_NEVER] * _HOLDS for _ in SIGNALS]
         self.settled = [[0.0] * _HOLDS for _ in SIGNALS]
-        self.row = [0.0] * _COUNT
+        self.row = [0.0] * COUNT
 
     def is_on(self, now: float) -> bool:
         """Return whether the chosen expert wants this level."""
@@ -110,7 +121,7 @@ class Experts:
         self.tuning = tuning
         self.levels = [Level() for _ in range(levels)]
         self._counts = [0] * len(SIGNALS)
-        self._total = [0.0] * _COUNT
+        self._total = [0.0] * COUNT
         self._missed: set[int] = set()
         self._turn = 0
         self._weight_at = 0.0
@@ -131,38 +142,29 @@ class Experts:
             self._missed = {index for index in self._missed if index < levels}
             self._counts = [min(c, levels) for c in self._counts]
 
-    def to_rows(self, now: float, kept: int) -> list[list[Any]]:
-        """Return each level as [seconds since its signal wanted it, -1 if never; its expert; expert, loss, …].
-
-        The `kept` best experts and the present one are named.
-        """
-        rows: list[list[Any]] = []
+    def kept(self, now: float) -> list[Kept]:
+        """Return what is worth keeping of each level."""
+        found: list[Kept] = []
         self._bound_weights(now)
+        weight = self._weight(now)
         for level in self.levels:
             self._refresh(level, now)
             signal = level.chosen // _HOLDS
             last = now if level.since[signal] != _NEVER else level.ended[signal]
-            best = sorted(range(_COUNT), key=level.row.__getitem__)[:kept]
-            weight = self._weight(now)
-            row: list[Any] = [round(now - last) if last != _NEVER else -1, level.chosen]
-            for expert in sorted({*best, level.chosen}):
-                row += [expert, round(level.row[expert] / weight)]
-            rows.append(row)
-        return rows
+            ago = round(now - last) if last != _NEVER else -1
+            found.append(Kept(ago, level.chosen, [loss / weight for loss in level.row]))
+        return found
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Sequence[Any]], now: float, tuning: Tuning = TUNING) -> Experts:
-        """Return what `to_rows` wrote. An expert that was not named is taken to be a tenth worse than the worst."""
-        experts = cls(len(rows), tuning)
+    def of(cls, kept: Sequence[Kept], now: float, tuning: Tuning = TUNING) -> Experts:
+        """Return experts with what was `kept`, as if it had been kept now."""
+        experts = cls(len(kept), tuning)
         experts._weight_at = now
-        for level, (ago, chosen, *pairs) in zip(experts.levels, rows, strict=True):
-            named = {int(e): float(loss) for e, loss in zip(pairs[::2], pairs[1::2], strict=True)}
-            if not (0 <= chosen < _COUNT and all(0 <= e < _COUNT and loss >= 0 for e, loss in named.items())):
-                raise ValueError(f"there is no expert {chosen} or one of {sorted(named)}")
+        for level, (ago, chosen, losses) in zip(experts.levels, kept, strict=True):
+            if not 0 <= chosen < COUNT:
+                raise ValueError(f"there is no expert {chosen}")
             level.chosen = int(chosen)
-            worst = 1.1 * max(named.values(), default=0.0)
-            losses = [named.get(expert, worst) for expert in range(_COUNT)]
-            level.settled = [losses[begin : begin + _HOLDS] for begin in range(0, _COUNT, _HOLDS)]
+            level.settled = [losses[begin : begin + _HOLDS] for begin in range(0, COUNT, _HOLDS)]
             if ago >= 0:
                 ended = now - float(ago)
                 level.ended = [ended] * len(SIGNALS)
@@ -170,6 +172,8 @@ class Experts:
                 # The losses include the holding time since then, which `_refresh` adds again.
                 held = experts._held(ended, now)
                 level.settled = [[x - y for x, y in zip(own, held, strict=True)] for own in level.settled]
+            # All at once: whoever chooses looks at the neighbours' losses, too.
+            experts._refresh(level, now)
         return experts
 
     def observe(
@@ -181,11 +185,13 @@ class Experts:
         bands: Sequence[float],
         cold_start_s: float,
         now: float,
+        seen_s: float = math.inf,
     ) -> None:
-        """Take in the `signals` of demand at `now`.
+        """Take in the `signals` of demand at `now`, which have been seen for `seen_s` without a gap.
 
         `step` is what one level carries; level i is wanted by a signal above (i + 1) × `step`, and until it is its
-        band below that. `arrived` requests came since the last time, at `rate`.
+        band below that. `arrived` requests came since the last time, at `rate`. What is missing within the time of a
+        start after a gap is no expert's fault: nobody saw which of them would have wanted it in time.
         """
         self._bound_weights(now)
         for signal, value in enumerate(signals):
@@ -200,6 +206,8 @@ class Experts:
                 for index in range(kept, count):
                     self._fall(self.levels[index], signal, now)
                 self._counts[signal] = kept
+        if seen_s < cold_start_s:
+            return
         miss = self.tuning.price * arrived / step * self._weight(now)
         ready_since = now - cold_start_s
         for index in range(_levels_below(rate, step, len(self.levels))):
@@ -212,6 +220,18 @@ class Experts:
                         settled = level.settled[signal]
                         settled[:late] = [loss + miss for loss in settled[:late]]
                         self._missed.add(index)
+
+    def excuse(self, began: float, now: float) -> None:
+        """Charge nobody for the time from `began` until `now`, in which no signal was seen.
+
+        Counter-example: experts without a hold would be off all that time and look cheap.
+        """
+        self._bound_weights(now)
+        for level in self.levels:
+            free = [x - y for x, y in zip(self._losses(level, now), self._losses(level, began), strict=True)]
+            for signal, settled in enumerate(level.settled):
+                own = free[signal * _HOLDS : (signal + 1) * _HOLDS]
+                level.settled[signal] = [loss - x for loss, x in zip(settled, own, strict=True)]
 
     def wanted(self, now: float) -> int:
         """Return how many levels are wanted: the highest that is on, with all below it."""
@@ -254,6 +274,11 @@ class Experts:
             level.chosen = scores.index(best)
 
     def _refresh(self, level: Level, now: float) -> None:
+        row = self._losses(level, now)
+        self._total = [t + new - old for t, new, old in zip(self._total, row, level.row, strict=True)]
+        level.row = row
+
+    def _losses(self, level: Level, now: float) -> list[float]:
         row: list[float] = []
         until_now = self._area(now)
         for since, ended, settled in zip(level.since, level.ended, level.settled, strict=True):
@@ -264,8 +289,7 @@ class Experts:
                 row += [loss + held for loss, held in zip(settled, self._held(ended, now), strict=True)]
             else:
                 row += settled
-        self._total = [t + new - old for t, new, old in zip(self._total, row, level.row, strict=True)]
-        level.row = row
+        return row
 
     def _rise(self, level: Level, signal: int, now: float) -> None:
         ended = level.ended[signal]

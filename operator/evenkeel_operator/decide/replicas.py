@@ -22,6 +22,12 @@ from evenkeel_operator.decide.window import Rates
 TICK_S = 5.0
 """How often the law is meant to be asked; it copes with any interval."""
 
+SILENT_PART = 4
+"""While one of so many replicas is silent, or more of them, none is removed."""
+
+LOOK_BACK_S = 60.0
+"""How far back signals of the present look: two times 30 s, to tell a rise."""
+
 STALE_S = 15.0
 """A measurement older than three ticks no longer speaks for the present."""
 
@@ -153,7 +159,10 @@ def decide(
             "demand was not measured" if rate is None else "the capacity of a replica is not known"
         )
         return _bounded(fleet.asked, limit, message, fleet, scaling, inputs), memory
+    unseen_since = memory.rates.unseen_since
     memory.rates.observe(rate, signals.span_s, elapsed_s)
+    if unseen_since is not None:
+        memory.experts.excuse(unseen_since, memory.rates.clock)
     want, limit, message = _need(signals, fleet, scaling, capacity, memory, rate, elapsed_s)
     if want < fleet.asked:
         want, limit, message = _shrunk(want, limit, message, signals, fleet, capacity, memory)
@@ -175,19 +184,28 @@ def _elapsed(signals: Signals, memory: Memory, now: float) -> float:
 
 
 def _rate(signals: Signals) -> float | None:
-    """Return the arrivals per second of all replicas in service, or None where the present is not known.
-
-    Those that were not heard get as much as the others on average: that is how a Service spreads load.
-    """
+    """Return the arrivals per second of all replicas in service, or None where the present is not known."""
     match signals.demand:
         case Fresh(value=value) if math.isfinite(value) and value >= 0.0:
-            if 0 < signals.heard < signals.ready:
-                return value * signals.ready / signals.heard
-            return value
+            rate = _of_all(value, signals)
+            silent = max(0, signals.ready - signals.heard)
+            # Which replica a request goes to is chance: what the others tell is off by this much in one of 40 cases.
+            off = math.sqrt(rate * silent / max(1, signals.heard) / max(signals.span_s, 1.0)) if silent else 0.0
+            return rate + 2.0 * off
         case NoTraffic():
             return 0.0
         case _:
             return None
+
+
+def _of_all(value: float, signals: Signals) -> float:
+    """Return what the heard replicas' sum `value` is of all in service.
+
+    Those that were not heard have as much as the others on average: that is how a Service spreads load.
+    """
+    if 0 < signals.heard < signals.ready:
+        return value * signals.ready / signals.heard
+    return value
 
 
 def _need(
@@ -209,14 +227,14 @@ def _need(
     noise = math.sqrt(rate_15 / 15.0)
     found = [signal + above for signal in predictions(rates, start)]
     bands = [BAND * noise * factor for factor in FACTORS]
-    experts.observe(found, rate * elapsed_s, rate + above, step, bands, start, rates.clock)
+    experts.observe(found, rate * elapsed_s, rate + above, step, bands, start, rates.clock, rates.seen_s)
     experts.choose(rates.clock)
     held = 1 + experts.wanted(rates.clock) * group
 
     # The last five seconds, less one standard deviation of their noise: without, a Poisson process at constant rate
     # asks for one replica more every minute.
     now = math.ceil(max(0.0, rate - math.sqrt(rate / TICK_S)) / capacity.rate)
-    queued = _value(signals.queued) or 0.0
+    queued = _of_all(_value(signals.queued) or 0.0, signals)
     # A queue is emptied over e × the time of a start: the delayed integrator that this is overshoots if asked for more.
     drain = math.ceil((rate_15 + queued / (math.e * max(start, 10.0))) / (0.97 * capacity.max_rate))
     need = max(now, drain, held)
@@ -254,15 +272,23 @@ def predictions(rates: Rates, cold_start_s: float) -> list[float]:
 def _shrunk(
     want: int, limit: Limit, message: str, signals: Signals, fleet: Fleet, capacity: Capacity, memory: Memory
 ) -> tuple[int, Limit, str]:
-    """Return the size after a removal: never on half the picture, never fewer than carry the load by themselves.
+    """Return the size after a removal: never on part of the picture, never fewer than carry the load by themselves.
 
+    Part of the picture is also a past that nobody has seen: counter-example: right after a restart in the middle of a
+    burst no rate rises yet, and what is asked for because of the rise would be cancelled.
     Where not even the present size has that margin, nothing is removed; it is no reason to add either.
     """
-    if 2 * signals.heard < signals.ready:
+    if SILENT_PART * (signals.ready - signals.heard) >= max(1, signals.ready):
         return (
             fleet.asked,
             Limit.SILENT_REPLICAS,
             f"{signals.ready - signals.heard} of {signals.ready} replicas are silent",
+        )
+    if memory.rates.seen_s < LOOK_BACK_S:
+        return (
+            fleet.asked,
+            Limit.NO_METRICS,
+            f"the size is held: demand was not measured for some of the last {LOOK_BACK_S:.0f} s",
         )
     if not isinstance(signals.queued, Fresh | NoTraffic):
         return fleet.asked, Limit.NO_METRICS, "the size is held: what waits was not measured"

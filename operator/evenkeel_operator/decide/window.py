@@ -28,19 +28,31 @@ _SIGMAS = 4.0
 
 
 class Rates:
-    """Arrival rates by time; `clock` is a time that only runs forward, in seconds."""
+    """Arrival rates by time; `clock` is a time that only runs forward, in seconds.
 
-    __slots__ = ("_peaks", "_recent", "_slot", "clock")
+    `unseen_since` is when the present gap in what was measured began, None where there is none.
+    """
+
+    __slots__ = ("_peaks", "_recent", "_seen_since", "_slot", "clock", "unseen_since")
 
     def __init__(self) -> None:
         self.clock = 0.0
         self._recent: deque[tuple[float, float, float]] = deque()
         self._peaks = [0.0] * SLOTS
         self._slot = 0
+        self._seen_since = -math.inf
+        self.unseen_since: float | None = None
+
+    @property
+    def seen_s(self) -> float:
+        """For how many seconds nothing has gone by unmeasured; without end where nothing ever has."""
+        return 0.0 if self.unseen_since is not None else self.clock - self._seen_since
 
     def observe(self, rate: float, span_s: float, elapsed_s: float) -> None:
         """Take in the mean `rate` of the last `span_s` seconds; `elapsed_s` have passed since the last call."""
         self._advance(elapsed_s)
+        if self.unseen_since is not None:
+            self.unseen_since, self._seen_since = None, self.clock
         if not self._recent and span_s < RECENT_S:
             # Nothing older is known: the first measurement stands for the time before it.
             self._recent.append((self.clock - RECENT_S, self.clock - span_s, rate))
@@ -52,6 +64,8 @@ class Rates:
 
     def pass_over(self, elapsed_s: float) -> None:
         """Let time pass in which nothing was measured."""
+        if self.unseen_since is None:
+            self.unseen_since = self.clock
         self._advance(elapsed_s)
 
     def _advance(self, elapsed_s: float) -> None:
@@ -123,6 +137,7 @@ class Rates:
             raise ValueError(f"a day of rates has {_KEPT} values, not {len(kept)}")
         rates = cls()
         rates._advance(_KEPT * _COARSE * SLOT_S)
+        rates.unseen_since = rates.clock
         first = rates._slot - _KEPT * _COARSE + 1
         for index, value in enumerate(kept):
             for slot in range(first + index * _COARSE, first + (index + 1) * _COARSE):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evenkeel_operator.decide.experts import HOLDS_S, SIGNALS, SLOPE, Experts, Tuning
+from evenkeel_operator.decide.experts import COUNT, HOLDS_S, SIGNALS, SLOPE, Experts, Kept, Tuning
 
 STEP = 10.0
 TICK_S = 5.0
@@ -150,24 +150,43 @@ def test_no_absence_is_too_long(first: float, second: float) -> None:
         experts.observe([25.0] * len(SIGNALS), 100.0, 25.0, STEP, NO_BANDS, COLD_START_S, now)
         experts.choose(now, parts=1)
         assert all(map(math.isfinite, experts.levels[0].row))
-        rows = experts.to_rows(now, 4)
-        assert Experts.from_rows(rows, now).levels[0].chosen == experts.levels[0].chosen
+        kept = experts.kept(now)
+        assert Experts.of(kept, now).levels[0].chosen == experts.levels[0].chosen
 
 
-def test_what_is_kept_names_the_best() -> None:
+def test_what_is_kept_is_what_was_lost() -> None:
     experts = follow([(15.0, 60.0), (5.0, 240.0)], 2.0)
     now = 2.0 * 3600.0
-    (row,) = experts.to_rows(now, 8)
-    chosen, losses = row[1], dict(zip(row[2::2], row[3::2], strict=True))
-    assert chosen in losses
-    assert len(losses) in (8, 9)
-    again = Experts.from_rows([row], now)
-    assert again.to_rows(now, 8)[0][1] == chosen
+    (level,) = experts.kept(now)
+    again = Experts.of([level], now)
+    assert again.levels[0].chosen == level.chosen
     again.choose(now, parts=1)
-    for expert, loss in losses.items():
-        assert again.levels[0].row[expert] == pytest.approx(loss), "what has been held since is not counted twice"
-    unnamed = set(range(len(again.levels[0].row))) - set(losses)
-    assert min(again.levels[0].row[e] for e in unnamed) > max(losses.values())
+    assert again.levels[0].row == pytest.approx(level.losses), "what has been held since is not counted twice"
+
+
+def test_a_level_that_comes_back_looks_at_its_neighbours_at_once() -> None:
+    free, dear = [0.0] * COUNT, [1000.0] * COUNT
+    free[0], dear[0] = 10.0, 0.0
+    experts = Experts.of([Kept(-1, 0, free), Kept(-1, 0, dear)], 0.0)
+    experts.choose(0.0)
+    assert experts.levels[0].chosen == 0, "what is free here costs the next level a thousand"
+
+
+def test_nobody_is_charged_for_what_nobody_saw() -> None:
+    experts = Experts(1)
+    signals = [25.0] * 3 + [5.0] * (len(SIGNALS) - 3)
+    for now in (5.0, 10.0):
+        experts.observe(signals, 0.0, 5.0, STEP, NO_BANDS, COLD_START_S, now)
+    before = experts.kept(10.0)[0].losses
+    experts.excuse(10.0, 400.0)
+    assert experts.kept(400.0)[0].losses == pytest.approx([x / 2.0 ** (390.0 / 21600.0) for x in before])
+
+
+def test_what_is_missing_right_after_a_gap_is_no_experts_fault() -> None:
+    for seen_s, is_charged in ((0.0, False), (COLD_START_S - 5.0, False), (COLD_START_S, True), (math.inf, True)):
+        experts = Experts(1)
+        experts.observe([0.0] * len(SIGNALS), 100.0, 25.0, STEP, NO_BANDS, COLD_START_S, 5.0, seen_s)
+        assert (max(experts.kept(5.0)[0].losses) > 0.0) is is_charged, f"after {seen_s} s"
 
 
 def test_holds_rise() -> None:

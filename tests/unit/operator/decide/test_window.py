@@ -140,3 +140,20 @@ def test_a_clock_that_stands_still_changes_nothing() -> None:
     found.observe(10.0, 5.0, 0.0)
     assert (found.mean(15.0), found.clock) == (10.0, 5.0)
     assert math.isfinite(found.rise(30.0))
+
+
+@pytest.mark.parametrize(
+    ("rows", "want"),
+    [
+        pytest.param([(10.0, 5.0), (10.0, 5.0)], math.inf, id="there never was a gap"),
+        pytest.param([(10.0, 5.0), (None, 5.0)], 0.0, id="in a gap"),
+        pytest.param([(10.0, 5.0), (None, 5.0), (None, 5.0), (10.0, 5.0)], 0.0, id="what ends a gap covers none of it"),
+        pytest.param([(None, 5.0), (10.0, 5.0), (10.0, 5.0), (10.0, 5.0)], 10.0, id="after a gap"),
+    ],
+)
+def test_time_without_a_gap(rows: list[tuple[float | None, float]], want: float) -> None:
+    assert rates(*rows).seen_s == want
+
+
+def test_whoever_comes_back_has_not_seen_the_time_before() -> None:
+    assert Rates.from_text(rates((10.0, 5.0)).to_text()).seen_s == 0.0
