@@ -28,7 +28,10 @@ WINDOW_S = 60.0
 """Over how long latencies are looked at together."""
 
 YOUNG_S = 30.0
-"""A replica heard for the first time at this age or below is known from its start on."""
+"""A replica heard for the first time at this age or below is known from its start on.
+
+One that was silent for longer tells a mean that says little of the present.
+"""
 
 _LEAST_SPAN_S = 0.2
 
@@ -110,6 +113,9 @@ class Observed:
         known = [r for name in ready if (r := self._replicas.get(name)) is not None]
         heard = [(r, r.heard_at) for r in known if r.heard_at is not None and now - r.heard_at <= STALE_S]
         latency = self.latency(target_s, share, bool(heard), now)
+        # Counter-example to adding them all: half the replicas come back from ten silent minutes in the midst of a
+        # burst, and what they had on average takes its place.
+        heard = [(r, at) for r, at in heard if r.span_s <= YOUNG_S] or heard
         if not heard:
             demand = _last(self._last_demand, now)
             return Signals(demand, NoMetrics(), latency, len(ready), 0)
@@ -119,7 +125,10 @@ class Observed:
         self._last_demand = rate, now - age_s
         demand = Fresh(rate, age_s) if rate > 0.0 else NoTraffic(age_s)
         span_s = max(r.span_s for r, _ in heard)
-        return Signals(demand, Fresh(queued, age_s), latency, len(ready), len(heard), span_s)
+        # One that answers for the first time has just come into service: nothing of what the others tell went to it.
+        # Counter-example: demand of four replicas, taken for half of it in the moment in which four more are ready.
+        new = sum(r.last is not None and r.heard_at is None and r.flaw is None for r in known)
+        return Signals(demand, Fresh(queued, age_s), latency, len(ready) - new, len(heard), span_s)
 
     def latency(self, target_s: float, share: float, is_heard: bool, now: float) -> Measurement:
         """Return the `share`-quantile of the last minute, of the replicas that count by `target_s`."""

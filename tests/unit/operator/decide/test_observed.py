@@ -99,6 +99,35 @@ def test_half_the_replicas_silent_is_said_not_summed() -> None:
     assert observed.flaws(("r", "s"), 45) == {"s": SILENT}
 
 
+def test_one_that_comes_back_from_silence_does_not_speak_for_the_present() -> None:
+    observed = Observed()
+    for name in ("r", "s"):
+        observed.note(name, reading(0, 100), 0)
+    for now in range(5, 605, 5):
+        observed.note("r", reading(10 * now, 100 + now), now)
+    observed.note("r", reading(6300, 705), 605)
+    observed.note("s", reading(6300, 705), 605)
+    got = observed.signals(("r", "s"), TARGET_S, 0.95, 605)
+    assert (got.demand, got.ready, got.heard, got.span_s) == (Fresh(60.0), 2, 1, 5.0)
+    observed.note("r", reading(6650, 710), 610)
+    observed.note("s", reading(6650, 710), 610)
+    got = observed.signals(("r", "s"), TARGET_S, 0.95, 610)
+    assert (got.demand, got.ready, got.heard) == (Fresh(140.0), 2, 2)
+
+
+def test_one_that_has_just_come_into_service_had_nothing_of_what_the_others_tell() -> None:
+    observed = Observed()
+    observed.note("r", reading(0, 100), 0)
+    observed.note("r", reading(500, 105), 5)
+    observed.note("s", reading(3, 60), 5)
+    got = observed.signals(("r", "s"), TARGET_S, 0.95, 5)
+    assert (got.demand, got.ready, got.heard) == (Fresh(100.0), 1, 1)
+    observed.note("s", reading(203, 65), 10)
+    observed.note("r", reading(700, 110), 10)
+    got = observed.signals(("r", "s"), TARGET_S, 0.95, 10)
+    assert (got.demand, got.ready, got.heard) == (Fresh(80.0), 2, 2)
+
+
 def test_a_replica_that_went_counts_no_more() -> None:
     observed = Observed()
     for name in ("r", "s"):
