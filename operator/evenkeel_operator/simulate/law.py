@@ -47,6 +47,10 @@ class Law:
         self._delayed: list[tuple[Floats, Floats]] = []
         self.last: Decision | None = None
 
+    def memory(self, run: int) -> Memory:
+        """Return what the law remembers in `run`."""
+        return self._memories[run]
+
     def observe(self, state: State) -> Floats | None:
         setting = self._setting
         self._delayed.append((state.arrivals.mean(state.columns, TICK_S), state.queued.copy()))

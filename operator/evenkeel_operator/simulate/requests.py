@@ -7,6 +7,7 @@ go to any replica in service, as a Service sends them.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,14 +26,27 @@ _STEPS = range(-16, 9)
 _RATIO = 1.09
 
 
+@dataclass(frozen=True)
+class Slow:
+    """A device whose batches take `factor` times as long, those that begin from `begin` until `end` seconds."""
+
+    factor: float
+    begin: float = 0.0
+    end: float = math.inf
+
+    def at(self, second: float) -> float:
+        """Return by what a batch takes longer that begins now."""
+        return self.factor if self.begin <= second < self.end else 1.0
+
+
+AS_MEANT = Slow(1.0)
+
+
 class Pod:
-    """One replica: its queue, what it runs, and what it has counted since it was created.
+    """One replica: its queue, what it runs, and what it has counted since it was created."""
 
-    `slower` is by what its batches take longer than the profile says.
-    """
-
-    def __init__(self, name: str, profile: Profile, created: float, ready: float, slower: float) -> None:
-        roofline = profile.roofline.scaled(slower)
+    def __init__(self, name: str, profile: Profile, created: float, ready: float, slow: Slow = AS_MEANT) -> None:
+        roofline = profile.roofline
         self.name = name
         self.created = created
         self.ready = ready
@@ -41,7 +55,8 @@ class Pod:
         self.answered = 0
         self._target_s = profile.target_s
         self._seconds = [0.0, *(roofline.seconds(rows) for rows in range(1, roofline.max_rows + 1))]
-        self._profile = tuple((rows, self._seconds[rows]) for rows in (1, roofline.max_rows))
+        self._slow = slow
+        self._profile = tuple((rows, self._seconds[rows] * slow.at(created)) for rows in (1, roofline.max_rows))
         self._queue = Queue(Policy(roofline.max_rows, max_queued_rows=2**62))
         self._free = created
         self._running = 0
@@ -61,7 +76,7 @@ class Pod:
     def advance(self, until: float) -> None:
         """Begin every batch that begins before or at `until`."""
         while self._free <= until and (batch := self._queue.next_batch(self._free)) is not None:
-            took = self._seconds[batch.rows]
+            took = self._seconds[batch.rows] * self._slow.at(self._free)
             self._free += took
             self._running = batch.rows
             most = 1 << (batch.rows - 1).bit_length()
@@ -133,14 +148,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Service:
-    """One deployment of replicas with `profile`, `first` of them at the start; `slower` slows the n-th of them down."""
+    """One deployment of replicas with `profile`, `first` of them at the start; `slow` says how the n-th of them is."""
 
     profile: Profile
     cold_start_s: int
     first: int
     least: int = 1
     most: int = 24
-    slower: Mapping[int, float] = field(default_factory=dict)
+    slow: Mapping[int, Slow] = field(default_factory=dict)
 
     def run(self, counts: Floats, autoscaler: Autoscaler, seed: int) -> Outcome:
         """Let `counts` requests a second arrive and return what came of them, the last ones answered."""
@@ -179,7 +194,7 @@ class Service:
         return Outcome(requests, late, gpu_s, changes, sizes)
 
     def _pod(self, index: int, created: int, ready: int) -> Pod:
-        return Pod(f"r{index}", self.profile, float(created), float(ready), self.slower.get(index, 1.0))
+        return Pod(f"r{index}", self.profile, float(created), float(ready), self.slow.get(index, AS_MEANT))
 
 
 class _Sensors:

@@ -68,7 +68,7 @@ def main() -> int:
     moved, beyond = constant.changes(REFERENCE, is_quick=asked.quick)
     print(f"\nconstant load: {moved} changes after ten minutes at most, {beyond} replicas beyond the need in the end")
     differ = _engines(demands, is_quick=asked.quick)
-    below_s, off = _faults(demands)
+    fault = _faults(demands, is_quick=asked.quick)
     steps = worlds.STEPS // 10 if asked.quick else worlds.STEPS
     broken = worlds.broken(steps, 1)
     print(f"\n{steps} steps of random worlds: {len(broken)} sizes out of their bounds", *broken[:5], sep="\n  ")
@@ -82,8 +82,10 @@ def main() -> int:
                 "beyond_need_constant_load": beyond,
                 "sizes_out_of_bounds": len(broken),
                 "random_steps": steps,
-                "fault_seconds_below": below_s,
-                "fault_off_after_10_min": off,
+                "fault_seconds_below": max(row.below_s for row in fault),
+                "fault_replicas_below": max(row.below for row in fault),
+                "fault_seconds_below_while_away": max(row.away_s for row in fault),
+                "fault_off_after_10_min": max(row.off_after for row in fault),
                 "engines_differ": round(differ, 3),
                 "traces": len(found),
                 "seeds": seeds,
@@ -142,17 +144,27 @@ def _engines(demands: Sequence[Demand], *, is_quick: bool) -> float:
     return max(row.differ for row in found)
 
 
-def _faults(demands: Sequence[Demand]) -> tuple[int, int]:
-    """Print what faults do; return the most seconds below the size without, and how far off it is after at most."""
-    print(f"\n{'fault':26} {'late':>7} {'GPU-h':>7} {'changes':>7} {'s below':>8} {'off after':>9}")
-    found = faults.rows(faults.hour(demands), 1)
-    for row in found:
-        print(
-            f"{row.fault:26} {row.outcome.violation:7.2%} {row.outcome.gpu_s / 3600:7.2f} {row.outcome.changes:7} "
-            f"{row.below_s:8} {row.off_after:9}",
-            flush=True,
-        )
-    return max(row.below_s for row in found), max(row.off_after for row in found)
+def _faults(demands: Sequence[Demand], *, is_quick: bool) -> list[faults.Row]:
+    """Print what every fault does to each hour, and return it."""
+    print(
+        f"\n{'fault':26} {'in the hour of':26} {'late':>7} {'GPU-h':>7} {'changes':>7} "
+        f"{'s below':>8} {'by':>3} {'s away':>7} {'off after':>9}"
+    )
+    found: list[faults.Row] = []
+    foreseeable = [each for each in demands if each.trace != ONE_SPIKE]
+    for hour in faults.hours(foreseeable)[: 1 if is_quick else faults.HOURS]:
+        for row in faults.rows(hour, 1):
+            found.append(row)
+            print(
+                f"{row.fault:26} {row.trace[:26]:26} {row.outcome.violation:7.2%} {row.outcome.gpu_s / 3600:7.2f} "
+                f"{row.outcome.changes:7} {row.below_s:8} {row.below:3} {row.away_s:7} {row.off_after:9}",
+                flush=True,
+            )
+    print(
+        "below: than without the fault, while decisions are made (the operator that was away: from its second decision "
+        "on); away: likewise, while there was nobody to decide; after: ten minutes"
+    )
+    return found
 
 
 def _figures(runs: Sequence[Sequence[Result]]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from evenkeel_operator.simulate.clients import OpenClients
 from evenkeel_operator.simulate.load import Floats, arrivals
 from evenkeel_operator.simulate.operated import Faults, Operated
 from evenkeel_operator.simulate.profile import Profile
-from evenkeel_operator.simulate.requests import Outcome, Pod, Service
+from evenkeel_operator.simulate.requests import Outcome, Pod, Service, Slow
 from tests.bench.control import worlds
 
 PROFILE = Profile(Roofline(0.16, 0.04, 0.05, 8), target_s=2.0, quantile=0.95, arrivals=2400)
@@ -41,11 +41,21 @@ def test_a_burst_is_late_as_often_request_by_request_as_in_the_flow(height: floa
 def test_a_slow_replica_is_late_where_others_are_not() -> None:
     counts = burst(0.7)
     assert Service(PROFILE, 60, 2).run(counts, Static([2]), 1).violation < 0.01
-    assert Service(PROFILE, 60, 2, slower={0: 1.5}).run(counts, Static([2]), 1).violation > 0.03
+    assert Service(PROFILE, 60, 2, slow={0: Slow(1.5)}).run(counts, Static([2]), 1).violation > 0.03
+
+
+def test_a_device_is_slow_for_as_long_as_it_is() -> None:
+    pod = Pod("a", PROFILE, 0.0, 0.0, Slow(1.5, 10.0, 20.0))
+    for at in (5.0, 15.0, 25.0):
+        pod.arrive(at)
+    pod.advance(30.0)
+    reading = pod.reading(30.0)
+    assert reading.batches[0][3] == pytest.approx(0.16 + 0.24 + 0.16)
+    assert reading.profile[0] == (1, 0.16), "measured at load, before"
 
 
 def test_a_replica_counts_what_it_has_done() -> None:
-    pod = Pod("a", PROFILE, 0.0, 0.0, 1.0)
+    pod = Pod("a", PROFILE, 0.0, 0.0)
     for at in (0.0, 0.01, 0.02):
         pod.arrive(at)
     pod.advance(0.05)
