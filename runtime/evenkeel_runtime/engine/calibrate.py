@@ -72,10 +72,11 @@ def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
         is_long = first > _LONG_S
         tried = [size for size in _TRIED if limit == 0 or size <= (limit or 1)]
         call, path = _fastest(loaded, tried, min(limit or most_rows, most_rows), is_long)
-        shares = limit is not None and _rows_are_independent(call, loaded, min(limit or 4, 2 if is_long else 4))
+        together = min(limit or 4, 2 if is_long else 4)
+        shares = limit is not None and _rows_are_independent(call, loaded, together)
         sizes = _sizes_up_to(min(limit or most_rows, most_rows)) if shares else [1]
         known = {1: first} if is_long and call is loaded.call else {}
-        threads, best, speeds = _fastest_threads(call, loaded, sizes, cpus, known)
+        threads, best, speeds = _fastest_threads(call, loaded, sizes, cpus, known, together)
         torch.set_num_threads(threads)
         rows = _rows(loaded, best)
         apart = None if loaded.exact is None else difference(loaded.exact(*rows), call(*rows))
@@ -101,31 +102,36 @@ def _keep_kernels() -> None:
 
 
 def _fastest_threads(
-    call: Call, loaded: Loaded, sizes: list[int], cpus: int, known: dict[int, float]
+    call: Call, loaded: Loaded, sizes: list[int], cpus: int, known: dict[int, float], warm: int
 ) -> tuple[int, int, dict[int, float]]:
     """Return threads, batch size, and the rows per second of every size that was tried, the first of which is 1.
 
     A small model is faster with one thread: with two, every operator waits for the other, which is late whenever
-    anything else wants its CPU. `known` are the seconds of sizes that were measured with all CPUs.
+    anything else wants its CPU. `known` are the seconds of sizes that were measured with all CPUs, and with `warm` rows
+    the model was called with them before.
     """
     import torch
 
     found: list[tuple[int, int, dict[int, float]]] = []
     for threads in sorted({1, cpus}):
         torch.set_num_threads(threads)
-        took = _seconds_by_size(call, loaded, sizes, known if threads == cpus else {})
+        told = (known, warm) if threads == cpus else ({}, 0)
+        took = _seconds_by_size(call, loaded, sizes, *told)
         speeds = {size: size / seconds for size, seconds in took.items()}
         found.append((threads, batch_size_to_use(speeds), speeds))
     one, more = found[0], found[-1]
     return more if more[2][more[1]] > one[2][one[1]] * _WORTH_THREADS else one
 
 
-def _seconds_by_size(call: Call, loaded: Loaded, sizes: list[int], known: dict[int, float]) -> dict[int, float]:
+def _seconds_by_size(
+    call: Call, loaded: Loaded, sizes: list[int], known: dict[int, float], warm: int
+) -> dict[int, float]:
     """Return the seconds of a call by its rows, up to the first that is long. In two rounds, where that is not long
     either: a moment in which the machine was slower is then not one size's alone."""
     took: dict[int, float] = {}
     for size in sizes:
-        took[size] = known.get(size) or _seconds(call, _rows(loaded, size), loaded.device)
+        least = 1 if size == warm else 2
+        took[size] = known.get(size) or _seconds(call, _rows(loaded, size), loaded.device, least)
         if took[size] > _TOO_LONG_S and size > 1:
             return took
     for size in sizes:
@@ -136,9 +142,10 @@ def _seconds_by_size(call: Call, loaded: Loaded, sizes: list[int], known: dict[i
 def _rows(loaded: Loaded, rows: int) -> list[torch.Tensor]:
     """Return made-up rows, the same every time: integers of 0 and 1 are valid indices nearly anywhere, and texts differ
     in length, so that a model pads them."""
+    import numpy as np
     import torch
 
-    generator = torch.Generator().manual_seed(0)
+    chance = np.random.default_rng(0)  # torch has a generator of its own only where it was imported whole
     made: list[torch.Tensor] = []
     example = loaded.signature.example or ()
     for tensor, shape in zip(loaded.signature.inputs, example, strict=True):
@@ -148,9 +155,10 @@ def _rows(loaded: Loaded, rows: int) -> list[torch.Tensor]:
             continue
         dtype: torch.dtype = getattr(torch, BY_WORD[tensor.datatype].torch)
         if dtype.is_floating_point:
-            made.append(torch.rand(sizes, generator=generator).to(dtype).to(loaded.device))
+            values = torch.from_numpy(chance.random(sizes, np.float32))
         else:
-            made.append(torch.randint(0, 2, sizes, generator=generator).to(dtype).to(loaded.device))
+            values = torch.from_numpy(chance.integers(0, 2, sizes))
+        made.append(values.to(dtype).to(loaded.device))
     return made
 
 
@@ -254,8 +262,9 @@ def _equal(loaded: Loaded, want: Sequence[torch.Tensor], got: Sequence[torch.Ten
     )
 
 
-def _seconds(call: Call, rows: list[torch.Tensor], device: str) -> float:
-    """Return the seconds of one call: the best of several, for what disturbs a measurement only makes it longer.
+def _seconds(call: Call, rows: list[torch.Tensor], device: str, least: int = 2) -> float:
+    """Return the seconds of one call: the best of several, for what disturbs a measurement only makes it longer. At
+    `least` two where a size is new to the model, whose first call pays for its memory.
 
     Seconds of CPU, where the call never slept: else a model would be given other batches on a node whose neighbours
     take turns with it. One that sleeps waits for something, for a GPU or for other threads, and takes what the clock
@@ -267,7 +276,7 @@ def _seconds(call: Call, rows: list[torch.Tensor], device: str) -> float:
     best = float("inf")
     calls = 0
     until = time.perf_counter() + _MEASURE_S
-    while calls < 2 or (calls < _CALLS and time.perf_counter() < until):  # the first of a size pays for its memory
+    while calls < least or (calls < _CALLS and time.perf_counter() < until):
         if on_gpu:
             torch.cuda.synchronize()
         sleeps, start, busy = _sleeps(), time.perf_counter(), time.thread_time()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from evenkeel_runtime.contract import BF16, INT8, Tensor
 from evenkeel_runtime.failure import refused
+from evenkeel_runtime.models import deferred
 from evenkeel_runtime.models.archive import Archive
 from evenkeel_runtime.models.datatypes import BY_CODE, DATATYPES
 from evenkeel_runtime.models.format import Format, no_types
@@ -269,6 +270,8 @@ class _Builder:
         if target.startswith("math."):
             return getattr(math, target.removeprefix("math."))
         *path, last = target.split(".")[1:]
+        if path[:2] == ["ops", "prims"]:
+            deferred.complete()  # it is what registers them
         found: Any = self._torch
         for name in [*path, last]:
             found = getattr(found, name, None)

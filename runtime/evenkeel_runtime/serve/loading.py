@@ -6,9 +6,7 @@ memory: nobody can change it between the two.
 
 from __future__ import annotations
 
-import gc
 import io
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,6 +26,7 @@ from evenkeel_runtime.fetch.local import LocalFile, LocalFolder
 from evenkeel_runtime.fetch.manifest import FILES
 from evenkeel_runtime.fetch.source import Entry
 from evenkeel_runtime.fetch.transfer import Memory, Nowhere, Sink, transfer
+from evenkeel_runtime.models import deferred, export
 from evenkeel_runtime.models.bundle import Bundle, Held
 from evenkeel_runtime.models.loaded import Loaded
 from evenkeel_runtime.models.recognised import Recognised, is_read, recognised, recognised_folder
@@ -48,7 +47,7 @@ def load(path: Path, model: Model, most_rows: int) -> Running:
     """Return the model, to be called with at most `most_rows` rows; raises ModelError, MemoryError."""
     reading = _Reading(path, model)
     reading.start()
-    _import_torch()
+    deferred.import_torch()
     import torch
 
     reading.join()
@@ -64,19 +63,6 @@ def load(path: Path, model: Model, most_rows: int) -> Running:
     return Running(loaded, calibrated, arrived.sha256, str(torch.__version__))
 
 
-def _import_torch() -> None:
-    """Import torch without looking for garbage meanwhile, which takes a tenth of the time and finds none, and never
-    look at what it made again."""
-    if "torch" in sys.modules or not gc.isenabled():
-        return
-    gc.disable()
-    try:
-        import torch  # noqa: F401 - what it brings is used by others
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
 def tried_out(view: memoryview, model: Model, device: str, most_rows: int) -> tuple[Loaded, Calibrated]:
     """Return the model in these bytes and how to call it; raises ModelError, or what `is_out_of_memory` knows."""
     return _tried_out(lambda: _recognised(view, model), model, device, most_rows)
@@ -88,14 +74,21 @@ def _tried_out(
     import torch
 
     found = recognise()
+    if found.name != export.NAME or device != "cpu":
+        deferred.complete()
     try:
         loaded = precision.at(found.load(device), model.precision)
-        return loaded, calibrate(loaded, usable_cpus(), most_rows)
+        calibrated = calibrate(loaded, usable_cpus(), most_rows)
+        if calibrated.forward_s is None:
+            deferred.complete()  # what could not be tried out may need any of it
+        return loaded, calibrated
     except (ModelError, MemoryError):
         raise
     except Exception as error:
         if is_out_of_memory(error):
             raise
+        if deferred.complete():
+            return _tried_out(recognise, model, device, most_rows)
         raise ModelError(
             Reason.LOAD_FAILED,
             f"the model was read, but does not run: {last_line(error)}; try it with this torch ({torch.__version__})",
