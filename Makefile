@@ -83,9 +83,12 @@ soak-runtime: venv  ## half an hour of requests to one replica, whose memory has
 fuzz: venv  ## a million mutated requests and ten thousand mutated model files
 	EVENKEEL_FUZZ=full $(PYTEST) -s tests/system/runtime/test_fuzz.py
 
-.PHONY: bench-runtime bench-canary bench-operator bench-poll bench-feedback bench-control bench-trace bench-verdict
+.PHONY: bench-runtime bench-start bench-canary bench-operator bench-poll bench-feedback bench-control bench-trace bench-verdict
 bench-runtime: venv  ## the runtime against raw torch and other Python servers; last line JSON
 	$(BIN)/python -m tests.bench.runtime
+
+bench-start: venv  ## what a start of the runtime takes beside torch's import; last line JSON
+	$(BIN)/python -m tests.bench.runtime.start
 
 bench-canary: venv  ## what a canary costs the stable replica, per request; last line JSON
 	$(BIN)/python -m tests.bench.runtime.canary

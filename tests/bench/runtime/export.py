@@ -6,6 +6,10 @@ long  half a second per forward on this core: what health answers have to get pa
 large 500 MB of weights: what a start has to read
 
 The first two are written as TorchScript, too, which is what the peers load.
+
+`python -m tests.bench.runtime.export FOLDER starts` writes what is started alone: mlp, large, and
+
+vgg11 530 MB of safetensors and the name of an architecture of torchvision
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
+from torchvision import models
 
 from examples.digits.model import Net
 
@@ -67,19 +73,29 @@ def large() -> torch.nn.Sequential:
 def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    batch = torch.export.Dim("batch")
     folder = Path(sys.argv[1])
+    if sys.argv[2:] == ["starts"]:
+        _export(folder, "mlp", Perceptron(), (784,))
+        _export(folder, "large", large(), (WIDTH,))
+        told = {"architecture": "vgg11", "num_classes": "1000"}
+        save_file(models.vgg11(weights=None).state_dict(), folder / "vgg11.safetensors", metadata=told)
+        return
     for name, model, shape in (
         ("mlp", Perceptron(), (784,)),
         ("cnn", Net(), (1, 28, 28)),
         ("long", long(), (WIDTH,)),
         ("large", large(), (WIDTH,)),
     ):
-        program = torch.export.export(model.eval(), (torch.zeros(2, *shape),), dynamic_shapes=({0: batch},))
-        torch.export.save(program, folder / f"{name}.pt2")
+        _export(folder, name, model, shape)
     for name, model, shape in (("mlp", Perceptron(), (784,)), ("cnn", Net(), (1, 28, 28))):
         traced = torch.jit.trace(model.eval(), torch.zeros(2, *shape), check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(torch.jit.freeze(traced), folder / f"{name}.pt")
+
+
+def _export(folder: Path, name: str, model: torch.nn.Module, shape: tuple[int, ...]) -> None:
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(model.eval(), (torch.zeros(2, *shape),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, folder / f"{name}.pt2")
 
 
 if __name__ == "__main__":

@@ -2,21 +2,26 @@
 
 floor raw MODEL   rows per second of CPU of the bare forward, called as the server calls it
 floor torch       the seconds of `import torch`, and how much a process that does only that keeps resident
+floor read MODEL  the same seconds where a thread reads and hashes the file meanwhile, into memory of its own
 floor empty       serve empty answers on EVENKEEL_HTTP_PORT with the runtime's protocol class
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import mmap
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
 from tests.bench.runtime.servers import resident_bytes
 
 ROWS = (1, 8, 32)
+CHUNK_BYTES = 1 << 20
 
 
 def raw(path: str) -> None:
@@ -44,12 +49,28 @@ def raw(path: str) -> None:
     print(json.dumps({**speeds, "path": running.calibrated.path}))
 
 
-def torch_alone() -> None:
+def torch_alone(path: str | None = None) -> None:
     began = time.perf_counter()
+    reading = threading.Thread(target=_read, args=(path,))
+    if path is not None:
+        reading.start()
     import torch  # noqa: F401 - being there is what is measured
 
+    if path is not None:
+        reading.join()
     took = time.perf_counter() - began
-    print(json.dumps({"import_s": took, "resident_bytes": resident_bytes(os.getpid())}))
+    found = {"import_s": took, "cpu_s": time.process_time(), "resident_bytes": resident_bytes(os.getpid())}
+    print(json.dumps(found))
+
+
+def _read(path: str) -> None:
+    size, digest, start = os.path.getsize(path), hashlib.sha256(), 0
+    room = memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    with open(path, "rb", buffering=0) as stream:
+        while count := stream.readinto(room[start : start + CHUNK_BYTES]):
+            digest.update(room[start : start + count])
+            start += count
+    digest.hexdigest()
 
 
 def empty() -> None:
@@ -76,6 +97,8 @@ if __name__ == "__main__":
             raw(model)
         case ["torch"]:
             torch_alone()
+        case ["read", model]:
+            torch_alone(model)
         case ["empty"]:
             empty()
         case _:
