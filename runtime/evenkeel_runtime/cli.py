@@ -132,7 +132,11 @@ def _serve(told: argparse.Namespace) -> int:
 
 def _model(told: argparse.Namespace) -> config.Model:
     return config.Model(
-        told.format, told.sha256.lower(), told.allow_native_code, frozenset(told.trusted_type), told.precision
+        told.format,
+        told.sha256.lower(),
+        told.allow_native_code,
+        trusted_types=frozenset(told.trusted_type),
+        precision=told.precision,
     )
 
 

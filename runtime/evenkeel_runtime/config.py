@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 from evenkeel_runtime import contract, receipts
@@ -41,6 +41,7 @@ class Model:
     format: str
     sha256: str
     allow_native_code: bool
+    _: KW_ONLY
     trusted_types: frozenset[str] = frozenset()
     marks: str = ""
     precision: str = AUTO

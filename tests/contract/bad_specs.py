@@ -36,6 +36,7 @@ def _pod(says: str, part: Object, field: str, word: str) -> BadSpec:
 
 
 _TARGET = "spec.objectives.latency[0].target"
+_PRECISION = "spec.runtime.precision"
 
 
 def _held(says: str, objective: Object, scaling: Object | None, field: str, word: str) -> BadSpec:
@@ -202,7 +203,12 @@ BAD = (
     BadSpec("compiled code that is not pinned", model(format="AOTInductor"), "spec.model.sha256", "sha256sum"),
     # The server.
     BadSpec("gRPC as text", {"runtime": {"grpc": "yes"}}, "spec.runtime.grpc", "boolean"),
-    BadSpec("a precision in other letters", {"runtime": {"precision": "bf16"}}, "spec.runtime.precision", "BF16"),
+    BadSpec("a precision in other letters", {"runtime": {"precision": "bf16"}}, _PRECISION, "BF16"),
+    BadSpec(
+        "bytes of no graph", {**model(format="Keras"), "runtime": {"precision": "INT8"}}, _PRECISION, "torch.export"
+    ),
+    BadSpec("halves of trees", {**model(format="Sklearn"), "runtime": {"precision": "BF16"}}, _PRECISION, "StateDict"),
+    BadSpec("bytes on a GPU", {"runtime": {"precision": "INT8"}, "gpu": {}}, _PRECISION, "leave spec.gpu out"),
     BadSpec("a batch of no rows", {"runtime": {"batching": {"maxSize": 0}}}, "spec.runtime.batching.maxSize", "1"),
     BadSpec(
         "a batch without end", {"runtime": {"batching": {"maxSize": 1025}}}, "spec.runtime.batching.maxSize", "1024"

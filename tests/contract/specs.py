@@ -89,6 +89,9 @@ GOOD = (
     GoodSpec("native code, allowed and pinned", model(format="TorchScript", sha256=SHA256, allowNativeCode=True)),
     GoodSpec("compiled code", model(format="AOTInductor", sha256=SHA256, allowNativeCode=True)),
     GoodSpec("half precision", {"runtime": {"precision": "BF16"}}),
+    GoodSpec("half precision of a state dict", merged(model(format="StateDict"), {"runtime": {"precision": "BF16"}})),
+    GoodSpec("bytes of a graph", merged(model(format="TorchExport"), {"runtime": {"precision": "INT8"}})),
+    GoodSpec("bytes of another server's", {"runtime": {"precision": "INT8", "image": "example.com/s:1"}, "gpu": {}}),
     GoodSpec("a Keras model", model(uri="pvc://models/digits.keras", format="Keras")),
     GoodSpec(
         "a scikit-learn model with trees, which skops does not trust by itself",

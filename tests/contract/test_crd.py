@@ -16,6 +16,8 @@ from pydantic import Field
 from evenkeel_operator.api import crd, rules
 from evenkeel_operator.api.core import Model
 from evenkeel_operator.api.modeldeployment import ModelSource, Object, Rollout, Spec
+from evenkeel_runtime.models.formats import FORMATS
+from evenkeel_runtime.models.recognised import BUNDLED
 from tests.contract.bad_specs import BAD
 from tests.contract.specs import GOOD, GoodSpec, merged, minimal
 
@@ -161,6 +163,13 @@ def test_columns() -> None:
 def test_native_formats_are_formats() -> None:
     formats = schema()["properties"]["spec"]["properties"]["model"]["properties"]["format"]["enum"]
     assert set(formats) > rules.NATIVE_FORMATS
+
+
+@pytest.mark.parametrize("precision", rules.COMPUTED_IN)
+def test_precisions_of_formats_are_those_of_the_runtime(precision: str) -> None:
+    want = {format_.name for format_ in FORMATS.values() if precision in format_.precisions}
+    want |= {format_.name for format_ in BUNDLED if precision in format_.precisions}
+    assert set(rules.COMPUTED_IN[precision]) == want
 
 
 @pytest.mark.parametrize("good", [pytest.param(g, id=g.says) for g in GOOD])

@@ -245,9 +245,10 @@ class Runtime(Model):
     """Answer gRPC too, on port 8081 of the pods and of the Service. Requests with binary tensors over HTTP cost a
     tenth of the CPU."""
     precision: Literal["Auto", "FP32", "BF16", "INT8"] = "Auto"
-    """How exactly the model is computed. Auto and FP32: as its file says. BF16 (TorchExport, Keras) and INT8
-    (TorchExport, on CPUs) change its answers; the server measures by how much, and says so in the model's metadata
-    and as the metric model_difference_to_fp32. Other formats are computed as their files say."""
+    """How exactly the model is computed. Auto and FP32: as its file says. BF16 (TorchExport, Keras,
+    StateDict) and INT8 (TorchExport with linear layers, on CPUs) change its answers; the server measures by how much,
+    and says so in the model's metadata and as the metric model_difference_to_fp32. With other formats they are
+    refused."""
     batching: Batching = Batching()
     """How requests share calls of the model."""
     resources: Resources = Resources()

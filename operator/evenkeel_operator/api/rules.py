@@ -14,6 +14,9 @@ from typing import Any
 NATIVE_FORMATS = frozenset({"AOTInductor", "TorchScript"})
 """Formats that run the author's code: allowed with `allowNativeCode` and a pinned `sha256` only."""
 
+COMPUTED_IN = {"BF16": ("TorchExport", "Keras", "StateDict"), "INT8": ("TorchExport",)}
+"""Formats whose models are computed less exactly than their files say, by precision."""
+
 MAX_NAME_LENGTH = 40
 """Leaves room in a 63-character label value for what the names of revisions and Jobs append."""
 
@@ -237,7 +240,28 @@ SCALING = rules(
     )
 )
 
+
+def _computed_in(precision: str) -> dict[str, str]:
+    """Return the rule for what is known before the file is read: another server may compute what it likes."""
+    formats = COMPUTED_IN[precision]
+    allowed = ", ".join(f"'{name}'" for name in ("Auto", *formats))
+    return must(
+        f"!has(self.runtime) || has(self.runtime.image) || self.runtime.precision != '{precision}' || "
+        f"self.model.format in [{allowed}]",
+        f"must not be {precision} with this spec.model.format, only with {', '.join(formats)}: leave it at Auto, or "
+        "save the model with torch.export.save and set format to TorchExport",
+        ".runtime.precision",
+    )
+
+
 SPEC = rules(
+    *map(_computed_in, COMPUTED_IN),
+    must(
+        "!has(self.runtime) || has(self.runtime.image) || self.runtime.precision != 'INT8' || !has(self.gpu)",
+        "must not be INT8 with spec.gpu, as INT8 is computed on CPUs: set BF16, or leave spec.gpu out",
+        ".runtime.precision",
+        "FieldValueForbidden",
+    ),
     must(
         "!has(self.scaling) || (has(self.objectives) && has(self.objectives.latency) && "
         "self.objectives.latency.size() > 0)",

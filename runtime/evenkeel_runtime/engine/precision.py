@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from evenkeel_runtime.contract import BF16, INT8
 from evenkeel_runtime.failure import refused
 from evenkeel_runtime.models.datatypes import BY_WORD
+from evenkeel_runtime.models.export import without_linear
 from evenkeel_runtime.models.loaded import Loaded
 
 if TYPE_CHECKING:
@@ -106,10 +107,7 @@ def _bytes(loaded: Loaded) -> Any:
         module.graph.erase_node(node)
         count += 1
     if not count:
-        raise refused(
-            "the model has no linear layer of FP32 weights, which is what INT8 would compute; set "
-            "spec.runtime.precision: BF16, or leave it at Auto"
-        )
+        raise without_linear()
     module.graph.eliminate_dead_code()
     used = {node.target for node in module.graph.nodes if node.op == "get_attr"}
     for name, _ in list(module.named_buffers(recurse=False)):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from evenkeel_runtime.contract import BF16, INT8, Tensor
-from evenkeel_runtime.failure import refused
+from evenkeel_runtime.failure import ModelError, refused
 from evenkeel_runtime.models import deferred
 from evenkeel_runtime.models.archive import Archive
 from evenkeel_runtime.models.datatypes import BY_CODE, DATATYPES
@@ -39,6 +39,7 @@ NAME = "TorchExport"
 PLATFORM = "pytorch_torchexport"
 MODEL = "models/model.json"
 _STRIDED = 7
+_LINEAR = "torch.ops.aten.linear.default"
 _EXAMPLE_SIZE = 8
 """How long a free dimension is, other than the batch, when the model is tried out."""
 
@@ -73,7 +74,34 @@ def load(archive: Archive, buffer: memoryview, device: str, trusted: frozenset[s
     )
 
 
-FORMAT = Format(NAME, False, recognises, no_types, signature, load, frozenset({BF16, INT8}))
+def require_computed(archive: Archive, precision: str) -> None:
+    """Raise where INT8 would compute nothing in the graph."""
+    if precision == INT8 and not _has_linear(program := _program(archive), program.graph):
+        raise without_linear()
+
+
+def without_linear() -> ModelError:
+    return refused(
+        "the model has no linear layer of FP32 weights, which is what INT8 would compute; set "
+        "spec.runtime.precision: BF16, or leave it at Auto"
+    )
+
+
+FORMAT = Format(NAME, False, recognises, no_types, signature, load, frozenset({BF16, INT8}), require_computed)
+
+
+def _has_linear(program: Program, graph: Graph) -> bool:
+    """Return whether a layer may be one that INT8 computes. Within a block, weights have other names: any may be."""
+    for node in graph.nodes:
+        if node.subgraph is not None:
+            if _has_linear(program, node.subgraph):
+                return True
+        elif node.target == _LINEAR and len(node.args) > 1 and isinstance(weight := node.args[1], Ref):
+            stored = program.weights.get(weight.name)
+            datatype = None if stored is None else BY_CODE.get(stored.dtype)
+            if graph is not program.graph or (datatype is not None and datatype.word == "FP32"):
+                return True
+    return False
 
 
 def torch_version(archive: Archive) -> str:

@@ -16,7 +16,8 @@ class Format:
 
     A format that `is_native_code` runs what the file's author wrote, by its nature. `untrusted` names the types in the
     file that are built only where the spec trusts them; `load` is told which it trusts and builds no other.
-    `precisions` are those beside the file's own that its models can be computed in.
+    `precisions` are those beside the file's own that its models can be computed in; `require_computed` raises where
+    this one cannot, which is seen before it is loaded.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Format:
     signature: Callable[[Archive], Signature]
     load: Callable[[Archive, memoryview, str, frozenset[str]], Loaded]
     precisions: frozenset[str] = frozenset()
+    require_computed: Callable[[Archive, str], None] = lambda archive, precision: None
 
 
 @dataclass(frozen=True, slots=True)

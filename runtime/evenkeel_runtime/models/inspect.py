@@ -83,6 +83,7 @@ def require_wanted(format_: Format, archive: Archive, model: Model) -> None:
             f"{format_.name} models are computed as their file says{others}, not in {model.precision}; "
             f"correct spec.runtime.precision, or {_WAY_OUT}"
         )
+    format_.require_computed(archive, model.precision)
     if untrusted := sorted(format_.untrusted(archive) - model.trusted_types):
         more = f" and {len(untrusted) - _NAMED} more" if len(untrusted) > _NAMED else ""
         raise refused(

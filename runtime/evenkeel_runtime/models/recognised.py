@@ -64,9 +64,10 @@ def _of(format_: BundleFormat, bundle: Bundle, model: Model) -> Recognised:
             f"the model is {format_.name}, spec.model.format says {model.format}; correct it or leave it at {AUTO}"
         )
     if model.precision in (BF16, INT8) and model.precision not in format_.precisions:
+        others = f"set it to {' or '.join(sorted(format_.precisions))}, " if format_.precisions else ""
         raise refused(
-            f"{format_.name} models are not computed in {model.precision}; correct spec.runtime.precision, or save the "
-            "model with torch.export.save"
+            f"{format_.name} models are not computed in {model.precision}, as spec.runtime.precision says; {others}"
+            "leave it at Auto, or save the model with torch.export.save"
         )
     return Recognised(format_.name, lambda: format_.signature(bundle), lambda device: format_.load(bundle, device))
 

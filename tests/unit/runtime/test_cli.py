@@ -74,6 +74,16 @@ def test_a_keras_file_is_described_and_one_with_a_lambda_is_not(
     assert not canary.exists()
 
 
+def test_a_precision_that_the_format_is_not_computed_in_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.keras"
+    path.write_bytes(keras_files.good())
+    assert cli.check([str(path), "--precision", "BF16"]) == 0
+    assert cli.check([str(path), "--precision", "INT8"]) == 1
+    assert "or BF16, not in INT8; correct spec.runtime.precision" in capsys.readouterr().err
+
+
 def test_a_hostile_file_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     canary, path = tmp_path / "canary", tmp_path / "model.pkl"
     path.write_bytes(HOSTILE["a raw pickle"].build(models.perceptron(), canary))

@@ -86,12 +86,49 @@ class Sum(nn.Module):
         return image.sum(1, keepdim=True)
 
 
-def test_a_model_without_linear_layers_is_refused_in_bytes() -> None:
-    program = torch.export.export(Sum(), (torch.rand(2, 12),), dynamic_shapes={"image": {0: models.BATCH}})
-    stream = io.BytesIO()
-    torch.export.save(program, stream)
-    with pytest.raises(ModelError, match=r"no linear layer .* spec\.runtime\.precision: BF16"):
-        at(loaded(stream.getvalue()), "INT8")
+class Exact(nn.Module):
+    """Its linear layer is of FP64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(12, 3, dtype=torch.float64)
+
+    def forward(self, image: torch.Tensor) -> Any:
+        return self.layer(image.double())
+
+
+class Block(nn.Module):
+    """Its linear layer stands in a block of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(12, 3)
+
+    def forward(self, image: torch.Tensor) -> Any:
+        with torch.no_grad():
+            return self.layer(image) + 1
+
+
+def case(make: Any) -> bytes:
+    return models.exported(models.Case(make, models.floats(12), {"image": {0: models.BATCH}}))
+
+
+@pytest.mark.parametrize("make", [Sum, Exact])
+def test_a_model_without_linear_layers_is_refused_in_bytes_and_before_it_is_loaded(make: Any) -> None:
+    data = case(make)
+    why = r"no linear layer of FP32 .* spec\.runtime\.precision: BF16"
+    with pytest.raises(ModelError, match=why):
+        inspect(io.BytesIO(data), len(data), Model("Auto", "", False, precision="INT8"))
+    with pytest.raises(ModelError, match=why):
+        at(loaded(data), "INT8")
+    inspect(io.BytesIO(data), len(data), Model("Auto", "", False, precision="BF16"))
+
+
+@pytest.mark.parametrize("make", [models.Perceptron, Block])
+def test_a_model_with_linear_layers_is_computed_in_bytes(make: Any) -> None:
+    data = case(make)
+    inspect(io.BytesIO(data), len(data), Model("Auto", "", False, precision="INT8"))
+    assert at(loaded(data), "INT8").exact is not None
 
 
 def test_a_format_that_cannot_is_refused_before_it_is_loaded() -> None:
@@ -99,6 +136,15 @@ def test_a_format_that_cannot_is_refused_before_it_is_loaded() -> None:
     inspect(io.BytesIO(data), len(data), Model("Auto", "", False, precision="BF16"))
     with pytest.raises(ModelError, match=r"Keras .* or BF16, not in INT8; correct spec\.runtime\.precision"):
         inspect(io.BytesIO(data), len(data), Model("Auto", "", False, precision="INT8"))
+
+
+def test_a_folder_that_cannot_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    files = statedicts.bundle(statedicts.timm_folder(statedicts.timm_module(), tmp_path))
+    recognised_folder(files, Model("Auto", "", False, precision="BF16"))
+    with pytest.raises(
+        ModelError, match=r"StateDict .* not computed in INT8, as spec\.runtime\.precision says; set it to BF16"
+    ):
+        recognised_folder(files, Model("Auto", "", False, precision="INT8"))
 
 
 def test_a_keras_model_answers_nearly_the_same_in_half_precision() -> None:

@@ -54,7 +54,7 @@ LABEL = Tensor("label", "INT64", (-1,))
 
 def opened(data: bytes, *trusted: str) -> tuple[Signature, Loaded]:
     """Inspect as `prepare` does, then load as the server does."""
-    model = Model("Auto", "", False, frozenset(trusted))
+    model = Model("Auto", "", False, trusted_types=frozenset(trusted))
     found, signature = inspect(io.BytesIO(data), len(data), model)
     assert found.name == "Sklearn"
     _, archive = recognise(io.BytesIO(data), len(data))
