@@ -10,7 +10,6 @@ health answer would wait up to 5 ms for it each time.
 from __future__ import annotations
 
 import asyncio
-import logging
 import queue
 import sys
 import threading
@@ -28,8 +27,6 @@ INLINE = "inline"
 THREAD = "thread"
 INLINE_BELOW_S = 0.002
 SWITCH_INTERVAL_S = 0.0002
-
-log = logging.getLogger("evenkeel")
 
 Answers = dict[int, "list[Array] | Exception"]
 """By a request's position in its batch, its outputs or why there are none."""

@@ -36,7 +36,11 @@ def read(
     environ: Mapping[str, str] = os.environ,
     pinned: str = "",
 ) -> Read:
-    """Read what is at `uri`: by `file` where it is one, by `folder` where there are files below it."""
+    """Read what is at `uri`: by `file` where it is one, by `folder` where there are files below it.
+
+    A client is imported only for the scheme that needs it. Where the sha256 of the bytes is known (`pinned`), a place
+    that keeps bytes by their hash is asked for exactly these, whatever the address names by now.
+    """
     place, below = _parts(uri, claim_dir, environ, pinned)
     if _is_folder(uri):
         return folder(below, sound_entries(below))
@@ -66,15 +70,6 @@ def sound_entries(folder: Folder) -> list[Entry]:
         raise not_found(folder.uri, "there are no files below it")
     manifest.require_sound(folder.uri, (entry.path for entry in entries))
     return entries
-
-
-def source(uri: str, claim_dir: Path, environ: Mapping[str, str] = os.environ, pinned: str = "") -> Source:
-    """Return the source behind `uri`, taken as a file; a client is imported only for the scheme that needs it.
-
-    Where the sha256 of the bytes is known (`pinned`), a place that keeps bytes by their hash is asked for exactly
-    these, whatever the address names by now.
-    """
-    return _parts(uri, claim_dir, environ, pinned)[0]
 
 
 def _is_folder(uri: str) -> bool:

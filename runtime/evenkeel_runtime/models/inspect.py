@@ -10,7 +10,6 @@ from evenkeel_runtime.contract import BF16, INT8
 from evenkeel_runtime.failure import refused
 from evenkeel_runtime.models.archive import Archive, open_archive
 from evenkeel_runtime.models.formats import FORMATS, Format
-from evenkeel_runtime.models.loaded import Signature
 
 _WAY_OUT = "save it with torch.export.save(torch.export.export(model.eval(), example_inputs), 'model.pt2')"
 _PICKLE = f"unpickling it would run its author's code; {_WAY_OUT}"
@@ -53,13 +52,6 @@ def recognise(stream: IO[bytes], size: int) -> tuple[Format, Archive]:
         if format_.recognises(archive):
             return format_, archive
     raise refused(f"the file is {_called_archive(archive)}")
-
-
-def inspect(stream: IO[bytes], size: int, model: Model) -> tuple[Format, Signature]:
-    """Return the file's format and what callers see of it; nothing in the file is executed."""
-    format_, archive = recognise(stream, size)
-    require_wanted(format_, archive, model)
-    return format_, format_.signature(archive)
 
 
 def require_wanted(format_: Format, archive: Archive, model: Model) -> None:

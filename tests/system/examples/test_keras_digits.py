@@ -16,9 +16,10 @@ import torch
 
 from evenkeel_runtime.config import Model
 from evenkeel_runtime.contract import Tensor
-from evenkeel_runtime.models.inspect import inspect, recognise
+from evenkeel_runtime.models.inspect import recognise
 from evenkeel_runtime.models.keras import imported
 from examples.digits import data
+from tests.unit.runtime.inspected import inspect
 
 FOLDER = Path(data.__file__).parents[1] / "keras_digits"
 

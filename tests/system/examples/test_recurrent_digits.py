@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from evenkeel_runtime.config import Model
-from evenkeel_runtime.models.inspect import inspect, recognise
+from evenkeel_runtime.models.inspect import recognise
 from examples.recurrent_digits import train
+from tests.unit.runtime.inspected import inspect
 
 
 def test_a_run_leaves_a_model_that_is_served_and_a_request_with_its_answer(

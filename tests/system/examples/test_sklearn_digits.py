@@ -12,8 +12,8 @@ import pytest
 import skops.io
 
 from evenkeel_runtime.config import Model
-from evenkeel_runtime.models.inspect import inspect
 from examples.sklearn_digits import train
+from tests.unit.runtime.inspected import inspect
 
 
 def test_a_run_leaves_a_model_that_is_served_without_trust_and_a_request_with_its_answer(

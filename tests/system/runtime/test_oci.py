@@ -18,7 +18,7 @@ import pytest
 from evenkeel_runtime import config
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
-from evenkeel_runtime.fetch.address import source
+from evenkeel_runtime.fetch import address
 from evenkeel_runtime.fetch.fetch import fetch
 from evenkeel_runtime.fetch.web import basic
 from evenkeel_runtime.prepare import prepare
@@ -156,7 +156,9 @@ def test_connection_that_is_cut_is_resumed(registry: Registry, told: config.Prep
 
 def test_tag_that_moves_while_it_is_read(registry: Registry, tmp_path: Path, model: bytes) -> None:
     registry.push(REPOSITORY, "moving", registry.layer(REPOSITORY, model, "digits.pt2"))
-    place = source(uri(registry, ":moving"), tmp_path)
+    place = address.read(
+        uri(registry, ":moving"), tmp_path, lambda place: place, lambda folder, entries: entries[0].source
+    )
     begun = place.open(0, None, None)
     first = bytes(next(begun.chunks)[:1000])
     begun.close()

@@ -18,9 +18,10 @@ from evenkeel_runtime.config import Model
 from evenkeel_runtime.engine.calibrate import calibrate
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.models import aotinductor
-from evenkeel_runtime.models.inspect import inspect, recognise
+from evenkeel_runtime.models.inspect import recognise
 from evenkeel_runtime.models.loaded import Loaded
 from tests.unit.runtime import models
+from tests.unit.runtime.inspected import inspect
 
 TRUSTED = Model("Auto", "ab" * 32, True)
 ISA = "AVX2" if platform.machine() == "x86_64" else "ASIMD"

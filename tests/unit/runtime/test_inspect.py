@@ -11,8 +11,9 @@ from evenkeel_runtime.config import Model
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.models import export
-from evenkeel_runtime.models.inspect import inspect, recognise
+from evenkeel_runtime.models.inspect import recognise
 from tests.unit.runtime.hostile import HOSTILE, good
+from tests.unit.runtime.inspected import inspect
 
 ANYTHING = Model("Auto", "", False)
 

@@ -22,8 +22,9 @@ from evenkeel_runtime.contract import Reason, Tensor
 from evenkeel_runtime.engine.calibrate import calibrate
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.models import architecture
-from evenkeel_runtime.models.inspect import inspect, recognise
+from evenkeel_runtime.models.inspect import recognise
 from evenkeel_runtime.models.loaded import Loaded, Signature
+from tests.unit.runtime.inspected import inspect
 from tests.unit.runtime.keras_files import CONFIG, HOSTILE, WEIGHTS, edited, good, keras, members, perceptron, saved
 
 
@@ -232,9 +233,9 @@ def test_nobody_pays_for_keras_who_serves_or_inspects() -> None:
     words = (
         "import io, sys, evenkeel_runtime.serve.server, evenkeel_runtime.prepare\n"
         "from evenkeel_runtime.config import Model\n"
-        "from evenkeel_runtime.models.inspect import inspect\n"
+        "from evenkeel_runtime.models.recognised import recognised\n"
         "data = sys.stdin.buffer.read()\n"
-        "print(inspect(io.BytesIO(data), len(data), Model('Keras', '', False))[0].name)\n"
+        "print(recognised(io.BytesIO(data), len(data), Model('Keras', '', False)).name)\n"
         "print([name for name in ('keras', 'h5py', 'torch', 'numpy.random') if name in sys.modules])"
     )
     got = subprocess.run([sys.executable, "-c", words], input=good(), capture_output=True, check=True)

@@ -17,11 +17,12 @@ from evenkeel_runtime.config import Model
 from evenkeel_runtime.engine.calibrate import Calibrated, calibrate
 from evenkeel_runtime.engine.precision import at, difference
 from evenkeel_runtime.failure import ModelError
-from evenkeel_runtime.models.inspect import inspect, recognise
+from evenkeel_runtime.models.inspect import recognise
 from evenkeel_runtime.models.loaded import Loaded
 from evenkeel_runtime.models.recognised import recognised_folder
 from evenkeel_runtime.serve.metrics import Metrics
 from tests.unit.runtime import keras_files, models, statedicts
+from tests.unit.runtime.inspected import inspect
 
 perceptron = cache(models.perceptron)
 

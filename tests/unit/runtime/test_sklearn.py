@@ -29,8 +29,9 @@ from evenkeel_runtime.config import Model
 from evenkeel_runtime.contract import Reason, Tensor
 from evenkeel_runtime.engine.calibrate import calibrate
 from evenkeel_runtime.failure import ModelError
-from evenkeel_runtime.models.inspect import inspect, recognise
+from evenkeel_runtime.models.inspect import recognise
 from evenkeel_runtime.models.loaded import Loaded, Signature
+from tests.unit.runtime.inspected import inspect
 from tests.unit.runtime.skops_files import (
     FEATURES,
     HOSTILE,

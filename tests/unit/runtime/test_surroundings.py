@@ -19,7 +19,7 @@ from evenkeel_runtime.contract import RECEIPT_KEY_FILE, Env, Reason
 from evenkeel_runtime.engine.modes import mode_for
 from evenkeel_runtime.engine.threads import usable_cpus
 from evenkeel_runtime.failure import ModelError
-from evenkeel_runtime.fetch.address import source
+from evenkeel_runtime.fetch.address import read
 from evenkeel_runtime.models import unpickling
 from tests.unit.runtime.hostile import Bomb
 
@@ -49,6 +49,10 @@ def test_cpu_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[
 )
 def test_mode(forward_s: float | None, device: str, want: str) -> None:
     assert mode_for(forward_s, device) == want
+
+
+def named(uri: str, claim_dir: Path) -> str:
+    return read(uri, claim_dir, lambda place: place.file, lambda folder, _: folder.file, environ={})
 
 
 @pytest.mark.parametrize(
@@ -92,7 +96,7 @@ def test_mode(forward_s: float | None, device: str, want: str) -> None:
 )
 def test_address_that_cannot_be_read(uri: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as failure:
-        source(uri, tmp_path, {})
+        named(uri, tmp_path)
     assert failure.value.reason == Reason.INVALID
 
 
@@ -111,7 +115,7 @@ def test_address_that_cannot_be_read(uri: str, tmp_path: Path) -> None:
     ],
 )
 def test_file_name_of_an_address(uri: str, file: str, tmp_path: Path) -> None:
-    assert source(uri, tmp_path, {}).file == file
+    assert named(uri, tmp_path) == file
 
 
 class OutOfMemoryError(RuntimeError):

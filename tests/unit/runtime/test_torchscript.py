@@ -11,7 +11,8 @@ import torch
 
 from evenkeel_runtime.config import Model
 from evenkeel_runtime.failure import ModelError
-from evenkeel_runtime.models.inspect import inspect, recognise
+from evenkeel_runtime.models.inspect import recognise
+from tests.unit.runtime.inspected import inspect
 from tests.unit.runtime.models import Convolution, Perceptron
 
 TRUSTED = Model("Auto", "ab" * 32, True)
