@@ -35,9 +35,9 @@ RECONCILE_DURATION = Histogram(
     registry=REGISTRY,
 )
 QUEUE_DEPTH = Gauge("evenkeel_workqueue_depth", "Deployments that wait for a worker.", registry=REGISTRY)
-_KINDS = ("api", "watch", "resync", "fleet", "event", "memory", "retraining", "bug")
-ERRORS = Counter("evenkeel_errors", f"Errors, by where: {', '.join(_KINDS)}.", ["kind"], registry=REGISTRY)
-for _kind in _KINDS:
+KINDS = ("api", "watch", "resync", "fleet", "event", "memory", "feedback", "canary", "retraining", "bug")
+ERRORS = Counter("evenkeel_errors", f"Errors, by where: {', '.join(KINDS)}.", ["kind"], registry=REGISTRY)
+for _kind in KINDS:
     ERRORS.labels(kind=_kind)  # so that the first error is a rise from 0, which an alert sees
 LAST_EVENT_AGE = Gauge(
     "evenkeel_last_event_age_seconds", "Seconds since a watch last told of a change.", registry=REGISTRY

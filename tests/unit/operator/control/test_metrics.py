@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import evenkeel_operator
 from evenkeel_operator.world import metrics
 from evenkeel_operator.world.metrics import Measured, PerDeployment, Stated
 
@@ -108,3 +111,17 @@ def test_the_page_is_one_document() -> None:
     names = [family.name for family in families]
     assert len(names) == len(set(names))
     assert {"evenkeel_is_leader", "evenkeel_desired_replicas", "evenkeel_condition"} <= set(names)
+
+
+def test_every_kind_of_error_is_there_before_the_first() -> None:
+    """An alert sees a rise from 0, and none of a series that begins with an error."""
+    place = Path(evenkeel_operator.__file__).parent
+    counted = {
+        match[1]
+        for path in place.rglob("*.py")
+        for match in re.finditer(r"ERRORS\.labels\(kind=\"(\w+)\"\)", path.read_text())
+    }
+    assert counted == set(metrics.KINDS)
+    shown = metrics.REGISTRY.collect()
+    (errors,) = (family for family in shown if family.name == "evenkeel_errors")
+    assert {sample.labels["kind"] for sample in errors.samples if sample.name.endswith("_total")} == counted
