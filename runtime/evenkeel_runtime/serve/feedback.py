@@ -13,6 +13,7 @@ import asyncio
 import http.client
 import json
 import logging
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ from evenkeel_runtime.serve.receipts import Receipts, Totals
 PUSH_EVERY_S = 10.0
 IDS_EVERY_S = 1.0
 """Users' own ids are told sooner: a label may follow within seconds."""
+INTRODUCED_S = 300.0
+"""A replica that has nothing to tell says what it answers this often."""
 COUNTS_BYTES_PER_PUSH = 2 << 20
 IDS_PER_PUSH = 1000
 IDS_BYTES_PER_PUSH = 1 << 20
@@ -76,7 +79,7 @@ class Feedback:
         self._under_way = self._bytes_under_way = 0
         self._receipts: Receipts | None = None
         self._is_told = True
-        self._is_introduced = False  # the names of the classes are told before the first prediction
+        self._introduced_at = -math.inf  # its classes are told before the first prediction
 
     def use(self, receipts: Receipts) -> None:
         """Tell the counts of these from now on."""
@@ -141,7 +144,7 @@ class Feedback:
             is_alone = suspects is not None
             ids = [] if is_alone else receipts.ids.first(IDS_PER_PUSH, IDS_BYTES_PER_PUSH)
             pairs = [] if is_alone or self.pairs is None else self.pairs.first(PAIRS_PER_PUSH)
-            if not totals and not ids and not pairs and self._is_introduced and not is_alone:
+            if not (totals or ids or pairs or is_alone) and self._is_known():
                 return
             body = json.dumps(self._counts(receipts, totals, ids, pairs), separators=(",", ":")).encode()
             try:
@@ -157,7 +160,8 @@ class Feedback:
             if answer.status != 200:
                 self._untold(f"status={answer.status} answer={answer.body[:300]!r}")
                 return
-            self._is_told = self._is_introduced = True
+            self._is_told = True
+            self._introduced_at = time.monotonic()
             receipts.told(totals)
             receipts.ids.told(ids)
             if self.pairs is not None:
@@ -167,6 +171,14 @@ class Feedback:
                 suspects = None
             elif not receipts.ids and not pairs and is_all:
                 return
+
+    def _is_known(self) -> bool:
+        """Return whether the service was told lately what this replica answers.
+
+        It may have lost that, and a canary that has copies alone counts nothing that would tell it: with its classes
+        unknown, one that cannot be compared would wait for labels.
+        """
+        return time.monotonic() < self._introduced_at + INTRODUCED_S
 
     def _give_up(self, receipts: Receipts, ids: list[Id], pairs: list[Pair]) -> None:
         """Drop what the service will never take: the counts without it were taken."""

@@ -20,7 +20,7 @@ from tests.system.operator.harness import Object, Operator, eventually, is_servi
 from tests.system.operator.replicas import FakeReplica, FakeReplicas
 
 PLACE = ("team-a", "digits")
-ROLLOUT = {
+ROLLOUT: Object = {
     "strategy": "Canary",
     "canary": {"mode": "Split", "steps": [{"weight": 50, "minDuration": "1s", "minSamples": 20}]},
 }
@@ -87,9 +87,10 @@ def edit(api: FakeApi, **spec: Any) -> None:
     api.store.replace(obj)
 
 
-async def started(api: FakeApi, **spec: Any) -> tuple[str, str]:
+async def started(api: FakeApi, mode: str = "Split", **spec: Any) -> tuple[str, str]:
     """Serve a revision, ask for another one, and return both once the first step of its trial has begun."""
-    wanted = modeldeployment(replicas=COUNT, rollout=ROLLOUT, **spec)
+    rollout = ROLLOUT | {"canary": ROLLOUT["canary"] | {"mode": mode}}
+    wanted = modeldeployment(replicas=COUNT, rollout=rollout, **spec)
     wanted["metadata"]["uid"] = MODEL.uid
     api.store.create(wanted)
     await eventually(lambda: is_serving(api))

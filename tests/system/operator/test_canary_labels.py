@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from evenkeel_runtime import receipts
 from tests.system.feedback.server import Deployment, Service
 from tests.system.operator.canaries import (
     COUNT,
@@ -120,6 +122,30 @@ async def test_a_canary_whose_labels_are_worse_is_rolled_back_with_its_numbers(
         await eventually(lambda: condition(api, "AccuracyMet") == ("True", "AboveFloor"))
         assert condition(api, "RolledBack") == ("True", "RolledBack")
         assert "Traceback" not in second.log
+
+
+@pytest.mark.parametrize("mode", ["Split", "Mirror"])
+async def test_a_canary_of_other_classes_says_so_before_any_label(
+    api: FakeApi, cluster: Actors, replicas: FakeReplicas, service: Service, tmp_path: Path, mode: str
+) -> None:
+    """A replica tells its classes before its first prediction, of which a mirrored canary has none that count."""
+    async with operator(api, tmp_path, replicas, feedback=service.url) as first:
+        stable, new = await started(api, mode, objectives=ACCURACY)
+        for revision, classes in ((stable, 10), (new, 4)):
+            await asyncio.to_thread(introduced, service, revision, classes)
+        await eventually(lambda: condition(api, "Ready") == ("False", "CannotBeJudged"))
+        assert (row(api)["mode"], row(api)["state"], row(api)["why"]) == (mode, "Held", "CannotBeJudged")
+        (ready,) = (one for one in found(api)["status"]["conditions"] if one["type"] == "Ready")
+        assert "answer different classes" in ready["message"]
+        assert "Traceback" not in first.log
+
+
+def introduced(service: Service, revision: str, classes: int) -> None:
+    """Tell the service what a replica tells that has predicted nothing."""
+    model = Deployment(revision, classes, uid=MODEL.uid)
+    told = {"process": "ab" * 8, "revision": revision, "variant": 0, "classes": classes, "cohorts": []}
+    body = json.dumps(told).encode()
+    assert service.ask("POST", "/v1/predictions", body, model.signed(receipts.COUNTS, body))[0] == 200
 
 
 # by hand

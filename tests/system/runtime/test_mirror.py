@@ -111,3 +111,12 @@ def test_a_label_finds_what_both_have_predicted(rollout: Rollout, service: Servi
     assert [pair[:4] for pair in found] == [["canary", class_, class_, 1]] * len(found)
     assert sum(pair[4] for pair in found) == 5
     assert quality.get("canary", {"predictions": 0})["predictions"] == 0  # nobody was given the receipts of copies
+
+
+def test_the_classes_of_a_canary_are_known_before_anybody_is_answered_by_it(rollout: Rollout, service: Service) -> None:
+    """Else one that answers other classes than the stable revision would wait for labels that never count."""
+
+    def classes() -> dict[str, Any]:
+        return {revision["revision"]: revision["classes"] for revision in service.quality(rollout.model)}
+
+    await_that(lambda: classes() == {"stable": 3, "canary": 3})

@@ -114,6 +114,18 @@ async def test_cohorts_of_many_classes_are_told_in_pieces_oldest_first(monkeypat
     assert counted(taken) == cohorts * MAX_CLASSES
 
 
+async def test_what_a_replica_answers_is_told_though_it_counts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A canary that has copies alone counts none, and the service may have lost what it was told."""
+    with service(lambda body: 200) as (url, taken):
+        feedback, _ = told(url, classes=4)
+        for _ in range(3):
+            await feedback.push()
+        assert [(body["classes"], body["cohorts"]) for body in taken] == [(4, [])]
+        monkeypatch.setattr(way, "INTRODUCED_S", 0.0)
+        await feedback.push()
+    assert [(body["classes"], body["cohorts"]) for body in taken] == [(4, [])] * 2
+
+
 async def test_what_the_service_refuses_does_not_hold_up_the_rest() -> None:
     with service(lambda body: 400 if any(name == "bad" for name, _ in body["ids"]) else 200) as (url, taken):
         feedback, given = told(url)
