@@ -46,6 +46,8 @@ _OF_VALUES = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramL
 class PostgresStore(Store):
     """A database, by its DSN. Raises Unavailable where it does not answer."""
 
+    _cells = "CAST(json_agg(json_build_array(predicted, actual, count)) AS text)"
+
     def __init__(self, dsn: str) -> None:
         super().__init__()
         self._dsn = dsn

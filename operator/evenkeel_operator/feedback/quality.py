@@ -5,6 +5,7 @@ Counts only: which of them are mature, and what follows from them, is decided wh
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from evenkeel_operator.feedback.records import COHORT_S, Series
 from evenkeel_runtime.receipts import Variant, uid_of
 
 
-def quality(namespace: str, name: str, subject: bytes, since_s: int, series: Sequence[Series]) -> dict[str, Any]:
+def quality(namespace: str, name: str, subject: bytes, since_s: int, series: Sequence[Series]) -> str:
     """Return the answer of GET /v1/quality/{namespace}/{name}.
 
     Classes are indices everywhere; `classes` names them where they have names. In `cohorts`, `predictions` holds
@@ -21,57 +22,59 @@ def quality(namespace: str, name: str, subject: bytes, since_s: int, series: Seq
     errors, `pairs` [canary revision, class of stable, class of canary, actual, count]. `variant` is what the replicas
     say of themselves: what a canary has predicted is found by its revision.
     """
-    return {
-        "namespace": namespace,
-        "name": name,
-        "uid": uid_of(subject),
-        "since": since_s,
-        "cohortSeconds": COHORT_S,
-        "revisions": [_revision(one) for one in series],
-    }
+    head = {"namespace": namespace, "name": name, "uid": uid_of(subject), "since": since_s, "cohortSeconds": COHORT_S}
+    return _with(head, "revisions", [_with(_totals(one), "cohorts", _cohorts(one)) for one in series])
 
 
-def _revision(series: Series) -> dict[str, Any]:
-    source = series.source
-    cohorts: dict[int, dict[str, Any]] = {}
+def _with(head: dict[str, Any], last: str, texts: Sequence[str]) -> str:
+    """Return a JSON object with one more member: an array of what is JSON already."""
+    return f"{json.dumps(head)[:-1]}, {json.dumps(last)}: [{', '.join(texts)}]}}"
+
+
+def _cohorts(series: Series) -> list[str]:
+    found: dict[int, dict[str, Any]] = {start: {"start": start} for start in series.confusion}
 
     def cohort(start: int) -> dict[str, Any]:
-        return cohorts.setdefault(start, {"start": start})
+        return found.setdefault(start, {"start": start})
 
-    predictions: Counter[int] = Counter()
-    labels: Counter[int] = Counter()
-    right = 0
     for (start, class_), count in series.predictions.items():
         cohort(start).setdefault("predictions", []).append([class_, count])
-        predictions[class_] += count
-    for (start, predicted, actual), count in series.confusion.items():
-        cohort(start).setdefault("confusion", []).append([predicted, actual, count])
-        labels[predicted] += count
-        right += count if predicted == actual else 0
     for start, errors in series.errors.items():
         cohort(start)["errors"] = {
             "count": errors.count,
             "absolute": errors.absolute,
             "squared": errors.squared,
         }
-        labels[0] += errors.count
     for (start, revision, stable, canary, actual), count in series.pairs.items():
         cohort(start).setdefault("pairs", []).append([revision, stable, canary, actual, count])
+    texts = []
+    for start in sorted(found):
+        text = json.dumps(found[start])
+        cells = series.confusion.get(start)
+        texts.append(text if cells is None else f'{text[:-1]}, "confusion": {cells}}}')
+    return texts
+
+
+def _totals(series: Series) -> dict[str, Any]:
+    source = series.source
+    predictions: Counter[int] = Counter()
+    for (_, class_), count in series.predictions.items():
+        predictions[class_] += count
+    labels = sum(count for count, _ in series.labels.values()) + sum(e.count for e in series.errors.values())
     found: dict[str, Any] = {
         "revision": source.revision,
         "variant": Variant(source.variant).name.capitalize(),
         "task": "Classification" if source.classes else "Regression",
         "classes": list(series.names) or source.classes,
         "predictions": predictions.total(),
-        "labels": labels.total(),
-        "cohorts": [cohorts[start] for start in sorted(cohorts)],
+        "labels": labels,
     }
     if source.classes:
-        found["labelsOfPredicted"] = sorted(map(list, labels.items()))
+        found["labelsOfPredicted"] = [[class_, count] for class_, (count, _) in sorted(series.labels.items())]
         found["predictionsOfClass"] = sorted(map(list, predictions.items()))
-        if labels.total():
-            found["accuracy"] = right / labels.total()
-    elif labels.total():
-        found["meanAbsoluteError"] = sum(e.absolute for e in series.errors.values()) / labels.total()
-        found["rootMeanSquaredError"] = (sum(e.squared for e in series.errors.values()) / labels.total()) ** 0.5
+        if labels:
+            found["accuracy"] = sum(right for _, right in series.labels.values()) / labels
+    elif labels:
+        found["meanAbsoluteError"] = sum(e.absolute for e in series.errors.values()) / labels
+        found["rootMeanSquaredError"] = (sum(e.squared for e in series.errors.values()) / labels) ** 0.5
     return found

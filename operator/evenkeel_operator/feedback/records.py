@@ -117,13 +117,16 @@ class Totals:
 class Series:
     """The counts of one source since a moment.
 
-    `predictions` is by (cohort, class), `confusion` by (cohort, predicted, actual), `errors` by cohort, `pairs` by
-    (cohort, canary's revision, stable's class, canary's class, actual class).
+    `predictions` is by (cohort, class), `errors` by cohort, `pairs` by (cohort, canary's revision, stable's class,
+    canary's class, actual class). `confusion` is by cohort the JSON text of its cells, [predicted, actual, count] each,
+    as the database writes it: a week of ten classes has 67,000 of them. `labels` is by predicted class how many have a
+    label, and how many of these are right.
     """
 
     source: Source
     names: tuple[str, ...]
     predictions: Mapping[tuple[int, int], int]
-    confusion: Mapping[tuple[int, int, int], int]
+    confusion: Mapping[int, str]
+    labels: Mapping[int, tuple[int, int]]
     errors: Mapping[int, Errors]
     pairs: Mapping[tuple[int, str, int, int, int], int]

@@ -187,8 +187,10 @@ class Service:
     async def _quality(self, request: web.Request) -> web.Response:
         namespace, name, subject = await self._asked_for(request)
         since_s = _since(request, int(time.time()) - QUALITY_SINCE_S)
-        series = await self._read(lambda store: store.quality(subject, since_s))
-        return web.json_response(quality.quality(namespace, name, subject, since_s, series))
+        text = await self._read(
+            lambda store: quality.quality(namespace, name, subject, since_s, store.quality(subject, since_s))
+        )
+        return web.Response(text=text, content_type="application/json")
 
     async def _labels(self, request: web.Request) -> web.StreamResponse:
         """Every labelled prediction, an NDJSON line each, for retraining."""

@@ -30,6 +30,8 @@ _OF_VALUES = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError,
 class SqliteStore(Store):
     """A file. Raises Unavailable where it cannot be written or read."""
 
+    _cells = "json_group_array(json_array(predicted, actual, count))"
+
     def __init__(self, path: Path) -> None:
         super().__init__()
         try:

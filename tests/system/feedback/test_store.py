@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import uuid
 from collections import Counter
@@ -41,8 +42,13 @@ def confusion(store: Store, subject: bytes = SUBJECT) -> dict[tuple[int, int], i
     """Return the counts by (predicted, actual), all sources and cohorts together."""
     found: Counter[tuple[int, int]] = Counter()
     for series in store.quality(subject, 0):
-        for (_, predicted, actual), count in series.confusion.items():
-            found[predicted, actual] += count
+        of_source: Counter[tuple[int, int]] = Counter()
+        for text in series.confusion.values():
+            of_source += Counter({(predicted, actual): count for predicted, actual, count in json.loads(text)})
+        assert series.labels == {
+            p: (sum(n for (q, _), n in of_source.items() if q == p), of_source[p, p]) for p, _ in of_source
+        }
+        found += of_source
     return dict(found)
 
 
@@ -177,7 +183,7 @@ def test_what_is_too_old_is_deleted(open_store: Open) -> None:
     while store.expire(COHORT):
         pass
     (series,) = store.quality(SUBJECT, 0)
-    assert series.confusion == {(COHORT, 3, 3): 1}
+    assert {cohort: json.loads(text) for cohort, text in series.confusion.items()} == {COHORT: [[3, 3, 1]]}
     assert series.predictions == {(COHORT, 3): 1}
     assert store.receipts(SUBJECT, ["a"]) == {}
     assert [row[2] for page in store.labelled(SUBJECT, 0) for row in page] == [nonce(100)]

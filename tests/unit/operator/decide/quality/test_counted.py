@@ -41,12 +41,19 @@ def series(
     pairs: Mapping[tuple[int, str, int, int, int], int] | None = None,
 ) -> Series:
     source = Source(SUBJECT, revision, variant, classes)
-    return Series(source, names, predictions or {}, confusion or {}, errors or {}, pairs or {})
+    cells: dict[int, list[list[int]]] = {}
+    labels: dict[int, tuple[int, int]] = {}
+    for (start, predicted, actual), count in (confusion or {}).items():
+        cells.setdefault(start, []).append([predicted, actual, count])
+        known, right = labels.get(predicted, (0, 0))
+        labels[predicted] = known + count, right + (count if predicted == actual else 0)
+    texts = {start: json.dumps(rows) for start, rows in cells.items()}
+    return Series(source, names, predictions or {}, texts, labels, errors or {}, pairs or {})
 
 
 def body(*told: Series) -> bytes:
     """Return the answer that the feedback service gives."""
-    return json.dumps(quality("team-a", "digits", SUBJECT, 0, told)).encode()
+    return quality("team-a", "digits", SUBJECT, 0, told).encode()
 
 
 def test_the_cohorts_of_service_and_operator_are_the_same() -> None:
