@@ -1,9 +1,9 @@
 """How fast is one replica? What its batches took, learnt while it serves, from what it measured at load onwards.
 
 The profile of the load stands in for every size of batch that has not been seen in service, as much faster or slower
-as it was wrong about the others. Measurements fade with a
-half-life of half an hour. A model of enough of them moves no faster than a device changes its speed; one from before
-is replaced by it at once. Counter-example: a profile that is 30 % off, moved like a device, is believed for 20 minutes.
+as it was wrong about the others. Measurements fade with a half-life of half an hour. A model of enough of them moves no
+faster than a device changes its speed; one from before is replaced by it at once. Counter-example: a profile that is
+30 % off, moved like a device, is believed for 20 minutes.
 """
 
 from __future__ import annotations
