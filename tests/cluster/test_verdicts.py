@@ -255,7 +255,12 @@ def test_verdicts_come_out_right_whatever_is_killed(
         simulation = simulated(trials[name], WAYS[name], models, truths, rates[name])
         row = ended[name]
         seconds = (parse_time(row["decided"]) - parse_time(row["stepsBegan"][0])).total_seconds()
-        told = {"labels": row["labels"], "seconds": seconds, "rps": round(rates[name], 3)} | asdict(simulation)
+        told = {
+            "labels": row["labels"],
+            "seconds": seconds,
+            "rps": round(rates[name], 3),
+            "foreseen": asdict(simulation),
+        }
         is_inside = row["labels"] in simulation.labels and seconds in simulation.seconds
         print(json.dumps({name: told, "is_inside": is_inside}, default=str))
         assert row["state"] in simulation.states

@@ -138,7 +138,7 @@ def _tests(tested: Tested) -> Content:
             story.claim(finding)[:1].upper() + story.claim(finding)[1:],
             f"{story.times(finding.log_e)} to 1",
             f"{finding.share:.0%}",
-            "yes" if finding.counts else "no: the stable revision misses the floor too",
+            "yes" if finding.counts else "no: the stable revision is not seen to meet the floor",
         )
         for finding in evidence.against
     ]

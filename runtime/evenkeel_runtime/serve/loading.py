@@ -17,7 +17,7 @@ from evenkeel_runtime.config import Model
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.engine import precision
 from evenkeel_runtime.engine.calibrate import Calibrated, calibrate
-from evenkeel_runtime.engine.threads import usable_cpus
+from evenkeel_runtime.engine.threads import spin_briefly, usable_cpus
 from evenkeel_runtime.failure import ModelError, last_line
 from evenkeel_runtime.fetch import folder
 from evenkeel_runtime.fetch.address import sound_entries
@@ -45,6 +45,7 @@ class Running:
 
 def load(path: Path, model: Model, most_rows: int) -> Running:
     """Return the model, to be called with at most `most_rows` rows; raises ModelError, MemoryError."""
+    spin_briefly()
     reading = _Reading(path, model)
     reading.start()
     deferred.import_torch()

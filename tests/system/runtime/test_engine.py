@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -141,3 +145,24 @@ def test_several_inputs_and_outputs(start: Callable[..., Replica]) -> None:
     assert answer.status == 200
     assert answer.json["outputs"][0] == {"name": "where", "datatype": "INT64", "shape": [2], "data": [5, 5]}
     assert np.frombuffer(answer.tensors, np.float32).tolist() == [5.0, 11.0]
+
+
+def test_torch_s_threads_wait_briefly_for_work(model_dir: Path) -> None:
+    """What torch's own OpenMP has read is told by it: nothing in the process may import torch before that is said."""
+    script = (
+        "import sys; from pathlib import Path; from evenkeel_runtime.config import Model; "
+        "from evenkeel_runtime.serve.loading import load; load(Path(sys.argv[1]), Model('Auto', '', False), 8)"
+    )
+    silent = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
+    environment = {name: value for name, value in os.environ.items() if name not in silent}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(model_dir / "perceptron.pt2")],
+        env=environment | {"OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    counts = re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)
+    assert counts, done.stderr
+    assert set(counts) == {"2000"}

@@ -17,7 +17,7 @@ import pytest
 from evenkeel_runtime import commands, config, report
 from evenkeel_runtime.contract import RECEIPT_KEY_FILE, Env, Reason
 from evenkeel_runtime.engine.modes import mode_for
-from evenkeel_runtime.engine.threads import usable_cpus
+from evenkeel_runtime.engine.threads import spin_briefly, usable_cpus
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch.address import read
 from evenkeel_runtime.models import unpickling
@@ -41,6 +41,19 @@ def test_cpu_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert usable_cpus(tmp_path) == (want or 16)
+
+
+@pytest.mark.parametrize(
+    ("environ", "want"),
+    [
+        pytest.param({}, {"GOMP_SPINCOUNT": "2000"}, id="nothing said: briefly"),
+        pytest.param({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}, id="a count of one's own"),
+        pytest.param({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}, id="a policy of one's own"),
+    ],
+)
+def test_spinning(environ: dict[str, str], want: dict[str, str]) -> None:
+    spin_briefly(environ)
+    assert environ == want
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,9 @@ def _evidence(evidence: Evidence, verdict: Verdict) -> list[str]:
         if finding.log_e == 0:
             continue
         words = claim(finding)
-        aside = "" if finding.counts else " It does not count, as the stable revision misses the floor too."
+        # Where nothing speaks for the claim, whether it counts is nobody's question.
+        is_set_aside = finding.log_e > 0 and not finding.counts
+        aside = " It does not count: the stable revision is not seen to meet the floor either." if is_set_aside else ""
         told.append(
             f"Evidence that {words}: {times(finding.log_e)} to 1, with {finding.share:.0%} of the whole.{aside}"
         )

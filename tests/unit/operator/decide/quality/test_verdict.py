@@ -301,3 +301,17 @@ def test_a_verdict_is_told_with_its_numbers() -> None:
         "Revision new",
     ):
         assert want in told, told
+
+
+@pytest.mark.parametrize(
+    ("stable", "canary", "is_told"),
+    [
+        pytest.param(38, 38, False, id="both meet their floor: it is nobody's question what counts"),
+        pytest.param(28, 28, True, id="both miss it: it says why it does not count against the canary"),
+    ],
+)
+def test_a_floor_that_does_not_count_is_told_where_something_speaks_for_it(
+    stable: int, canary: int, is_told: bool
+) -> None:
+    told = " ".join(story.sentences(judge(FLOOR_90, FIRST, rows(labelled(stable, canary)), DAY)))
+    assert ("It does not count" in told) == is_told, told
