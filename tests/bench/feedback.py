@@ -94,6 +94,7 @@ def quality_ms(folder: Path, labels: int) -> float:
     now_s, store, chance = int(time.time()), SqliteStore(path), random.Random(1)
     for start in range(0, labels, STORED_AT_ONCE):
         count = min(STORED_AT_ONCE, labels - start)
+        # Not the oldest of the week: some fall out of it while the others are stored.
         at_s = now_s - WEEK_S + 4 * COHORT_S + int((WEEK_S - 5 * COHORT_S) * start / labels)
         store.write(
             [

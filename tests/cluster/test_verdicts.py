@@ -5,7 +5,7 @@ Labels count by the quarter of an hour, so this takes up to three of them: five 
     good      the canary is another training of the same network: promoted
     mirrored  so is this one, which is sent copies and answers nobody: promoted
     bad       the canary was trained so little that it is five points worse at least: rolled back
-    harried   the same canary, and in every state that it goes through the operator is killed, and its replica: the same
+    harried   the same canary; the operator is killed again and again, and the canary's replica: the same
     silent    nobody ever posts a label: held, and says why
 
 Both models' answers to every request are known beforehand, so what the operator should come to is simulated
@@ -196,7 +196,8 @@ def kill_canary(kubectl: Kubectl, trial: Trial, revision: str) -> None:
 
 
 def harry(kubectl: Kubectl, trial: Trial) -> list[str]:
-    """Kill the operator, and the canary's replica, in each state until the canary has its share; return the states."""
+    """Kill the operator as soon as each state is seen or passed, and with it the replica of a canary that has its share
+    three times; return the states. The rest of them, RolledBack and Held, are the test's matter."""
     seen: list[str] = []
     for state in ("Pending", "Warming", "Canary"):
         seen.append(str(wait_state(trial.deployment, state, "Canary", timeout_s=180)["state"]))

@@ -46,7 +46,6 @@ MOVED = 0.1
 MINUTES = 60
 COLD_START_S = 60.0
 """Taken for the time that a replica takes to start while none has been seen to."""
-LEARN_S = 60.0
 
 
 @dataclass(slots=True)
@@ -233,8 +232,7 @@ class Scaler:
 
     async def _learn(self, found: Watched, now: float) -> None:
         """Bring the capacity up to date: at once while none is known or measured, once a minute later."""
-        is_due = now - found.learnt_at >= LEARN_S or found.speed.is_outdated
-        if found.carries is not NO_SIGNAL and not is_due:
+        if found.carries is not NO_SIGNAL and not found.speed.is_due(now - found.learnt_at):
             return
         profile, max_rows = found.observed.profile()
         roofline = found.speed.learn(profile, max_rows, now - found.learnt_at if found.learnt_at else 0.0)

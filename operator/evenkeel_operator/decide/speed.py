@@ -22,6 +22,9 @@ from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 ENOUGH = 200
 """Batches after which the model is moved slowly: before, what is measured replaces what was assumed."""
 
+LEARN_S = 60.0
+"""How often the model is learnt anew."""
+
 PROFILE_WEIGHT = 20.0
 """For how many batches the profile of a size stands that has not been seen in service."""
 
@@ -36,10 +39,13 @@ class Speed:
     _seen: int = 0
     _is_measured: bool = False
 
-    @property
-    def is_outdated(self) -> bool:
-        """Whether the model is a profile's word still, where enough has been measured to replace it."""
-        return self.roofline is not None and not self._is_measured and self._seen >= ENOUGH
+    def is_due(self, since_s: float) -> bool:
+        """Return whether to learn the model anew, `since_s` seconds after the last time.
+
+        At once where it is a profile's word still and enough has been measured to replace it.
+        """
+        is_outdated = self.roofline is not None and not self._is_measured and self._seen >= ENOUGH
+        return since_s >= LEARN_S or is_outdated
 
     def note(self, batches: Iterable[Batches], elapsed_s: float) -> None:
         """Take in what batches took; `elapsed_s` have passed since the last call.

@@ -16,13 +16,12 @@ from evenkeel_operator.decide.memory import Memory
 from evenkeel_operator.decide.observed import Batches, Observed
 from evenkeel_operator.decide.replicas import Fresh, Scaling, Signals
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
-from evenkeel_operator.decide.speed import Speed
+from evenkeel_operator.decide.speed import LEARN_S, Speed
 from evenkeel_operator.simulate.fluid import State
 from evenkeel_operator.simulate.law import TICK_S
 from evenkeel_operator.simulate.load import Floats
 from evenkeel_operator.simulate.requests import Pod, Seen
 
-LEARN_S = 60.0
 MOVED = 0.03
 """Batch times that differ by less have the same capacity: as in the operator, where it is remembered."""
 
@@ -120,8 +119,7 @@ class Operated:
         self._speed.note(batches, TICK_S)
 
     def _learn(self, now: float) -> None:
-        is_due = now - self._learnt_at >= LEARN_S or self._speed.is_outdated
-        if self._carries is not NO_SIGNAL and not is_due:
+        if self._carries is not NO_SIGNAL and not self._speed.is_due(now - self._learnt_at):
             return
         profile, max_rows = self._observed.profile()
         found = self._speed.learn(profile, max_rows, now - self._learnt_at if self._learnt_at else 0.0)

@@ -20,9 +20,9 @@ _SHORT_SPINS = "2000"
 def spin_briefly(environ: MutableMapping[str, str] = os.environ) -> None:
     """Let threads that wait for work sleep soon; to be called before torch is imported, which reads it then.
 
-    GNU OpenMP, which torch's wheels come with, spins 300,000 times by itself: at ten requests a second, a model that
-    takes half a millisecond on two threads had 24 ms of CPU for each, and waited for threads that spun in its way.
-    Whoever has set a policy of their own keeps it (GCC's libgomp manual, "Environment Variables").
+    GNU OpenMP, which torch's wheels come with, spins 300,000 times by itself: milliseconds of CPU after every request,
+    and on a busy node in the way of the very threads that are waited for. Whoever has set a policy of their own keeps
+    it (GCC's libgomp manual, "Environment Variables").
     """
     if "OMP_WAIT_POLICY" not in environ:
         environ.setdefault(_SPINS, _SHORT_SPINS)

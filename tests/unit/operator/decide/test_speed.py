@@ -38,14 +38,14 @@ def profile(factor: float) -> tuple[tuple[int, float], ...]:
 def test_a_wrong_profile_is_believed_no_longer_than_until_batches_have_been_seen(factor: float) -> None:
     speed = Speed()
     speed.learn(profile(factor), 16, 0.0)
-    assert not speed.is_outdated
+    assert not speed.is_due(0.0)
     assert speed.to_json() is None, "replicas tell their profile again"
     served(speed, ENOUGH)
-    assert speed.is_outdated
+    assert speed.is_due(0.0)
     got = speed.learn(profile(factor), 16, 5.0)
     assert isinstance(got, Roofline)
     assert [got.seconds(rows) for rows in (1, 16)] == pytest.approx([TRUE.seconds(rows) for rows in (1, 16)], rel=0.01)
-    assert not speed.is_outdated
+    assert not speed.is_due(0.0)
 
 
 @pytest.mark.parametrize("factor", [0.7, 1.3])
