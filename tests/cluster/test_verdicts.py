@@ -126,7 +126,10 @@ def requests(digits: data.Digits) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Cpu:
-    """What the stable replica has used and done so far."""
+    """What the stable replica has used so far, and how many requests came to it.
+
+    Those that it passed on to the canary came to it too: its fixed costs, probes and signals, are shared by all of them.
+    """
 
     seconds: float
     requests: int
@@ -151,8 +154,11 @@ class Trial:
         where = f"{self.deployment.namespace}/pods/{self.stable_pod}:{HTTP_PORT}/proxy/metrics"
         page = self.deployment.kubectl.ask("get", "--raw", f"/api/v1/namespaces/{where}")
         (seconds,) = re.findall(r"^process_cpu_seconds_total (\S+)$", page, re.MULTILINE)
-        counts = re.findall(r"^inference_requests_total\{.*\} (\d+)$", page, re.MULTILINE)
-        return Cpu(float(seconds), sum(map(int, counts)))
+        own = re.findall(r"^inference_requests_total\{.*\} (\d+)$", page, re.MULTILINE)
+        passed_on = re.findall(
+            r'^inference_canary_requests_total\{.*mode="split",outcome="answered"\} (\d+)$', page, re.MULTILINE
+        )
+        return Cpu(float(seconds), sum(map(int, own + passed_on)))
 
     def wait_step(self) -> str:
         """Wait until the canary has its share of the traffic; return its revision."""
@@ -284,9 +290,13 @@ def test_verdicts_come_out_right_whatever_is_killed(
         counts = trial.application.counts()
         assert counts.failed == {}, f"{name}: the first at {counts.first}"
         assert set(counts.labels) <= {"accepted"}, (name, counts.labels)
-    # The verdicts are the same for an operator that has only read what others left.
-    wait_until("an operator leads again", lambda: bool(operator_pods(kubectl)), timeout_s=60)
-    time.sleep(30)
+    # The verdicts are the same for an operator that has only read what others left, and has judged since.
+    seen = int(canary(trials["silent"].deployment)["samples"])
+    wait_until(
+        "the canary without labels is judged anew",
+        lambda: int(canary(trials["silent"].deployment)["samples"]) > seen,
+        timeout_s=120,
+    )
     for name, row in ended.items():
         assert canary(trials[name].deployment)["state"] == row["state"]
     assert canary(trials["silent"].deployment)["why"] == "LabelsMissing"
