@@ -1,7 +1,8 @@
 """How good is each model, for Prometheus? From the labels known by now of the last week's predictions, once a minute.
 
-Not when Prometheus asks: the bounds of one revision take up to a second of computing. A thread finds them, of what has
-new labels, and a scrape reads the text that is there; a post waits for it no longer than for another thread's turn.
+Not when Prometheus asks: the bounds of one revision of many classes take tenths of a second. A thread finds them, of
+what has new labels, and a scrape reads the text that is there; a post waits for it no longer than for another thread's
+turn.
 
 These are numbers to look at. Labels that come in are taken as they are, mature or not; what is decided on is in
 status.accuracy and in the conditions.

@@ -26,7 +26,9 @@ from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 LEAST_LABELS = 20
 """Labels that make a stratum where a stratum is needed."""
 
-BISECTIONS = 30
+CLOSE = 1e-9
+"""A bound is known to this much of a metric, or to `CLOSE_EVIDENCE` of the root of the evidence."""
+CLOSE_EVIDENCE = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,28 +131,47 @@ def _bound(outcomes: tuple[tuple[float, float, int], ...], end: float, alpha: fl
 
     `outcomes` are (gain, size, count), a few where there are hundreds of cells: most cells of a class's ratio are one
     outcome. Remembered, since of many classes few have a label more than at the last look.
+
+    By false position, and where one end stays, half of what it lacks (the Illinois algorithm: Dowell and Jarratt, "A
+    modified regula falsi method for computing the root of an equation", BIT 11 (1971)): evidence is about the square
+    of the distance, so its root about a line, and eight looks do what bisection needs thirty for.
     """
     ratio = sum(gain * count for gain, _, count in outcomes) / sum(size * count for _, size, count in outcomes)
     if ratio == end:
         return end  # nothing lies between, and no label could speak against it
-    refused, kept = end, ratio
-    for _ in range(BISECTIONS):
-        middle = (refused + kept) / 2
-        if _refuses(outcomes, middle, alpha, is_below=end > 0):
-            refused = middle
+    goal = math.sqrt(-math.log(alpha))
+    kept, lacks = ratio, goal
+    refused = (ratio + end) / 2
+    while (spare := _evidence_root(outcomes, refused, is_below=end > 0) - goal) < 0:
+        kept, lacks = refused, -spare
+        refused = (refused + end) / 2
+        if abs(end - refused) < CLOSE:
+            return kept
+    was_refused: bool | None = None
+    while abs(refused - kept) > CLOSE:
+        middle = kept + (refused - kept) * lacks / (lacks + spare)
+        found = _evidence_root(outcomes, middle, is_below=end > 0) - goal
+        if abs(found) < CLOSE_EVIDENCE:
+            return middle
+        is_refused = found > 0
+        if is_refused:
+            refused, spare = middle, found
+            lacks /= 2 if was_refused is True else 1
         else:
-            kept = middle
+            kept, lacks = middle, -found
+            spare /= 2 if was_refused is False else 1
+        was_refused = is_refused
     return kept
 
 
-def _refuses(outcomes: Sequence[tuple[float, float, int]], value: float, alpha: float, *, is_below: bool) -> bool:
-    """Return whether "the ratio is at least `value`" (`is_below`), or "at most", is refused."""
+def _evidence_root(outcomes: Sequence[tuple[float, float, int]], value: float, *, is_below: bool) -> float:
+    """Return the root of how much speaks against "the ratio is at least `value`" (`is_below`), or "at most"."""
     sign = 1.0 if is_below else -1.0
     scores = [sign * (gain - value * size) for gain, size, _ in outcomes]
     counts = [count for _, _, count in outcomes]
     most = max(scores)
     log_e = log_mean_exp([log_wealth(counts, scores, stake / most) for stake in FLOOR_STAKES])
-    return log_e >= -math.log(alpha)
+    return math.sqrt(max(0.0, log_e))
 
 
 def _against(term: Term, floor: float) -> tuple[float, ...]:

@@ -160,6 +160,18 @@ def test_interval_of_a_ratio_at_its_end_ends_there(counts: tuple[int, ...], want
     assert 0 < got.upper - got.lower < 0.2
 
 
+@given(hits=st.integers(0, 10**6), misses=st.integers(1, 10**6))
+def test_interval_ends_where_the_test_of_a_floor_refuses(hits: int, misses: int) -> None:
+    got = floors.interval(ACCURACY, right(hits, hits + misses), alpha=0.05)
+    assert not isinstance(got, NoSignal)
+    near = (got.upper - got.value) * 1e-4 + 1e-8
+    for floor, is_refused in ((got.upper - near, False), (got.upper + near, True)):
+        if floor < 1:
+            test = floors.Floor(ACCURACY, floor)
+            test.add(right(hits, hits + misses))
+            assert (test.log_e >= math.log(2 / 0.05)) == is_refused
+
+
 def test_interval_of_an_error_has_its_ends_in_order() -> None:
     counts = [0] * 50
     counts[5], counts[30] = 90, 10
