@@ -7,6 +7,7 @@ batches, so that of the last seconds of a quarter of an hour some are not known 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -39,7 +40,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Lags:
-    """How old the counts are at most that the operator looks at, and how seldom it looks, in seconds."""
+    """How old the counts are at most that the operator judges by, and how seldom it judges, in seconds.
+
+    Which cohorts are ripe it sees by its clock, not by the age of the counts: older counts do not delay a verdict,
+    they lack the last labels.
+    """
 
     counted_s: float
     judged_s: float
@@ -117,18 +122,19 @@ class _World:
         pairs: list[Pairs] = []
         for number in range(MOST_COHORTS):
             at = start + number * COHORT
-            looked_at = cohorts.mature_at(at, self.horizon) + self._lag()
+            looked_at = cohorts.mature_at(at, self.horizon) + self._up_to(self.lags.judged_s)
             whole = self._sent(COHORT.total_seconds() * self.rps)
-            seen = self._cut(whole, looked_at - at - COHORT)
+            seen = self._cut(whole, looked_at - self._up_to(self.lags.counted_s) - at - COHORT)
             found = self._judged([*rows, *self._rows(at, seen)], [*pairs, self._pairs(at, seen)], looked_at)
             if found.state in verdict.FINAL and found.evidence is not None:
-                return found.state, found.evidence.labels, (looked_at - self.began).total_seconds()
+                # Both moments stand in the status in whole seconds.
+                return found.state, found.evidence.labels, int((looked_at - self.began).total_seconds())
             rows += self._rows(at, whole)
             pairs.append(self._pairs(at, whole))
         raise ValueError(f"no verdict after {MOST_COHORTS} quarters of an hour")
 
-    def _lag(self) -> timedelta:
-        return timedelta(seconds=self.rng.uniform(0, self.lags.counted_s) + self.rng.uniform(0, self.lags.judged_s))
+    def _up_to(self, seconds: float) -> timedelta:
+        return timedelta(seconds=self.rng.uniform(0, seconds))
 
     def _sent(self, count: float) -> NDArray[np.int64]:
         """Return which requests were sent in a quarter of an hour, and whether the canary had them: 2 × requests."""
@@ -137,15 +143,15 @@ class _World:
         return np.stack([numbers, self.rng.random(len(numbers)) < self.share])
 
     def _cut(self, sent: NDArray[np.int64], after: timedelta) -> NDArray[np.int64]:
-        """Leave out what the client has not posted yet so long after the quarter's end."""
+        """Leave out what the client has not posted yet so long after the quarter's end (negative: before it)."""
         known = np.ones(sent.shape[1], dtype=bool)
         batch_s = BATCH * THREADS / self.rps
         for thread in range(THREADS):
-            posts_s = self.rng.uniform(0, batch_s)
-            if after.total_seconds() < posts_s:
-                its = np.arange(thread, sent.shape[1], THREADS)
-                missing = round((batch_s - posts_s) / batch_s * BATCH)
-                known[its[len(its) - missing :]] = False
+            posts_s = self.rng.uniform(0, batch_s)  # its first post after the end; the others are a batch apart
+            posts_left = max(0, math.ceil((posts_s - after.total_seconds()) / batch_s))
+            missing = round((posts_left - posts_s / batch_s) * BATCH) if posts_left else 0
+            its = known[thread::THREADS]
+            its[max(0, len(its) - missing) :] = False
         return sent[:, known]
 
     def _rows(self, at: datetime, sent: NDArray[np.int64]) -> list[Cohort]:

@@ -52,9 +52,9 @@ WORSE = 0.05
 BEFORE_S = 120
 """For so long only the stable revision serves: what a request costs it then is compared with later."""
 
-LAGS = Lags(counted_s=5.5, judged_s=12.5)
-"""With QUICK: counts are fetched every five seconds, and judged at the first look at the replicas, another five seconds
-apart at most, that comes five seconds after the last judgement; the status is written a second or two later."""
+LAGS = Lags(counted_s=6.0, judged_s=12.0)
+"""With QUICK counts are fetched every 5.5 seconds at most, and replicas looked at as often: a look judges if the last
+judgement is five seconds old, at worst every second one. Each takes a moment itself."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def requests(digits: data.Digits) -> list[dict[str, Any]]:
 class Cpu:
     """What the stable replica has used so far, and how many requests came to it.
 
-    Those that it passed on to the canary came to it too: its fixed costs, probes and signals, are shared by all of them.
+    Those that it passed on to the canary came to it too: all of them share its fixed costs, probes and signals.
     """
 
     seconds: float
