@@ -1,6 +1,7 @@
 """What can no server do better? Each prints one line of JSON.
 
-floor raw MODEL   rows per second of CPU of the bare forward, called as the server calls it
+floor raw MODEL   rows per second of CPU of the bare forward: the program as torch calls it (`torch_b…`), and by the
+                  way to call it that the server chooses (`b…`)
 floor torch       the seconds of `import torch`, and how much a process that does only that keeps resident
 floor read MODEL  the same seconds where a thread reads and hashes the file meanwhile, into memory of its own
 floor empty       serve empty answers on EVENKEEL_HTTP_PORT with the runtime's protocol class
@@ -17,8 +18,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.bench.runtime.servers import resident_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+    from evenkeel_runtime.models.loaded import Call
 
 ROWS = (1, 8, 32)
 CHUNK_BYTES = 1 << 20
@@ -31,22 +38,26 @@ def raw(path: str) -> None:
     from evenkeel_runtime.serve.loading import load
 
     running = load(Path(path), config.Model("Auto", "", False), 256)
-    call = running.calibrated.call
     (tensor,) = running.loaded.signature.inputs
     speeds = {}
     with torch.inference_mode():
         for rows in ROWS:
             data = torch.rand(rows, *tensor.shape[1:])
-            for _ in range(3):
-                call(data)
-            calls = 0
-            start = time.process_time()
-            while (now := time.process_time()) < start + 1.0:
-                for _ in range(10):
-                    call(data)
-                calls += 10
-            speeds[f"b{rows}"] = rows * calls / (now - start)
+            speeds[f"torch_b{rows}"] = _rows_per_s(running.loaded.call, data)
+            speeds[f"b{rows}"] = _rows_per_s(running.calibrated.call, data)
     print(json.dumps({**speeds, "path": running.calibrated.path}))
+
+
+def _rows_per_s(call: Call, data: torch.Tensor) -> float:
+    for _ in range(3):
+        call(data)
+    calls = 0
+    start = time.process_time()
+    while (now := time.process_time()) < start + 1.0:
+        for _ in range(10):
+            call(data)
+        calls += 10
+    return len(data) * calls / (now - start)
 
 
 def torch_alone(path: str | None = None) -> None:

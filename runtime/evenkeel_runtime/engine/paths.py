@@ -1,0 +1,97 @@
+"""Which ways are there to call this model, and which of those that answer the same is the fastest?
+
+eager        as its file says, operator by operator
+aotinductor  the file's own compiled code
+torchscript  traced and frozen: constants are computed once, a batch norm is folded into its convolution
+onednn       that graph with weights in the layout of oneDNN's kernels, and what follows them fused
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from typing import TYPE_CHECKING
+
+from evenkeel_runtime.engine.measure import are_equal, made_up, seconds
+from evenkeel_runtime.models.loaded import Call, Loaded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+log = logging.getLogger("evenkeel")
+
+_COMPARED = (1, 3, 7)
+"""Batch sizes at which two call paths must agree."""
+_COMPARED_OF_LONG = (1, 3)
+_MANY, _MANY_OF_LONG = 32, 4
+"""The rows at which paths are compared beside a single one: one that is fast alone may be slow in batches."""
+_LONG_S, _TOO_LONG_S = 0.02, 0.2
+"""From here on fewer rows are tried, and from here on nothing but the model as it is: it would hold up the start."""
+_MOST_PACKED_BYTES = 200 << 20
+"""Weights in another layout are a copy of them; from here on that is too much memory for what it saves."""
+
+
+def fastest(loaded: Loaded, most: int, first_s: float) -> tuple[Call, str]:
+    """Return the fastest way to call the model, and its name. At most `most` rows share a call; one takes `first_s`."""
+    limit = loaded.signature.batch
+    is_long = first_s > _LONG_S
+    compared = [size for size in (_COMPARED_OF_LONG if is_long else _COMPARED) if limit == 0 or size <= (limit or 1)]
+    found: dict[str, Call] = {"eager": loaded.call}
+    if loaded.compiled is not None:
+        # compiled for some sizes of batch, and it does not say which
+        if _answers_the_same(loaded, loaded.compiled, compared if is_long else [*compared, most]):
+            found["aotinductor"] = loaded.compiled
+        else:
+            log.warning("compiled code not used reason=its answers differ from the exported program's")
+    if loaded.traceable and first_s < _TOO_LONG_S:
+        for path, call in _traced(loaded, compared[-1]).items():
+            if _answers_the_same(loaded, call, compared):
+                found[path] = call
+    if len(found) == 1:
+        return loaded.call, "eager"
+    many = 1 if limit is None else min(most, _MANY_OF_LONG if is_long else _MANY)
+    batches = [made_up(loaded, size) for size in sorted({1, many})]
+    took = dict.fromkeys(found, 0.0)
+    for rows in batches:
+        for path, call in found.items():
+            # the mean of the logarithms: to be twice as fast counts as much for one row as for many
+            took[path] += math.log(seconds(call, rows, loaded.device))
+    path = min(took, key=lambda path: took[path])
+    return found[path], path
+
+
+def _answers_the_same(loaded: Loaded, call: Call, sizes: Sequence[int]) -> bool:
+    try:
+        return all(are_equal(loaded, loaded.call(*rows), call(*rows)) for rows in (made_up(loaded, n) for n in sizes))
+    except RuntimeError:
+        return False
+
+
+def _traced(loaded: Loaded, size: int) -> dict[str, Call]:
+    import torch
+
+    example = made_up(loaded, size)
+    found: dict[str, Call] = {}
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # tracing warns of every size it sees; that it answers the same is checked
+            traced = torch.jit.trace(loaded.call, example, check_trace=False)  # type: ignore[no-untyped-call]
+            weights = sum(tensor.nbytes for tensor in (*traced.parameters(), *traced.buffers()))
+            frozen = torch.jit.freeze(traced)
+            found["torchscript"] = _calling(frozen)
+            if loaded.device == "cpu" and torch._C._has_mkldnn and weights <= _MOST_PACKED_BYTES:
+                found["onednn"] = _calling(torch.jit.optimize_for_inference(frozen))
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        log.info("not traced error=%s", type(error).__name__)
+    return found
+
+
+def _calling(traced: torch.nn.Module) -> Call:
+    def call(*inputs: torch.Tensor) -> Sequence[torch.Tensor]:
+        answer: Sequence[torch.Tensor] = traced(*inputs)
+        return answer
+
+    return call
