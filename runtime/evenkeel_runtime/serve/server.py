@@ -198,7 +198,8 @@ class _Replica:
         has_batch = signature.batch is not None
         forward = Forward(signature, found.call, running.loaded.device, found.max_rows)
         queue = Queue(Policy(found.max_rows, config.limits.queued_rows))
-        name = mode_for(found.forward_s, running.loaded.device)
+        rows = min(signature.batch or config.limits.rows, config.limits.rows) if has_batch else 1
+        name = mode_for(found.forward_s, found.largest_s(rows), running.loaded.device)
         kind: Callable[..., Mode] = Inline if name == INLINE else Threaded
         mode = kind(queue, forward, service.answered, service.expired)
         parameters: dict[str, object] = {

@@ -27,7 +27,8 @@ from evenkeel_runtime.serve.tracing import Stay, Trace, Tracer
 from evenkeel_runtime.serve.v1 import Predictions
 
 if TYPE_CHECKING:
-    from evenkeel_runtime.engine.modes import Answers, Mode
+    from evenkeel_runtime.engine.forward import Answers
+    from evenkeel_runtime.engine.modes import Mode
     from evenkeel_runtime.serve.canary import Canary
     from evenkeel_runtime.serve.feedback import Feedback
     from evenkeel_runtime.serve.oip import Array, Asked, Plan
