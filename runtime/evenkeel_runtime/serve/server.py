@@ -113,14 +113,14 @@ class _Replica:
         if self._config.grpc_port is not None:
             await self._listen_for_rpc(self._config.grpc_port)
         await changed.wait()
-        for sweeper in sweepers:
-            sweeper.cancel()
         if self._failure is not None:
             failed = report.failed(self._failure)
             report.write(failed)
             log.error("failed reason=%s message=%s", failed.reason, failed.message)
             return 1
         await self._drain(listener)
+        for sweeper in sweepers:
+            sweeper.cancel()  # not before: a request whose client has fallen silent would hold the drain
         self._traffic.end()
         if self._feedback is not None and teller is not None:
             teller.cancel()
