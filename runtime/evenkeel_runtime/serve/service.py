@@ -18,6 +18,7 @@ from evenkeel_runtime.models.loaded import BadInput
 from evenkeel_runtime.serve import stacks
 from evenkeel_runtime.serve.answer import Writer
 from evenkeel_runtime.serve.body import BadRequest
+from evenkeel_runtime.serve.headers import check_content, deadline_of
 from evenkeel_runtime.serve.metadata import of_server
 from evenkeel_runtime.serve.metrics import CONTENT_TYPE, Metrics
 from evenkeel_runtime.serve.oip import Reader
@@ -38,10 +39,8 @@ if TYPE_CHECKING:
 JSON = b"application/json"
 FEEDBACK_PATH = b"/v1/feedback"
 LOADING = "the model is still loading"
-OCTETS = b"application/octet-stream"
-TAKEN_AS_THEY_ARE = (None, JSON, OCTETS)
-TIMEOUT_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
-"""How long the client will wait: work that it has given up on is dropped before it reaches the model."""
+
+_VITAL = (b"/", b"/v2/health/live", b"/v2/health/ready", b"/health", b"/healthz", b"/ping", b"/metrics")
 
 Rendered = tuple[int, bytes, bytes]
 """An answer's status, content type and body."""
@@ -164,14 +163,7 @@ class Service:
             return
         headers = exchange.headers
         try:
-            content_type = headers.get(b"content-type")
-            if content_type not in TAKEN_AS_THEY_ARE and rejects_content(content_type):
-                raise BadRequest(
-                    f"content-type {_text(content_type)[:80]!r} is not application/json or application/octet-stream",
-                    415,
-                )
-            if b"content-encoding" in headers and headers[b"content-encoding"] != b"identity":
-                raise BadRequest(f"content-encoding {_text(headers[b'content-encoding'])[:80]!r} is not read", 415)
+            check_content(headers)
             asked = (
                 ready.predictions.read(exchange.body)
                 if is_v1
@@ -379,22 +371,6 @@ def _profiled(seconds: float) -> Rendered:
     if found is None:
         return 409, JSON, error_body("another profile is being taken; try again when it is done")
     return 200, b"text/plain; charset=utf-8", found
-
-
-def rejects_content(content_type: bytes) -> bool:
-    """Return whether a body of this type cannot be an inference request. Clients without a type are let through."""
-    essence = content_type.partition(b";")[0].strip().lower()
-    return essence not in (b"application/json", b"application/octet-stream", b"")
-
-
-def deadline_of(headers: dict[bytes, bytes], now: float) -> float | None:
-    """Return until when the client of a request that arrived `now` will wait; raises BadRequest."""
-    for name in TIMEOUT_HEADERS:
-        if (value := headers.get(name)) is not None:
-            if not value.isdigit() or len(value) > 12:
-                raise BadRequest(f"{_text(name)} has to be a number of milliseconds")
-            return now + int(value) / 1000
-    return None
 
 
 def _text(value: bytes) -> str:
