@@ -38,12 +38,13 @@ from evenkeel_runtime.serve import metadata
 from evenkeel_runtime.serve.admin import Admin
 from evenkeel_runtime.serve.answer import Writer
 from evenkeel_runtime.serve.canary import Traffic
+from evenkeel_runtime.serve.connections import Server
 from evenkeel_runtime.serve.feedback import Feedback
 from evenkeel_runtime.serve.loading import Running, load
 from evenkeel_runtime.serve.metrics import Info
 from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.prediction import prediction_of
-from evenkeel_runtime.serve.protocol import FAILED, Exchange, Server
+from evenkeel_runtime.serve.protocol import FAILED, Exchange
 from evenkeel_runtime.serve.receipts import Receipts
 from evenkeel_runtime.serve.service import Ready, Rendered, Service
 from evenkeel_runtime.serve.tracing import tracer_for
@@ -82,7 +83,8 @@ class _Replica:
         self._service.tracer = tracer_for(os.environ, config.name, config.version)
         self._feedback = None if config.feedback is None else Feedback(config.feedback)
         self._service.feedback = self._feedback
-        self._http = Server(self._service.handle, config.limits, self._service.metrics.reject_early)
+        service = self._service
+        self._http = Server(service.handle, config.limits, service.metrics.reject_early, service.vital)
         self._rpc: RpcServer | None = None
         self._traffic = Traffic(self._service, None if config.feedback is None else config.feedback.key)
         if self._feedback is not None:

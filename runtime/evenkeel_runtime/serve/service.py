@@ -116,6 +116,10 @@ class Service:
             f"/v2/models/{config.name}/versions/{config.version}/infer".encode(),
         }
         self._predict_path = f"/v1/models/{config.name}:predict".encode()
+        self.vital = frozenset(
+            (*_VITAL, f"/v1/models/{config.name}".encode(), f"/v2/models/{config.name}/ready".encode())
+        )
+        """What whoever watches over replicas asks, of a full one too."""
         self._static: dict[bytes, Callable[[Exchange], None]] = {
             b"/": self._alive,
             b"/v2": self._server_metadata,

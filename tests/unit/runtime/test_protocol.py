@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evenkeel_runtime.config import Limits
-from evenkeel_runtime.serve.protocol import PIPELINED, Exchange, Server
+from evenkeel_runtime.serve.connections import SURPLUS, Server
+from evenkeel_runtime.serve.protocol import PIPELINED, Exchange
 from evenkeel_runtime.serve.server import aside
 
 PATIENCE_S = 60.0
@@ -51,10 +52,11 @@ class Wire(asyncio.Transport):
 class Conversation:
     """A connection whose requests are kept unanswered until told."""
 
-    def __init__(self, limits: Limits | None = None, answers: bool = True) -> None:
+    def __init__(self, limits: Limits | None = None, answers: bool = True, server: Server | None = None) -> None:
+        """On a server of its own, or one more connection of another conversation's."""
         self.exchanges: list[Exchange] = []
         self._answers = answers
-        self.server = Server(self._handle, limits or Limits())
+        self.server = server or Server(self._handle, limits or Limits(), vital=frozenset((b"/live",)))
         self.wire = Wire()
         self.connection = self.server.connection()
         self.connection.connection_made(self.wire)
@@ -239,6 +241,52 @@ async def test_draining_ends_connections_with_their_next_answer() -> None:
     talk.connection.data_received(request("x", b"", False))
     assert talk.wire.sent.endswith(b"connection: close\r\n\r\n")
     assert talk.wire.is_ended
+
+
+LIVE = b"GET /live HTTP/1.1\r\nHost: t\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "want"),
+    [
+        pytest.param(LIVE, b"HTTP/1.1 200 ", id="whether it lives"),
+        pytest.param(LIVE.replace(b"live", b"live?verbose"), b"HTTP/1.1 200 ", id="with a query"),
+        pytest.param(request("x", b"body", False), b"HTTP/1.1 503 ", id="anything else"),
+        pytest.param(b"POST /x HTTP/1.1\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 503 ", id="before its body came"),
+    ],
+)
+async def test_a_connection_beyond_the_limit_is_for_one_question_about_health(sent: bytes, want: bytes) -> None:
+    first = Conversation(Limits(connections=1))
+    beyond = Conversation(server=first.server)
+    assert beyond.wire.sent == b""
+    beyond.connection.data_received(sent)
+    assert beyond.wire.sent.startswith(want)
+    assert b"connection: close" in beyond.wire.sent
+    assert beyond.wire.is_ended
+    first.connection.data_received(request("x", b"body", False))
+    assert first.wire.sent.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_place_within_the_limit_is_free_again_when_its_connection_ends() -> None:
+    first = Conversation(Limits(connections=1))
+    Conversation(server=first.server)
+    first.connection.connection_lost(None)
+    talk = Conversation(server=first.server)
+    talk.connection.data_received(request("x", b"body", False))
+    assert first.exchanges[0].body == b"body"
+    assert b"connection: close" not in talk.wire.sent
+
+
+async def test_connections_beyond_the_limit_are_bounded_and_the_last_to_come_is_heard() -> None:
+    first = Conversation(Limits(connections=1))
+    beyond = [Conversation(server=first.server) for _ in range(SURPLUS + 5)]
+    assert [talk.wire.is_ended for talk in beyond] == [True] * 5 + [False] * SURPLUS
+    assert len(first.server.connections) == 1 + SURPLUS
+    beyond[-1].connection.data_received(LIVE)
+    assert beyond[-1].wire.sent.startswith(b"HTTP/1.1 200 ")
+    for talk in [first, *beyond]:
+        talk.connection.connection_lost(None)
+    assert not first.server.connections
 
 
 async def test_a_status_that_http_does_not_name_is_passed_on() -> None:
