@@ -276,7 +276,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         while exchanges and (answer := exchanges[0].answer) is not None:
             exchange = exchanges.popleft()
-            if transport is not None:
+            if transport is not None and self._lingers_since is None:  # what is behind the last answer is dropped
                 transport.write(answer)
                 if not exchange.keep_alive:
                     self._close()

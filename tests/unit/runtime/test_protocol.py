@@ -243,6 +243,16 @@ async def test_draining_ends_connections_with_their_next_answer() -> None:
     assert talk.wire.is_ended
 
 
+async def test_what_is_pipelined_behind_the_last_answer_is_dropped() -> None:
+    talk = Conversation(answers=False)
+    talk.server.is_closing = True
+    talk.connection.data_received(request("x", b"", False) + request("x", b"", False))
+    for exchange, body in zip(talk.exchanges, (b"first", b"second"), strict=True):
+        exchange.respond(200, b"text/plain", body)
+    assert talk.wire.sent.endswith(b"connection: close\r\n\r\nfirst")
+    assert talk.server.exchanges == 0
+
+
 LIVE = b"GET /live HTTP/1.1\r\nHost: t\r\n\r\n"
 
 
