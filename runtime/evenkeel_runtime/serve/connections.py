@@ -21,7 +21,7 @@ Handler = Callable[[Exchange], None]
 
 class Server:
     """What all connections share. `is_closing` asks every answer to end its connection; `vital` are the paths that are
-    answered beyond the limit of connections."""
+    answered beyond the limit of connections; `receiving_bytes` is what unfinished bodies hold."""
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Server:
         self.is_closing = False
         self.on_refused = on_refused
         self.vital = vital
+        self.receiving_bytes = 0
         self._surplus: dict[Connection, None] = {}  # in the order in which they came
 
     def connection(self) -> Connection:

@@ -38,6 +38,8 @@ TRICKLE = 10
 """A body that keeps arriving may take so many times the client timeout in all."""
 
 _KEPT_HEAD_BYTES = 4096
+_PIECE_BYTES = 48
+"""What a piece of a body costs beside its bytes: in chunks of two bytes, a body is twenty times as large in memory."""
 _AGAIN = b"retry-after: 1\r\n"
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -126,6 +128,7 @@ class Connection(asyncio.Protocol):
         self._chunk_from: int | None = None  # bytes of body before the chunk that is being read
         self._before_chunk: dict[bytes, bytes] = {}
         self._is_surplus = False
+        self._held_bytes = 0  # of an unfinished body, as the server counts them
         self._begin()
 
     def _begin(self) -> None:
@@ -136,6 +139,9 @@ class Connection(asyncio.Protocol):
         self._header_bytes = 0
         self._in_headers = True
         self._since: float | None = None  # when the request that is being read began
+        if self._held_bytes:
+            self.server.receiving_bytes -= self._held_bytes
+            self._held_bytes = 0
 
     # what asyncio calls
 
@@ -146,6 +152,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._begin()
         self.server.leave(self)
         exchanges, self.exchanges = self.exchanges, deque()
         for exchange in exchanges:
@@ -190,6 +197,8 @@ class Connection(asyncio.Protocol):
             return
         if self._in_headers and self._header_bytes > self.server.limits.header_bytes:
             self._refuse_headers()
+        if self._body_bytes:
+            self._hold()
 
     # what the parser calls
 
@@ -315,6 +324,17 @@ class Connection(asyncio.Protocol):
         body_bytes = 0 if self._chunk_from is None else self._body_bytes - self._chunk_from
         if self._header_bytes - body_bytes > limit:
             self._refuse(431, f"the request's headers are longer than {limit} bytes")
+
+    def _hold(self) -> None:
+        """Count an unfinished body among those that are being received, and refuse it where they are too much. One by
+        itself may be as long as its own limit says."""
+        server = self.server
+        held = self._body_bytes + _PIECE_BYTES * len(self._chunks)
+        server.receiving_bytes += held - self._held_bytes
+        self._held_bytes = held
+        if held < server.receiving_bytes > server.limits.receiving_bytes:
+            message = f"{server.receiving_bytes - held} bytes of other requests are being received; try again"
+            self._refuse(429, message, _AGAIN)
 
     def _refuse(self, status: int, message: str, more: bytes = b"") -> None:
         """Answer an unfinished request with an error and end the connection behind it, in its turn."""

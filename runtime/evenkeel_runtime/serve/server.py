@@ -199,7 +199,7 @@ class _Replica:
         signature = running.loaded.signature
         has_batch = signature.batch is not None
         forward = Forward(signature, found.call, running.loaded.device, found.max_rows)
-        queue = Queue(Policy(found.max_rows, config.limits.queued_rows))
+        queue = Queue(Policy(found.max_rows, config.limits.queued_rows, config.limits.queued_bytes))
         rows = min(signature.batch or config.limits.rows, config.limits.rows) if has_batch else 1
         name = mode_for(found.forward_s, found.largest_s(rows), running.loaded.device)
         kind: Callable[..., Mode] = Inline if name == INLINE else Threaded

@@ -177,22 +177,30 @@ class Service:
         except BadRequest as error:
             self.reject(exchange, error.status, "invalid", error.message, b"", begun)
             return
-        self.admit(ready, exchange, asked, ready.predictions if is_v1 else ready.writer, begun, deadline)
+        form = ready.predictions if is_v1 else ready.writer
+        self.admit(ready, exchange, asked, form, begun, deadline, len(exchange.body))
 
     def admit(
-        self, ready: Ready, exchange: Caller, asked: Asked, writer: Form, begun: float, deadline: float | None
+        self,
+        ready: Ready,
+        exchange: Caller,
+        asked: Asked,
+        writer: Form,
+        begun: float,
+        deadline: float | None,
+        size: int,
     ) -> None:
-        """Let a request that was read wait for the model, or send it away."""
+        """Let a request that was read, from a body of `size` bytes, wait for the model, or send it away."""
         plan = asked.plan
         signals = self.signals
         signals.arrivals += 1
         signals.arrived_rows += plan.rows
         now = time.perf_counter()
-        work = Work(plan.rows, plan.kind, Pending(exchange, asked, writer, asked.arrays, begun, now), deadline)
+        work = Work(plan.rows, plan.kind, Pending(exchange, asked, writer, asked.arrays, begun, now), deadline, size)
         queue = ready.mode.queue
         if not queue.admit(work, now):
             wait = retry_after_s(queue.rows, ready.rows_per_second)
-            message = f"the queue is full ({queue.rows} rows wait)"
+            message = f"the queue is full ({queue.rows} rows wait, {queue.bytes} bytes)"
             signals.rejected += 1
             self.reject(exchange, 429, "queue_full", message, b"retry-after: %d\r\n" % wait, begun)
             return

@@ -299,6 +299,42 @@ async def test_connections_beyond_the_limit_are_bounded_and_the_last_to_come_is_
     assert not first.server.connections
 
 
+def half(size: int) -> bytes:
+    """Return a request that is announced twice as long as what comes of it."""
+    return b"POST /x HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (2 * size) + bytes(size)
+
+
+async def test_bodies_that_are_being_received_are_bounded_together() -> None:
+    first = Conversation(Limits(receiving_bytes=1000))
+    second, third = Conversation(server=first.server), Conversation(server=first.server)
+    first.connection.data_received(half(600))
+    second.connection.data_received(half(600))
+    assert first.wire.sent == b""
+    assert second.wire.sent.startswith(b"HTTP/1.1 429 ")
+    assert b"retry-after: 1\r\n" in second.wire.sent
+    third.connection.data_received(request("x", bytes(5000), False))  # complete at once: it is not waited for
+    assert third.wire.sent.startswith(b"HTTP/1.1 200 ")
+    first.connection.data_received(bytes(600))
+    assert first.wire.sent.startswith(b"HTTP/1.1 200 ")
+    assert first.server.receiving_bytes == 0
+
+
+async def test_a_body_by_itself_may_be_as_long_as_its_own_limit_says() -> None:
+    talk = Conversation(Limits(receiving_bytes=1000))
+    talk.connection.data_received(half(5000))
+    assert talk.wire.sent == b""
+    talk.connection.connection_lost(None)
+    assert talk.server.receiving_bytes == 0
+
+
+async def test_pieces_count_for_what_they_take_in_memory() -> None:
+    first = Conversation(Limits(receiving_bytes=10_000))
+    second = Conversation(server=first.server)
+    first.connection.data_received(half(1))
+    second.connection.data_received(CHUNKED + b"2\r\nvv\r\n" * 300)  # 600 bytes, of which each second one costs 50
+    assert second.wire.sent.startswith(b"HTTP/1.1 429 ")
+
+
 async def test_a_status_that_http_does_not_name_is_passed_on() -> None:
     talk = Conversation(answers=False)
     talk.connection.data_received(request("x", b"", False))

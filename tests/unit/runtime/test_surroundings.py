@@ -190,6 +190,20 @@ def test_environment_that_says_nothing_usable(environment: dict[str, str]) -> No
     assert failure.value.reason == Reason.INVALID
 
 
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("EVENKEEL_MAX_BODY_BYTES", "body_bytes"),
+        ("EVENKEEL_MAX_CONNECTIONS", "connections"),
+        ("EVENKEEL_MAX_QUEUED_ROWS", "queued_rows"),
+        ("EVENKEEL_MAX_QUEUED_BYTES", "queued_bytes"),
+        ("EVENKEEL_MAX_RECEIVING_BYTES", "receiving_bytes"),
+    ],
+)
+def test_limits_are_told_by_the_environment(name: str, field: str) -> None:
+    assert getattr(config.serve({Env.MODEL_PATH: "/m", name: "77"}).limits, field) == 77
+
+
 KEY = "0123456789abcdef" * 4
 
 
