@@ -76,7 +76,8 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client may ask of a replica."""
+    """What one client may ask of a replica, and all of them together: `queued_bytes` are the bodies of requests that
+    wait for the model, `receiving_bytes` those that are not complete yet."""
 
     body_bytes: int = 64 << 20
     header_bytes: int = 64 << 10
@@ -84,6 +85,8 @@ class Limits:
     rows: int = 4096
     batch_rows: int = 256
     queued_rows: int = 16384
+    queued_bytes: int = 256 << 20
+    receiving_bytes: int = 256 << 20
     client_timeout_s: float = 30.0
     keep_alive_s: float = 75.0
 
@@ -154,6 +157,8 @@ def serve(environ: Mapping[str, str] = os.environ) -> Serve:
             rows=int(_number(environ, "EVENKEEL_MAX_ROWS", limits.rows)),
             batch_rows=max(1, int(_number(environ, Env.MAX_BATCH_SIZE, limits.batch_rows))),
             queued_rows=int(_number(environ, "EVENKEEL_MAX_QUEUED_ROWS", limits.queued_rows)),
+            queued_bytes=int(_number(environ, "EVENKEEL_MAX_QUEUED_BYTES", limits.queued_bytes)),
+            receiving_bytes=int(_number(environ, "EVENKEEL_MAX_RECEIVING_BYTES", limits.receiving_bytes)),
             client_timeout_s=_number(environ, "EVENKEEL_CLIENT_TIMEOUT_S", limits.client_timeout_s),
         ),
         grpc_port=int(_number(environ, Env.GRPC_PORT, 0)) if environ.get(Env.GRPC_PORT) else None,

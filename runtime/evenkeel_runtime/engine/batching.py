@@ -11,31 +11,37 @@ Pure, standard library only: time is an argument.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`max_rows` per batch as measured at load (0: requests never share a call); `max_queued_rows` is the bound at
-    which newcomers are sent away."""
+    """`max_rows` per batch as measured at load (0: requests never share a call); `max_queued_rows` and
+    `max_queued_bytes` are the bounds at which newcomers are sent away. Rows alone bound no memory: 16,384 images of
+    600 kB are 10 GB."""
 
     max_rows: int
     max_queued_rows: int
+    max_queued_bytes: float = math.inf
 
 
 @dataclass(slots=True)
 class Work:
-    """One request as the queue sees it. `kind` is what its rows must have in common with others in a batch."""
+    """One request as the queue sees it. `kind` is what its rows must have in common with others in a batch; `size` are
+    the bytes of its body. `waits` is the queue's: from admission until it is taken out, or cancelled."""
 
     rows: int
     kind: Hashable
     payload: Any = None
     deadline: float | None = None
+    size: int = 0
     admitted: float = 0.0
-    cancelled: bool = field(default=False)
+    cancelled: bool = False
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,32 +63,45 @@ class Batch:
 
 
 class Queue:
-    """The requests that wait, in groups of a kind."""
+    """The requests that wait, in groups of a kind. `rows`, `bytes` and `requests` are theirs: what was cancelled stays
+    in its group until its turn, and counts no more."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.rows = 0
+        self.bytes = 0
         self.requests = 0
         self._groups: OrderedDict[Hashable, deque[tuple[int, Work]]] = OrderedDict()
         self._arrivals = 0
 
     def admit(self, work: Work, now: float) -> bool:
         """Take the request in, or return False where the queue is full. An empty queue takes any request."""
-        if self.rows and self.rows + work.rows > self.policy.max_queued_rows:
+        policy = self.policy
+        if self.rows and (
+            self.rows + work.rows > policy.max_queued_rows or self.bytes + work.size > policy.max_queued_bytes
+        ):
             return False
         work.admitted = now
+        work.waits = True
         group = self._groups.get(work.kind)
         if group is None:
             group = self._groups[work.kind] = deque()
         group.append((self._arrivals, work))
         self._arrivals += 1
         self.rows += work.rows
+        self.bytes += work.size
         self.requests += 1
         return True
 
     def cancel(self, work: Work) -> None:
-        """Let the request be dropped before it reaches the model; a request that is running finishes unheard."""
+        """Drop the request, and with its payload the body, before it reaches the model; one that was taken out keeps
+        both, for the model may be reading them in another thread, and finishes unheard."""
         work.cancelled = True
+        if work.waits:
+            work.waits, work.payload = False, None
+            self.rows -= work.rows
+            self.bytes -= work.size
+            self.requests -= 1
 
     def next_batch(self, now: float) -> Batch | None:
         """Return what to run now, or None where nothing waits. A batch without works has expired ones to report."""
@@ -100,18 +119,25 @@ class Queue:
         group = self._groups[kind]
         works: list[Work] = []
         rows = 0
+        requests, late_rows, size = 0, 0, 0  # what stops to wait, counted once a batch: it is every request's cost
         while group:
             work = group[0][1]
-            if not work.cancelled and (work.deadline is None or work.deadline > now):
-                if works and rows + work.rows > self.policy.max_rows:
-                    break
-                works.append(work)
-                rows += work.rows
-            elif not work.cancelled:
-                expired.append(work)
+            if work.waits:
+                if work.deadline is None or work.deadline > now:
+                    if works and rows + work.rows > self.policy.max_rows:
+                        break
+                    works.append(work)
+                    rows += work.rows
+                else:
+                    expired.append(work)
+                    late_rows += work.rows
+                work.waits = False
+                requests += 1
+                size += work.size
             group.popleft()
-            self.rows -= work.rows
-            self.requests -= 1
+        self.requests -= requests
+        self.rows -= rows + late_rows
+        self.bytes -= size
         if not group:
             del self._groups[kind]
         return works, rows

@@ -44,6 +44,15 @@ class Calibrated:
     profile: tuple[tuple[int, float], ...] = ()
     difference: float | None = None
 
+    def largest_s(self, rows: int) -> float | None:
+        """Return how long a call takes at most, where a request has at most `rows`: as measured for the largest batch.
+        A model whose requests cannot share a call is given all rows of one, for they cannot be cut either: that was
+        not measured, and is taken for so many times a row."""
+        if not self.profile:
+            return None
+        seconds = self.profile[-1][1]
+        return seconds if self.max_rows else seconds * rows
+
 
 def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
     """Try the model out and return how to run it, with at most `most_rows` rows per call.

@@ -7,7 +7,7 @@ of strings: what was staged would be kept until the next such batch, and strings
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.generic]
+
+Answers = dict[int, "list[Array] | Exception"]
+"""By a request's position in its batch, its outputs or why there are none."""
 
 
 class BadAnswer(Exception):
@@ -42,23 +45,39 @@ class Forward:
         self.max_rows = max_rows
         self._staging: dict[object, tuple[list[Array], list[torch.Tensor]]] = {}
 
-    def run(self, batch: Batch) -> dict[int, list[Array] | Exception]:
-        """Return each request's outputs, by its position in the batch. The arrays are valid until the next run.
+    def run(self, batch: Batch) -> Answers:
+        """Return each request's outputs. The arrays are valid until the next run."""
+        calls = self.calls(batch)
+        try:
+            while True:
+                next(calls)
+        except StopIteration as end:
+            answers: Answers = end.value
+            return answers
+
+    def calls(self, batch: Batch) -> Generator[None, None, Answers]:
+        """Run a batch as `run` does, and yield between two calls of the model: nearly always there is one.
 
         A model may raise because of one row (an index beyond its table, a number that is none). Requests that shared
         the call with it are run again, each alone, so that nobody is answered with another one's error.
         """
         if len(batch.works) == 1:
-            return {0: self._alone(batch.works[0])} if self._is_beyond(batch) else self._together(batch)
+            if not self._is_beyond(batch):
+                return self._together(batch)
+            return {0: (yield from self._alone(batch.works[0]))}
         try:
             return self._together(batch)
         except Exception:  # noqa: BLE001 - the model is the user's program and may raise anything
-            return {index: self._alone_or_why_not(work) for index, work in enumerate(batch.works)}
+            answers: Answers = {}
+        for index, work in enumerate(batch.works):
+            yield
+            answers[index] = yield from self._alone_or_why_not(work)
+        return answers
 
     def _is_beyond(self, batch: Batch) -> bool:
         return not self.max_rows or batch.rows > self.max_rows
 
-    def _together(self, batch: Batch) -> dict[int, list[Array] | Exception]:
+    def _together(self, batch: Batch) -> Answers:
         tensors = self._gather(batch)
         with self._torch.inference_mode():
             outputs = [self._array(output) for output in self._call(*tensors)]
@@ -67,28 +86,29 @@ class Forward:
                 raise BadAnswer(f"the model answered a batch of {batch.rows} rows with shape {list(output.shape)}")
         if len(batch.works) == 1:
             return {0: outputs}
-        answers: dict[int, list[Array] | Exception] = {}
+        answers: Answers = {}
         for index, (_, start, stop) in enumerate(batch.slices()):
             answers[index] = [output[start:stop] for output in outputs]
         return answers
 
-    def _alone_or_why_not(self, work: Work) -> list[Array] | Exception:
+    def _alone_or_why_not(self, work: Work) -> Generator[None, None, list[Array] | Exception]:
         try:
-            return self._alone(work)
+            return (yield from self._alone(work))
         except Exception as error:  # noqa: BLE001 - as above
             return error
 
-    def _alone(self, work: Work) -> list[Array]:
+    def _alone(self, work: Work) -> Generator[None, None, list[Array]]:
         """Run a request that shares its call with nobody, in pieces where it has more rows than the largest batch."""
         arrays: list[Array] = work.payload.arrays
         step = self.max_rows or 0
         words = self._word_of_each(work.kind)
         if not step or work.rows <= step:
             return self._call_with(arrays, words)
-        pieces = [
-            self._call_with([array[start : start + step] for array in arrays], words)
-            for start in range(0, work.rows, step)
-        ]
+        pieces: list[list[Array]] = []
+        for start in range(0, work.rows, step):
+            if pieces:
+                yield
+            pieces.append(self._call_with([array[start : start + step] for array in arrays], words))
         joined: list[Array] = [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
         return joined
 

@@ -1,10 +1,12 @@
 """Who runs the model, and when: the event loop itself, or a thread beside it?
 
 *inline*: at the end of a tick of the loop, when every socket that was readable has been read, the requests that came
-in form the batch. Nothing is handed over, so a forward of microseconds stays one; but the loop answers nothing
-meanwhile, so this is for forwards below 2 ms. *thread*: the loop goes on answering health and admitting requests while
-the forward runs; the batch leaves when the model is free. The GIL's switch interval is cut to 0.2 ms there, or a
-health answer would wait up to 5 ms for it each time.
+in form the batch. Nothing is handed over, so a forward of microseconds stays one; but the loop answers nothing during a
+call of the model, so this is for forwards below 2 ms whose largest batch is below 10 ms. Between two calls, of which a
+request of many rows needs many, the loop has its turn: 4,096 rows of 1 ms would hold up health for 4 s. Nobody
+overtakes such a request. *thread*: the loop goes on answering health and admitting requests while the forward runs; the
+batch leaves when the model is free. The GIL's switch interval is cut to 0.2 ms there, or a health answer would wait up
+to 5 ms for it each time.
 """
 
 from __future__ import annotations
@@ -14,22 +16,18 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Generator
+from typing import Protocol
 
 from evenkeel_runtime.engine.batching import Batch, Queue, Work
-from evenkeel_runtime.engine.forward import Forward
-
-if TYPE_CHECKING:
-    from evenkeel_runtime.engine.forward import Array
+from evenkeel_runtime.engine.forward import Answers, Forward
 
 INLINE = "inline"
 THREAD = "thread"
 INLINE_BELOW_S = 0.002
+INLINE_LARGEST_BELOW_S = 0.01
 SWITCH_INTERVAL_S = 0.0002
 
-Answers = dict[int, "list[Array] | Exception"]
-"""By a request's position in its batch, its outputs or why there are none."""
 Answered = Callable[[Batch, "Answers | Exception", float, float], None]
 """Given a batch, its answers or why there are none at all, when the forward began and how long it took."""
 Expired = Callable[[Work], None]
@@ -45,13 +43,15 @@ class Mode(Protocol):
     def stop(self) -> None: ...
 
 
-def mode_for(forward_s: float | None, device: str) -> str:
-    """Return the mode for a model, by its measured batch-1 forward (None: unknown, so it may be long)."""
-    return INLINE if device == "cpu" and forward_s is not None and forward_s < INLINE_BELOW_S else THREAD
+def mode_for(forward_s: float | None, largest_s: float | None, device: str) -> str:
+    """Return the mode for a model, by its forward of one row and its longest call (None: unknown, maybe long)."""
+    if device != "cpu" or forward_s is None or largest_s is None:
+        return THREAD
+    return INLINE if forward_s < INLINE_BELOW_S and largest_s < INLINE_LARGEST_BELOW_S else THREAD
 
 
 class Inline:
-    """Runs batches on the event loop."""
+    """Runs batches on the event loop, one at a time, and one call of the model in a tick."""
 
     name = INLINE
 
@@ -60,6 +60,7 @@ class Inline:
         self._forward, self._answered, self._expired = forward, answered, expired
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
+        self._is_between_calls = False
 
     def wake(self) -> None:
         if not self._scheduled:
@@ -71,6 +72,8 @@ class Inline:
 
     def _run(self) -> None:
         self._scheduled = False
+        if self._is_between_calls:
+            return
         began = time.perf_counter()
         batch = self.queue.next_batch(began)
         if batch is None:
@@ -80,8 +83,29 @@ class Inline:
         for work in batch.expired:
             self._expired(work)
         if batch.works:
-            answers = _run(self._forward, batch)
-            self._answered(batch, answers, began, time.perf_counter() - began)
+            self._call(batch, self._forward.calls(batch), began)
+
+    def _call(self, batch: Batch, calls: Generator[None, None, Answers], began: float) -> None:
+        answers: Answers | Exception
+        try:
+            next(calls)
+        except StopIteration as end:
+            answers = end.value
+        except Exception as error:  # noqa: BLE001 - the model is the user's program and may raise anything
+            answers = error
+        else:
+            self._is_between_calls = True
+            self._loop.call_soon(self._go_on, batch, calls, began)
+            return
+        self._answered(batch, answers, began, time.perf_counter() - began)
+
+    def _go_on(self, batch: Batch, calls: Generator[None, None, Answers], began: float) -> None:
+        """Make the next call, unless nobody waits for it any more."""
+        self._is_between_calls = False
+        if self.queue.requests:
+            self.wake()
+        if not all(work.cancelled for work in batch.works):
+            self._call(batch, calls, began)
 
 
 class Threaded:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from evenkeel_runtime.config import Limits
 from evenkeel_runtime.contract import DIRECTIVES_PATH, SIGNALS_PATH
 from evenkeel_runtime.serve.canary import Traffic
+from evenkeel_runtime.serve.connections import Server
 from evenkeel_runtime.serve.directives import BadDirective, Listener, read
-from evenkeel_runtime.serve.protocol import Exchange, Server, error_body
+from evenkeel_runtime.serve.protocol import Exchange, error_body
 from evenkeel_runtime.serve.service import JSON, Service
 
 LIMITS = Limits(body_bytes=64 << 10, header_bytes=16 << 10, connections=64, client_timeout_s=10.0)

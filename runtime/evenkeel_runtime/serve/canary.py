@@ -30,12 +30,13 @@ from evenkeel_runtime import contract, receipts
 from evenkeel_runtime.contract import MIRROR, SPLIT
 from evenkeel_runtime.serve.body import BadRequest
 from evenkeel_runtime.serve.directives import Directive, place_of
+from evenkeel_runtime.serve.headers import deadline_of
 from evenkeel_runtime.serve.metrics import Histogram
 from evenkeel_runtime.serve.mirror import Mirror
 from evenkeel_runtime.serve.onward import Answer, Attempt, Onward, Outcome, head_of
 from evenkeel_runtime.serve.pairs import Pairs
 from evenkeel_runtime.serve.protocol import Exchange
-from evenkeel_runtime.serve.service import Service, deadline_of
+from evenkeel_runtime.serve.service import Service
 from evenkeel_runtime.serve.tally import Arm, Failure, Tally, failure_of, is_refused_alike
 
 HEADER = receipts.ONWARD_HEADER.encode()

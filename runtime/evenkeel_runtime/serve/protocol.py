@@ -19,12 +19,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
-from evenkeel_runtime.config import Limits
 from evenkeel_runtime.serve.tracing import Trace, trace_of
+
+if TYPE_CHECKING:
+    from evenkeel_runtime.serve.connections import Server
 
 PIPELINED = 64
 """How many requests of one connection may be under way; more are read when answers have left."""
@@ -36,6 +38,9 @@ TRICKLE = 10
 """A body that keeps arriving may take so many times the client timeout in all."""
 
 _KEPT_HEAD_BYTES = 4096
+_PIECE_BYTES = 48
+"""What a piece of a body costs beside its bytes: in chunks of two bytes, a body is twenty times as large in memory."""
+_AGAIN = b"retry-after: 1\r\n"
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 """What is passed on may have a status that is none of these (nginx's 499): it goes without a phrase, as HTTP allows."""
@@ -95,43 +100,6 @@ class Exchange:
         self._connection.flush()
 
 
-Handler = Callable[[Exchange], None]
-
-
-class Server:
-    """What all connections share. `is_closing` asks every answer to end its connection."""
-
-    def __init__(
-        self, handler: Handler, limits: Limits, on_refused: Callable[[int], None] = lambda status: None
-    ) -> None:
-        self.handler = handler
-        self.limits = limits
-        self.connections: set[Connection] = set()
-        self.is_closing = False
-        self.on_refused = on_refused
-
-    def connection(self) -> Connection:
-        return Connection(self)
-
-    @property
-    def exchanges(self) -> int:
-        """How many requests are admitted and not yet answered."""
-        return sum(len(connection.exchanges) for connection in self.connections)
-
-    def close_idle(self) -> None:
-        for connection in list(self.connections):
-            connection.close_if_idle()
-
-    async def sweep(self) -> None:
-        """End connections whose clients are too slow, once a second, so that no request pays for a timer."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(min(1.0, self.limits.client_timeout_s / 4))
-            now = loop.time()
-            for connection in list(self.connections):
-                connection.check_time(now)
-
-
 @dataclass(frozen=True, slots=True)
 class _Head:
     """A request's head, what the parser made of it, and how many bytes the request had with its body."""
@@ -159,6 +127,8 @@ class Connection(asyncio.Protocol):
         self._head: _Head | None = None
         self._chunk_from: int | None = None  # bytes of body before the chunk that is being read
         self._before_chunk: dict[bytes, bytes] = {}
+        self._is_surplus = False
+        self._held_bytes = 0  # of an unfinished body, as the server counts them
         self._begin()
 
     def _begin(self) -> None:
@@ -169,19 +139,21 @@ class Connection(asyncio.Protocol):
         self._header_bytes = 0
         self._in_headers = True
         self._since: float | None = None  # when the request that is being read began
+        if self._held_bytes:
+            self.server.receiving_bytes -= self._held_bytes
+            self._held_bytes = 0
 
     # what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's is one, without saying so
         self._transport = transport
-        self.server.connections.add(self)
-        if len(self.server.connections) > self.server.limits.connections:
-            self._refuse(503, "too many connections; try again", b"retry-after: 1\r\n")
+        self._is_surplus = self.server.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self.server.connections.discard(self)
+        self._begin()
+        self.server.leave(self)
         exchanges, self.exchanges = self.exchanges, deque()
         for exchange in exchanges:
             if exchange.abandoned is not None:
@@ -225,6 +197,8 @@ class Connection(asyncio.Protocol):
             return
         if self._in_headers and self._header_bytes > self.server.limits.header_bytes:
             self._refuse_headers()
+        if self._body_bytes:
+            self._hold()
 
     # what the parser calls
 
@@ -239,6 +213,9 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
+        if self._is_surplus and self._path.partition(b"?")[0] not in self.server.vital:
+            self._refuse(503, "too many connections; try again", _AGAIN)
+            raise _Refused
         limit = self.server.limits.body_bytes
         length = self._headers.get(b"content-length")
         if length is not None and len(length) < 20 and int(length) > limit:
@@ -269,7 +246,8 @@ class Connection(asyncio.Protocol):
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         parser, path, headers = self._parser, self._path, self._headers
-        exchange = Exchange(self, parser.get_method(), path, headers, body, parser.should_keep_alive())
+        keep = parser.should_keep_alive() and not self._is_surplus
+        exchange = Exchange(self, parser.get_method(), path, headers, body, keep)
         self._head = self._kept(exchange)
         self._piece = b""
         self._begin()
@@ -307,7 +285,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         while exchanges and (answer := exchanges[0].answer) is not None:
             exchange = exchanges.popleft()
-            if transport is not None:
+            if transport is not None and self._lingers_since is None:  # what is behind the last answer is dropped
                 transport.write(answer)
                 if not exchange.keep_alive:
                     self._close()
@@ -318,6 +296,10 @@ class Connection(asyncio.Protocol):
     def close_if_idle(self) -> None:
         if not self.exchanges and self._since is None and self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     def check_time(self, now: float) -> None:
         limits = self.server.limits
@@ -342,6 +324,17 @@ class Connection(asyncio.Protocol):
         body_bytes = 0 if self._chunk_from is None else self._body_bytes - self._chunk_from
         if self._header_bytes - body_bytes > limit:
             self._refuse(431, f"the request's headers are longer than {limit} bytes")
+
+    def _hold(self) -> None:
+        """Count an unfinished body among those that are being received, and refuse it where they are too much. One by
+        itself may be as long as its own limit says."""
+        server = self.server
+        held = self._body_bytes + _PIECE_BYTES * len(self._chunks)
+        server.receiving_bytes += held - self._held_bytes
+        self._held_bytes = held
+        if held < server.receiving_bytes > server.limits.receiving_bytes:
+            message = f"{server.receiving_bytes - held} bytes of other requests are being received; try again"
+            self._refuse(429, message, _AGAIN)
 
     def _refuse(self, status: int, message: str, more: bytes = b"") -> None:
         """Answer an unfinished request with an error and end the connection behind it, in its turn."""

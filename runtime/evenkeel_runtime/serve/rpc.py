@@ -164,7 +164,7 @@ class RpcServer:
         asked = _parsed(self._messages.ModelInferRequest, request)
         self._require_ours(asked.model_name, asked.model_version)
         call = Call(_headers(context))
-        self._admit(call, asked, begun, None if remaining is None else begun + remaining)
+        self._admit(call, asked, begun, None if remaining is None else begun + remaining, len(request))
         self.calls += 1
         try:
             outcome = await call.outcome
@@ -178,7 +178,7 @@ class RpcServer:
             context.set_trailing_metadata((("traceparent", call.trace.parent), ("tracestate", call.trace.state)))
         return outcome
 
-    def _admit(self, call: Call, asked: Any, begun: float, deadline: float | None) -> None:
+    def _admit(self, call: Call, asked: Any, begun: float, deadline: float | None, size: int) -> None:
         service, ready = self._service, self._service.ready
         if ready is None:
             service.reject(call, 503, "not_ready", LOADING, b"retry-after: 1\r\n", begun)
@@ -190,7 +190,7 @@ class RpcServer:
             return
         if self._answers is None:
             self._answers = _Answers(self._messages.ModelInferResponse, service.name, service.version, ready.shown)
-        service.admit(ready, call, read, self._answers, begun, deadline)
+        service.admit(ready, call, read, self._answers, begun, deadline, size)
 
     def _require_ours(self, name: str, version: str) -> None:
         if why := self._service.not_ours(name, version):

@@ -38,12 +38,13 @@ from evenkeel_runtime.serve import metadata
 from evenkeel_runtime.serve.admin import Admin
 from evenkeel_runtime.serve.answer import Writer
 from evenkeel_runtime.serve.canary import Traffic
+from evenkeel_runtime.serve.connections import Server
 from evenkeel_runtime.serve.feedback import Feedback
 from evenkeel_runtime.serve.loading import Running, load
 from evenkeel_runtime.serve.metrics import Info
 from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.prediction import prediction_of
-from evenkeel_runtime.serve.protocol import FAILED, Exchange, Server
+from evenkeel_runtime.serve.protocol import FAILED, Exchange
 from evenkeel_runtime.serve.receipts import Receipts
 from evenkeel_runtime.serve.service import Ready, Rendered, Service
 from evenkeel_runtime.serve.tracing import tracer_for
@@ -82,7 +83,8 @@ class _Replica:
         self._service.tracer = tracer_for(os.environ, config.name, config.version)
         self._feedback = None if config.feedback is None else Feedback(config.feedback)
         self._service.feedback = self._feedback
-        self._http = Server(self._service.handle, config.limits, self._service.metrics.reject_early)
+        service = self._service
+        self._http = Server(service.handle, config.limits, service.metrics.reject_early, service.vital)
         self._rpc: RpcServer | None = None
         self._traffic = Traffic(self._service, None if config.feedback is None else config.feedback.key)
         if self._feedback is not None:
@@ -113,14 +115,14 @@ class _Replica:
         if self._config.grpc_port is not None:
             await self._listen_for_rpc(self._config.grpc_port)
         await changed.wait()
-        for sweeper in sweepers:
-            sweeper.cancel()
         if self._failure is not None:
             failed = report.failed(self._failure)
             report.write(failed)
             log.error("failed reason=%s message=%s", failed.reason, failed.message)
             return 1
         await self._drain(listener)
+        for sweeper in sweepers:
+            sweeper.cancel()  # not before: a request whose client has fallen silent would hold the drain
         self._traffic.end()
         if self._feedback is not None and teller is not None:
             teller.cancel()
@@ -197,8 +199,9 @@ class _Replica:
         signature = running.loaded.signature
         has_batch = signature.batch is not None
         forward = Forward(signature, found.call, running.loaded.device, found.max_rows)
-        queue = Queue(Policy(found.max_rows, config.limits.queued_rows))
-        name = mode_for(found.forward_s, running.loaded.device)
+        queue = Queue(Policy(found.max_rows, config.limits.queued_rows, config.limits.queued_bytes))
+        rows = min(signature.batch or config.limits.rows, config.limits.rows) if has_batch else 1
+        name = mode_for(found.forward_s, found.largest_s(rows), running.loaded.device)
         kind: Callable[..., Mode] = Inline if name == INLINE else Threaded
         mode = kind(queue, forward, service.answered, service.expired)
         parameters: dict[str, object] = {

@@ -18,6 +18,7 @@ from evenkeel_runtime.models.loaded import BadInput
 from evenkeel_runtime.serve import stacks
 from evenkeel_runtime.serve.answer import Writer
 from evenkeel_runtime.serve.body import BadRequest
+from evenkeel_runtime.serve.headers import check_content, deadline_of
 from evenkeel_runtime.serve.metadata import of_server
 from evenkeel_runtime.serve.metrics import CONTENT_TYPE, Metrics
 from evenkeel_runtime.serve.oip import Reader
@@ -27,7 +28,8 @@ from evenkeel_runtime.serve.tracing import Stay, Trace, Tracer
 from evenkeel_runtime.serve.v1 import Predictions
 
 if TYPE_CHECKING:
-    from evenkeel_runtime.engine.modes import Answers, Mode
+    from evenkeel_runtime.engine.forward import Answers
+    from evenkeel_runtime.engine.modes import Mode
     from evenkeel_runtime.serve.canary import Canary
     from evenkeel_runtime.serve.feedback import Feedback
     from evenkeel_runtime.serve.oip import Array, Asked, Plan
@@ -37,10 +39,8 @@ if TYPE_CHECKING:
 JSON = b"application/json"
 FEEDBACK_PATH = b"/v1/feedback"
 LOADING = "the model is still loading"
-OCTETS = b"application/octet-stream"
-TAKEN_AS_THEY_ARE = (None, JSON, OCTETS)
-TIMEOUT_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
-"""How long the client will wait: work that it has given up on is dropped before it reaches the model."""
+
+_VITAL = (b"/", b"/v2/health/live", b"/v2/health/ready", b"/health", b"/healthz", b"/ping", b"/metrics")
 
 Rendered = tuple[int, bytes, bytes]
 """An answer's status, content type and body."""
@@ -116,6 +116,10 @@ class Service:
             f"/v2/models/{config.name}/versions/{config.version}/infer".encode(),
         }
         self._predict_path = f"/v1/models/{config.name}:predict".encode()
+        self.vital = frozenset(
+            (*_VITAL, f"/v1/models/{config.name}".encode(), f"/v2/models/{config.name}/ready".encode())
+        )
+        """What whoever watches over replicas asks, of a full one too."""
         self._static: dict[bytes, Callable[[Exchange], None]] = {
             b"/": self._alive,
             b"/v2": self._server_metadata,
@@ -163,14 +167,7 @@ class Service:
             return
         headers = exchange.headers
         try:
-            content_type = headers.get(b"content-type")
-            if content_type not in TAKEN_AS_THEY_ARE and rejects_content(content_type):
-                raise BadRequest(
-                    f"content-type {_text(content_type)[:80]!r} is not application/json or application/octet-stream",
-                    415,
-                )
-            if b"content-encoding" in headers and headers[b"content-encoding"] != b"identity":
-                raise BadRequest(f"content-encoding {_text(headers[b'content-encoding'])[:80]!r} is not read", 415)
+            check_content(headers)
             asked = (
                 ready.predictions.read(exchange.body)
                 if is_v1
@@ -180,22 +177,30 @@ class Service:
         except BadRequest as error:
             self.reject(exchange, error.status, "invalid", error.message, b"", begun)
             return
-        self.admit(ready, exchange, asked, ready.predictions if is_v1 else ready.writer, begun, deadline)
+        form = ready.predictions if is_v1 else ready.writer
+        self.admit(ready, exchange, asked, form, begun, deadline, len(exchange.body))
 
     def admit(
-        self, ready: Ready, exchange: Caller, asked: Asked, writer: Form, begun: float, deadline: float | None
+        self,
+        ready: Ready,
+        exchange: Caller,
+        asked: Asked,
+        writer: Form,
+        begun: float,
+        deadline: float | None,
+        size: int,
     ) -> None:
-        """Let a request that was read wait for the model, or send it away."""
+        """Let a request that was read, from a body of `size` bytes, wait for the model, or send it away."""
         plan = asked.plan
         signals = self.signals
         signals.arrivals += 1
         signals.arrived_rows += plan.rows
         now = time.perf_counter()
-        work = Work(plan.rows, plan.kind, Pending(exchange, asked, writer, asked.arrays, begun, now), deadline)
+        work = Work(plan.rows, plan.kind, Pending(exchange, asked, writer, asked.arrays, begun, now), deadline, size)
         queue = ready.mode.queue
         if not queue.admit(work, now):
             wait = retry_after_s(queue.rows, ready.rows_per_second)
-            message = f"the queue is full ({queue.rows} rows wait)"
+            message = f"the queue is full ({queue.rows} rows wait, {queue.bytes} bytes)"
             signals.rejected += 1
             self.reject(exchange, 429, "queue_full", message, b"retry-after: %d\r\n" % wait, begun)
             return
@@ -378,22 +383,6 @@ def _profiled(seconds: float) -> Rendered:
     if found is None:
         return 409, JSON, error_body("another profile is being taken; try again when it is done")
     return 200, b"text/plain; charset=utf-8", found
-
-
-def rejects_content(content_type: bytes) -> bool:
-    """Return whether a body of this type cannot be an inference request. Clients without a type are let through."""
-    essence = content_type.partition(b";")[0].strip().lower()
-    return essence not in (b"application/json", b"application/octet-stream", b"")
-
-
-def deadline_of(headers: dict[bytes, bytes], now: float) -> float | None:
-    """Return until when the client of a request that arrived `now` will wait; raises BadRequest."""
-    for name in TIMEOUT_HEADERS:
-        if (value := headers.get(name)) is not None:
-            if not value.isdigit() or len(value) > 12:
-                raise BadRequest(f"{_text(name)} has to be a number of milliseconds")
-            return now + int(value) / 1000
-    return None
 
 
 def _text(value: bytes) -> str:

@@ -88,7 +88,8 @@ def empty() -> None:
     import uvloop
 
     from evenkeel_runtime.config import Limits
-    from evenkeel_runtime.serve.protocol import Exchange, Server
+    from evenkeel_runtime.serve.connections import Server
+    from evenkeel_runtime.serve.protocol import Exchange
 
     def handle(exchange: Exchange) -> None:
         exchange.respond(200, b"application/octet-stream", b"")

@@ -114,21 +114,26 @@ def test_endless_chunks_end_with_413(perceptron: Replica) -> None:
         assert read_answer(stream)[0] == 413
 
 
-def test_more_connections_than_allowed_are_told_so(perceptron: Replica) -> None:
+def test_more_connections_than_allowed_are_told_so_and_may_ask_for_health(perceptron: Replica) -> None:
+    """A probe of a full replica that is sent away would have it killed."""
     held: list[socket.socket] = []
     try:
         statuses = []
         for _ in range(45):
             stream = perceptron.connect()
             held.append(stream)
-            stream.sendall(request_bytes("GET", "/v2/health/live"))
+            stream.sendall(infer_request(1))
             statuses.append(read_answer(stream)[0])
         assert statuses.count(200) == 40
         assert statuses.count(503) == 5
+        for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/m/ready", "/v1/models/m", "/metrics"):
+            answer = perceptron.ask("GET", path)
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert perceptron.ask("GET", "/v2/models/m").status == 503
     finally:
         for stream in held:
             stream.close()
-    perceptron.await_status("/v2/health/live", 200)
+    perceptron.await_status("/v2/models/m", 200)
 
 
 def test_connection_close_is_obeyed(perceptron: Replica) -> None:

@@ -133,6 +133,21 @@ def test_full_queue_sends_newcomers_away_and_time_limits_hold(start: Callable[..
     assert replica.metric("inference_rejected_total") == 2
 
 
+def test_few_rows_fill_the_queue_where_they_are_large(start: Callable[..., Replica]) -> None:
+    replica = start("long.pt2", EVENKEEL_MAX_QUEUED_BYTES=str(len(long_request())))
+    replica.await_ready()
+    with replica.connect() as first, replica.connect() as second, replica.connect() as third:
+        for stream, count in ((first, 1), (second, 2)):
+            stream.sendall(long_request())
+            await_metric(replica, "inference_requests_in_flight", count)
+        third.sendall(long_request())
+        status, head, body = read_answer(third)
+        assert status == 429
+        assert b"retry-after: " in head
+        assert b"bytes" in body
+        assert [read_answer(first)[0], read_answer(second)[0]] == [200, 200]
+
+
 def test_several_inputs_and_outputs(start: Callable[..., Replica]) -> None:
     replica = start("several.pt2")
     replica.await_ready()

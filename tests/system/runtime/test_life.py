@@ -145,6 +145,19 @@ def test_idle_connections_do_not_hold_up_the_end(start: Callable[..., Replica]) 
         assert replica.wait() == 0
 
 
+def test_a_request_that_stalls_does_not_hold_up_the_end(start: Callable[..., Replica]) -> None:
+    replica = start("perceptron.pt2", EVENKEEL_DRAIN_DELAY_S="0", EVENKEEL_CLIENT_TIMEOUT_S="1")
+    replica.await_ready()
+    with replica.connect() as stalled:
+        stalled.sendall(b"POST /v2/models/m/infer HTTP/1.1\r\nHost: t\r\nContent-Le")
+        replica.await_status("/v2/health/live", 200)  # what was sent before has been read
+        began = time.monotonic()
+        replica.terminate()
+        assert read_answer(stalled)[0] == 408
+        assert replica.wait() == 0
+        assert time.monotonic() - began < 12  # the grace period would end it after 25 s
+
+
 def test_second_signal_means_now(start: Callable[..., Replica]) -> None:
     replica = start("perceptron.pt2", EVENKEEL_DRAIN_DELAY_S="3000", EVENKEEL_GRACE_PERIOD_S="3600")
     replica.await_ready()

@@ -18,11 +18,11 @@ from evenkeel_runtime import config
 from evenkeel_runtime.receipts import ID_HEADER, MAX_CLASSES, Issuer, Origin
 from evenkeel_runtime.serve import feedback as way
 from evenkeel_runtime.serve import ids, receipts
+from evenkeel_runtime.serve.connections import Server
 from evenkeel_runtime.serve.feedback import MOST_POST_BYTES, THREADS, WAITING_BYTES, Feedback
 from evenkeel_runtime.serve.ids import Ids
 from evenkeel_runtime.serve.pairs import Pairs
 from evenkeel_runtime.serve.prediction import Prediction
-from evenkeel_runtime.serve.protocol import Server
 from evenkeel_runtime.serve.receipts import COHORT_S, Receipts
 
 UID = "6f1b54a4-6d1a-4a8e-9d0e-1c2f6f0f5f11"

@@ -84,6 +84,42 @@ def test_late_and_cancelled_work_is_dropped_before_it_runs() -> None:
     assert found.rows == 0
 
 
+def test_what_was_cancelled_neither_waits_nor_keeps_its_body() -> None:
+    left = [Work(10, "a", payload="a body", size=1000) for _ in range(10)]
+    found = filled(*left)
+    for work in left:
+        found.cancel(work)
+        found.cancel(work)  # counted once
+    assert (found.rows, found.bytes, found.requests) == (0, 0, 0)
+    assert {work.payload for work in left} == {None}
+    newcomer = Work(100, "a")
+    assert found.admit(newcomer, 0.0)
+    batch = found.next_batch(0.0)
+    assert batch is not None
+    assert batch.works == (newcomer,)
+    assert (found.rows, found.requests) == (0, 0)
+
+
+def test_what_runs_keeps_its_body_though_its_client_has_left() -> None:
+    """The model reads it, maybe in another thread."""
+    work = Work(1, "a", payload="a body", size=6)
+    found = filled(work)
+    found.next_batch(0.0)
+    found.cancel(work)
+    assert (work.cancelled, work.payload) == (True, "a body")
+    assert (found.rows, found.bytes, found.requests) == (0, 0, 0)
+
+
+def test_few_rows_may_be_too_many_bytes() -> None:
+    found = Queue(Policy(max_rows=8, max_queued_rows=100, max_queued_bytes=1000))
+    assert found.admit(Work(1, "a", size=5000), 0.0)  # an empty queue takes anything
+    assert not found.admit(Work(1, "a", size=1), 0.0)
+    found.next_batch(0.0)
+    assert found.admit(Work(1, "a", size=600), 0.0)
+    assert found.admit(Work(1, "a", size=400), 0.0)
+    assert not found.admit(Work(1, "a", size=1), 0.0)
+
+
 def test_only_late_work_makes_a_batch_without_works() -> None:
     found = filled(Work(1, "a", deadline=1.0), Work(1, "b", deadline=1.0))
     batch = found.next_batch(2.0)
@@ -97,6 +133,7 @@ works = st.builds(
     rows=st.integers(1, 12),
     kind=st.sampled_from("abc"),
     deadline=st.none() | st.floats(0, 10, allow_nan=False),
+    size=st.integers(0, 100),
     cancelled=st.booleans(),
 )
 
@@ -115,12 +152,14 @@ def test_every_request_ends_exactly_once(steps: list[Work | None], max_rows: int
                 batches.append(batch)
         elif found.admit(step, now):
             admitted.append(step)
+            if step.cancelled:
+                found.cancel(step)
     while batch := found.next_batch(now):
         batches.append(batch)
 
     run = [work for batch in batches for work in batch.works]
     expired = [work for batch in batches for work in batch.expired]
-    assert found.rows == found.requests == 0
+    assert found.rows == found.bytes == found.requests == 0
     assert sorted(map(id, run + expired + [work for work in admitted if work.cancelled])) == sorted(map(id, admitted))
     for batch in batches:
         assert len({work.kind for work in batch.works}) <= 1

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evenkeel_runtime.config import Limits
-from evenkeel_runtime.serve.protocol import PIPELINED, Exchange, Server
+from evenkeel_runtime.serve.connections import SURPLUS, Server
+from evenkeel_runtime.serve.protocol import PIPELINED, Exchange
 from evenkeel_runtime.serve.server import aside
 
 PATIENCE_S = 60.0
@@ -51,10 +52,11 @@ class Wire(asyncio.Transport):
 class Conversation:
     """A connection whose requests are kept unanswered until told."""
 
-    def __init__(self, limits: Limits | None = None, answers: bool = True) -> None:
+    def __init__(self, limits: Limits | None = None, answers: bool = True, server: Server | None = None) -> None:
+        """On a server of its own, or one more connection of another conversation's."""
         self.exchanges: list[Exchange] = []
         self._answers = answers
-        self.server = Server(self._handle, limits or Limits())
+        self.server = server or Server(self._handle, limits or Limits(), vital=frozenset((b"/live",)))
         self.wire = Wire()
         self.connection = self.server.connection()
         self.connection.connection_made(self.wire)
@@ -239,6 +241,98 @@ async def test_draining_ends_connections_with_their_next_answer() -> None:
     talk.connection.data_received(request("x", b"", False))
     assert talk.wire.sent.endswith(b"connection: close\r\n\r\n")
     assert talk.wire.is_ended
+
+
+async def test_what_is_pipelined_behind_the_last_answer_is_dropped() -> None:
+    talk = Conversation(answers=False)
+    talk.server.is_closing = True
+    talk.connection.data_received(request("x", b"", False) + request("x", b"", False))
+    for exchange, body in zip(talk.exchanges, (b"first", b"second"), strict=True):
+        exchange.respond(200, b"text/plain", body)
+    assert talk.wire.sent.endswith(b"connection: close\r\n\r\nfirst")
+    assert talk.server.exchanges == 0
+
+
+LIVE = b"GET /live HTTP/1.1\r\nHost: t\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "want"),
+    [
+        pytest.param(LIVE, b"HTTP/1.1 200 ", id="whether it lives"),
+        pytest.param(LIVE.replace(b"live", b"live?verbose"), b"HTTP/1.1 200 ", id="with a query"),
+        pytest.param(request("x", b"body", False), b"HTTP/1.1 503 ", id="anything else"),
+        pytest.param(b"POST /x HTTP/1.1\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 503 ", id="before its body came"),
+    ],
+)
+async def test_a_connection_beyond_the_limit_is_for_one_question_about_health(sent: bytes, want: bytes) -> None:
+    first = Conversation(Limits(connections=1))
+    beyond = Conversation(server=first.server)
+    assert beyond.wire.sent == b""
+    beyond.connection.data_received(sent)
+    assert beyond.wire.sent.startswith(want)
+    assert b"connection: close" in beyond.wire.sent
+    assert beyond.wire.is_ended
+    first.connection.data_received(request("x", b"body", False))
+    assert first.wire.sent.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_place_within_the_limit_is_free_again_when_its_connection_ends() -> None:
+    first = Conversation(Limits(connections=1))
+    Conversation(server=first.server)
+    first.connection.connection_lost(None)
+    talk = Conversation(server=first.server)
+    talk.connection.data_received(request("x", b"body", False))
+    assert first.exchanges[0].body == b"body"
+    assert b"connection: close" not in talk.wire.sent
+
+
+async def test_connections_beyond_the_limit_are_bounded_and_the_last_to_come_is_heard() -> None:
+    first = Conversation(Limits(connections=1))
+    beyond = [Conversation(server=first.server) for _ in range(SURPLUS + 5)]
+    assert [talk.wire.is_ended for talk in beyond] == [True] * 5 + [False] * SURPLUS
+    assert len(first.server.connections) == 1 + SURPLUS
+    beyond[-1].connection.data_received(LIVE)
+    assert beyond[-1].wire.sent.startswith(b"HTTP/1.1 200 ")
+    for talk in [first, *beyond]:
+        talk.connection.connection_lost(None)
+    assert not first.server.connections
+
+
+def half(size: int) -> bytes:
+    """Return a request that is announced twice as long as what comes of it."""
+    return b"POST /x HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (2 * size) + bytes(size)
+
+
+async def test_bodies_that_are_being_received_are_bounded_together() -> None:
+    first = Conversation(Limits(receiving_bytes=1000))
+    second, third = Conversation(server=first.server), Conversation(server=first.server)
+    first.connection.data_received(half(600))
+    second.connection.data_received(half(600))
+    assert first.wire.sent == b""
+    assert second.wire.sent.startswith(b"HTTP/1.1 429 ")
+    assert b"retry-after: 1\r\n" in second.wire.sent
+    third.connection.data_received(request("x", bytes(5000), False))  # complete at once: it is not waited for
+    assert third.wire.sent.startswith(b"HTTP/1.1 200 ")
+    first.connection.data_received(bytes(600))
+    assert first.wire.sent.startswith(b"HTTP/1.1 200 ")
+    assert first.server.receiving_bytes == 0
+
+
+async def test_a_body_by_itself_may_be_as_long_as_its_own_limit_says() -> None:
+    talk = Conversation(Limits(receiving_bytes=1000))
+    talk.connection.data_received(half(5000))
+    assert talk.wire.sent == b""
+    talk.connection.connection_lost(None)
+    assert talk.server.receiving_bytes == 0
+
+
+async def test_pieces_count_for_what_they_take_in_memory() -> None:
+    first = Conversation(Limits(receiving_bytes=10_000))
+    second = Conversation(server=first.server)
+    first.connection.data_received(half(1))
+    second.connection.data_received(CHUNKED + b"2\r\nvv\r\n" * 300)  # 600 bytes, of which each second one costs 50
+    assert second.wire.sent.startswith(b"HTTP/1.1 429 ")
 
 
 async def test_a_status_that_http_does_not_name_is_passed_on() -> None:

@@ -100,8 +100,9 @@ async def asked(service: Service, count: int, seed: int) -> list[Asking]:
             client = Asking([begun * 32 + row for row in range(chance.randint(1, 20 if chance.random() < 0.1 else 4))])
             begun += 1
             client.is_late = chance.random() < 0.05
-            read = ready.reader.read(*client.body())
-            service.admit(ready, client, read, ready.writer, 0.0, 0.0 if client.is_late else None)
+            body, header_length = client.body()
+            read = ready.reader.read(body, header_length)
+            service.admit(ready, client, read, ready.writer, 0.0, 0.0 if client.is_late else None, len(body))
             clients.append(client)
             open_.append(client)
         for client in open_:
@@ -140,6 +141,7 @@ async def test_no_answer_is_lost_or_another_ones(mode: type[Inline] | type[Threa
                 assert status == 429 or (status == 504 and client.is_late)
     assert service.ready is not None
     service.ready.mode.stop()
+    assert service.ready.mode.queue.rows == service.ready.mode.queue.bytes == 0
     assert set(seen) == {200, 429, 504}
     assert sum(seen.values()) + left == COUNT
     assert (service.metrics.requests, service.metrics.rows) == (seen, rows)

@@ -16,6 +16,7 @@ import pytest
 
 from evenkeel_runtime import commands, config, report
 from evenkeel_runtime.contract import RECEIPT_KEY_FILE, Env, Reason
+from evenkeel_runtime.engine.calibrate import Calibrated
 from evenkeel_runtime.engine.modes import mode_for
 from evenkeel_runtime.engine.threads import spin_briefly, usable_cpus
 from evenkeel_runtime.failure import ModelError
@@ -57,11 +58,30 @@ def test_spinning(environ: dict[str, str], want: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("forward_s", "device", "want"),
-    [(0.0001, "cpu", "inline"), (0.003, "cpu", "thread"), (None, "cpu", "thread"), (0.0001, "cuda", "thread")],
+    ("forward_s", "largest_s", "device", "want"),
+    [
+        pytest.param(0.0001, 0.005, "cpu", "inline", id="short whatever it is given"),
+        pytest.param(0.003, 0.003, "cpu", "thread", id="long with a single row"),
+        pytest.param(0.001, 0.02, "cpu", "thread", id="long with its largest batch"),
+        pytest.param(None, None, "cpu", "thread", id="unknown"),
+        pytest.param(0.0001, 0.005, "cuda", "thread", id="on a GPU"),
+    ],
 )
-def test_mode(forward_s: float | None, device: str, want: str) -> None:
-    assert mode_for(forward_s, device) == want
+def test_mode(forward_s: float | None, largest_s: float | None, device: str, want: str) -> None:
+    assert mode_for(forward_s, largest_s, device) == want
+
+
+@pytest.mark.parametrize(
+    ("max_rows", "profile", "want"),
+    [
+        pytest.param(8, ((1, 0.001), (8, 0.004)), 0.004, id="the largest batch: what has more rows is cut"),
+        pytest.param(0, ((1, 0.001),), 4.096, id="nothing is cut where rows are not independent"),
+        pytest.param(0, (), None, id="a model that could not be tried out"),
+    ],
+)
+def test_longest_call(max_rows: int, profile: tuple[tuple[int, float], ...], want: float | None) -> None:
+    found = Calibrated(lambda *tensors: tensors, "eager", 1, max_rows, None, 0.0, profile)
+    assert found.largest_s(4096) == want
 
 
 def named(uri: str, claim_dir: Path) -> str:
@@ -168,6 +188,20 @@ def test_environment_that_says_nothing_usable(environment: dict[str, str]) -> No
     with pytest.raises(ModelError) as failure:
         config.serve(environment)
     assert failure.value.reason == Reason.INVALID
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("EVENKEEL_MAX_BODY_BYTES", "body_bytes"),
+        ("EVENKEEL_MAX_CONNECTIONS", "connections"),
+        ("EVENKEEL_MAX_QUEUED_ROWS", "queued_rows"),
+        ("EVENKEEL_MAX_QUEUED_BYTES", "queued_bytes"),
+        ("EVENKEEL_MAX_RECEIVING_BYTES", "receiving_bytes"),
+    ],
+)
+def test_limits_are_told_by_the_environment(name: str, field: str) -> None:
+    assert getattr(config.serve({Env.MODEL_PATH: "/m", name: "77"}).limits, field) == 77
 
 
 KEY = "0123456789abcdef" * 4

@@ -1,0 +1,38 @@
+"""What do an inference request's headers say: can its body be read, and how long will its client wait?"""
+
+from __future__ import annotations
+
+from evenkeel_runtime.serve.body import BadRequest
+
+TAKEN_AS_THEY_ARE = (None, b"application/json", b"application/octet-stream")
+TIMEOUT_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
+"""How long the client will wait: work that it has given up on is dropped before it reaches the model."""
+
+
+def check_content(headers: dict[bytes, bytes]) -> None:
+    """Raise BadRequest where the body cannot be an inference request. Clients without a type are let through."""
+    content_type = headers.get(b"content-type")
+    if content_type not in TAKEN_AS_THEY_ARE and _rejects(content_type):
+        message = f"content-type {_shown(content_type)} is not application/json or application/octet-stream"
+        raise BadRequest(message, 415)
+    if b"content-encoding" in headers and headers[b"content-encoding"] != b"identity":
+        raise BadRequest(f"content-encoding {_shown(headers[b'content-encoding'])} is not read", 415)
+
+
+def deadline_of(headers: dict[bytes, bytes], now: float) -> float | None:
+    """Return until when the client of a request that arrived `now` will wait; raises BadRequest."""
+    for name in TIMEOUT_HEADERS:
+        if (value := headers.get(name)) is not None:
+            if not value.isdigit() or len(value) > 12:
+                raise BadRequest(f"{name.decode()} has to be a number of milliseconds")
+            return now + int(value) / 1000
+    return None
+
+
+def _rejects(content_type: bytes) -> bool:
+    essence = content_type.partition(b";")[0].strip().lower()
+    return essence not in (b"application/json", b"application/octet-stream", b"")
+
+
+def _shown(value: bytes) -> str:
+    return repr(value.decode("latin-1")[:80])
