@@ -18,6 +18,7 @@ from evenkeel_runtime.models import deferred
 from evenkeel_runtime.models.archive import Archive
 from evenkeel_runtime.models.datatypes import BY_CODE, DATATYPES
 from evenkeel_runtime.models.format import Format, no_types
+from evenkeel_runtime.models.guarded import guard
 from evenkeel_runtime.models.loaded import Loaded, Signature
 from evenkeel_runtime.models.program import (
     PROGRAM_BYTES,
@@ -307,4 +308,4 @@ class _Builder:
                 raise refused(f"the model uses the operator {target}, which this runtime does not have")
         if path[:1] == ["ops"] and not isinstance(found, self._torch._ops.OpOverload):
             raise refused(f"{target} is not an operator")
-        return found
+        return guard(".".join(path[1:]), found) if path[:1] == ["ops"] else found

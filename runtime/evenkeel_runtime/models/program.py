@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evenkeel_runtime.failure import refused
+from evenkeel_runtime.models.operators import is_listed
 
 SCHEMA_MAJOR = 8
 PROGRAM_BYTES = 256 << 20
@@ -25,7 +26,6 @@ NODES = 1_000_000
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _FQN = re.compile(r"[A-Za-z0-9_.\-/:]*\Z")
-_OPERATOR = re.compile(r"torch\.ops\.(aten|prims)\.([A-Za-z0-9_]+)\.([A-Za-z0-9_]+)\Z")
 _PYTHON = frozenset(
     f"_operator.{name}"
     for name in (
@@ -38,10 +38,7 @@ _SYM = frozenset(f"torch.sym_{name}" for name in ["int", "float", "max", "min", 
     "torch._sym_sqrt"
 }
 _GRAD_MODE = "torch.ops.higher_order.wrap_with_set_grad_enabled"
-_FILES_AND_STATE = frozenset(
-    {"from_file", "save", "load", "set_data", "_print", "warn", "set_", "set", "record_stream"}
-)
-"""aten operators that reach beyond tensors: `aten.save` writes a file of any name, `aten.from_file` maps one."""
+_NUMBERS_AND_SCOPES = _PYTHON | _MATH | _SYM | {_GRAD_MODE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,14 +242,12 @@ def _node(body: dict[str, Any]) -> Node:
 
 
 def _check_target(target: object) -> None:
-    if isinstance(target, str):
-        if target in _PYTHON or target in _MATH or target in _SYM or target == _GRAD_MODE:
-            return
-        if (found := _OPERATOR.match(target)) and "__" not in target and found[2] not in _FILES_AND_STATE:
-            return
+    if isinstance(target, str) and (target in _NUMBERS_AND_SCOPES or is_listed(target)):
+        return
     raise refused(
-        f"the exported program calls {str(target)[:120]!r}, which is no operator that computes on tensors; "
-        "export a model that uses torch's own operators"
+        f"the exported program calls {str(target)[:120]!r}, which is not among the operators that this runtime calls: "
+        "of others it is not known that they stay within their tensors; write that part of the model with other "
+        "operators, or export it with run_decompositions(), which puts plainer ones in the place of many"
     )
 
 

@@ -250,6 +250,7 @@ def _lost_weight(config: dict[str, Any], members: dict[str, bytes], canary: Path
     config.pop(next(iter(config)))
 
 
+SIZES = {"as_ints": [1 << 20]}
 STRING = {"as_string": "touch CANARY"}
 TENSOR = {"as_tensor": {"name": "image"}}
 
@@ -308,6 +309,18 @@ HOSTILE: dict[str, Hostile] = {
         ),
         ("from_file",),
     ),
+    **{
+        f"an operator {why}": Hostile(_program(_target(f"torch.ops.aten.{name}", *given)), (name,))
+        for why, name, given in (
+            ("that believes any index", "_sparse_csr_tensor_unsafe.default", (TENSOR, TENSOR, TENSOR, SIZES)),
+            ("that believes any length", "segment_reduce.default", (TENSOR, {"as_string": "sum"})),
+            ("that believes any label", "ctc_loss.Tensor", (TENSOR, TENSOR, TENSOR, TENSOR)),
+            ("that hands out memory as it is", "empty.memory_format", (SIZES,)),
+            ("that makes a tensor longer than its memory", "resize_.default", (TENSOR, SIZES)),
+            ("that writes into what it is given", "add.out", (TENSOR, TENSOR)),
+            ("that nobody lists", "_nested_view_from_buffer.default", (TENSOR, TENSOR, TENSOR, TENSOR)),
+        )
+    },
     "an attribute instead of an operator": Hostile(
         _program(_target("torch.ops.aten.__class__.__init__", STRING)), ("__class__",)
     ),
