@@ -168,6 +168,8 @@ class Snapshot:
     replicas: tuple[Replica, ...]
     fleet: Fleet | NoSignal
     defaults: Defaults
+    led_to: str | NoSignal | None = NO_SIGNAL
+    """The only revision that the Service leads to at present, None where it leads to all; unknown without a Service."""
     sizing: Sizing | None = None
     """What was measured and decided; None where the spec asks for neither, or nobody has looked yet."""
     quality: Quality | None = None
@@ -257,6 +259,7 @@ def freeze(
         replicas=tuple(_replica(o) for o in pods if _is_live_replica(o)),
         fleet=fleet,
         defaults=defaults,
+        led_to=_led_to(metadata["name"], by_kind.get("Service", [])),
         promoted=_annotation(deployment, names.PROMOTE_ANNOTATION),
         aborted=_annotation(deployment, names.ABORT_ANNOTATION),
     )
@@ -268,6 +271,14 @@ def _label(obj: Object, key: str) -> str:
 
 def _annotation(obj: Object, key: str) -> str | None:
     return (obj["metadata"].get("annotations") or {}).get(key)
+
+
+def _led_to(deployment: str, services: Iterable[Object]) -> str | NoSignal | None:
+    for service in services:
+        if service["metadata"]["name"] == deployment:
+            found: str | None = (service["spec"].get("selector") or {}).get(names.REVISION_LABEL)
+            return found
+    return NO_SIGNAL
 
 
 def _is_live_replica(pod: Object) -> bool:

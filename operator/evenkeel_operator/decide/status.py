@@ -59,6 +59,8 @@ def state(snapshot: Snapshot, progress: Progress) -> State:
         return State(failure.reason, text, is_stalled=failure.is_permanent)
     if canary.course(snapshot, progress.target) is Course.BACK:
         return canary_status.rolled_back(snapshot, progress.target)
+    if canary.course(snapshot, progress.target) is Course.RETURN:
+        return canary_status.returning(snapshot, progress.target, is_blocked=progress.blocked)
     if progress.trial is not None:
         return canary_status.state(snapshot, progress.trial)
     if is_complete and progress.target != (asked := names.revision_name(snapshot.name, snapshot.spec)):
