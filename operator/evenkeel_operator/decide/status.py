@@ -18,6 +18,7 @@ from evenkeel_operator.decide import (
     retraining,
     served,
     sizing,
+    words,
 )
 from evenkeel_operator.decide.canary import Course, Trial
 from evenkeel_operator.decide.conditions import State
@@ -131,6 +132,7 @@ def status(snapshot: Snapshot, progress: Progress, found: State, now: datetime) 
     answer |= canary_status.status(snapshot, progress.target, progress.trial, now)
     if alarms := retraining.rows(snapshot, progress.target, now):
         answer["retraining"] = [row.model_dump(mode="json", by_alias=True, exclude_none=True) for row in alarms]
+    answer |= words.status(snapshot, None if stable is None else stable.name)
     answer |= served.status(snapshot, progress.target, None if stable is None else stable.name, now)
     return answer
 
