@@ -189,7 +189,11 @@ def trial(snapshot: Snapshot, target: str, supply: Supply | NoSignal | None) -> 
     placed = sum(1 for r in live if r.node is not None)
     reach, lent = needed, before.lent if before is not None else 0
     if isinstance(supply, Supply):
-        reach = min(needed, placed + supply.slots)
+        returned = lent if snapshot.sizing is not None and snapshot.sizing.needs_all else 0
+        lent -= returned
+        # A replica of stable that waits for a GPU has the first that is free: it may be the one that it had lent.
+        waiting = max(0, snapshot.desired - lent - sum(1 for r in snapshot.live(stable) if r.node is not None))
+        reach = min(needed, placed + max(-min(returned, placed), supply.slots - waiting))
         if reach == 0 and not lent and _can_spare(snapshot):
             lent = 1
         if lent:

@@ -33,7 +33,9 @@ def state(snapshot: Snapshot, found: Trial) -> Standing:
     judged = _standing_verdict(snapshot, found)
     text = f"canary {found.revision}: {story.sentences(judged)[0]}"
     if found.is_blocked:
-        return Standing(Reason.ROLLOUT_BLOCKED_NO_GPU, f"canary {found.revision} has no GPU to run on." + serving)
+        spare = snapshot.sizing is not None and snapshot.sizing.needs_all
+        why = ": stable needs each of its own to hold the latency" if spare else ""
+        return Standing(Reason.ROLLOUT_BLOCKED_NO_GPU, f"canary {found.revision} has no GPU to run on{why}." + serving)
     if judged.state is State.HELD:
         return Standing(Reason.CANARY_HELD, text + serving, is_stalled=True)
     if judged.state is State.INCONCLUSIVE:
@@ -183,6 +185,8 @@ def _standing_verdict(snapshot: Snapshot, found: Trial) -> Verdict:
         if not any(r.ready for r in live):
             return Verdict(State.WARMING, Why.STARTING)
         return Verdict(State.CANARY, Why.STEP_PASSED, 0)
+    if found.is_blocked:
+        return Verdict(State.HELD, Why.NO_GPU, len(found.steps_began) - 1)
     if found.problem is not None:
         return Verdict(State.HELD, Why.CANNOT_BE_JUDGED, len(found.steps_began) - 1)
     if found.verdict is None or found.verdict.state in verdict.FINAL:
