@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from evenkeel_operator.api.modeldeployment import Object, Spec
 from evenkeel_operator.api.status import Status
-from evenkeel_operator.decide import names
+from evenkeel_operator.decide import names, words
 from evenkeel_operator.decide.explanation import explanation
 from evenkeel_operator.world import kinds, terminal
 from evenkeel_operator.world.connection import JSON_PATCH, MERGE_PATCH, ApiError, Connection
@@ -60,7 +60,10 @@ def restart(argv: Sequence[str]) -> int:
 def promote(argv: Sequence[str]) -> int:
     """Replace the stable revision by the one under test, whatever the test says."""
     parser = terminal.parser(
-        "promote", "Let the revision that the spec asks for replace the stable one, whatever its test as a canary says."
+        "promote",
+        "Let the revision that the spec asks for replace the stable one, whatever its test as a canary says. It holds "
+        "until that revision is in full service, or the spec asks for another. With kubectl: annotate --overwrite mdep "
+        "NAME evenkeel.dev/promote=REVISION, and =REVISION@ANYTHING to say the same again later.",
     )
     return terminal.run(parser.parse_args(argv), _promote)
 
@@ -68,7 +71,10 @@ def promote(argv: Sequence[str]) -> int:
 def abort(argv: Sequence[str]) -> int:
     """Take the revision under test back."""
     parser = terminal.parser(
-        "abort", "Roll the canary back: the stable revision serves alone until the spec asks for another revision."
+        "abort",
+        "Roll the canary back: the stable revision serves alone until the spec asks for another revision. With "
+        "kubectl: annotate --overwrite mdep NAME evenkeel.dev/abort=REVISION, and =REVISION@ANYTHING to say the same "
+        "again later.",
     )
     return terminal.run(parser.parse_args(argv), _abort)
 
@@ -125,7 +131,9 @@ async def _rollback(connection: Connection, args: argparse.Namespace) -> None:
             print(f"{args.namespace}/{args.name} already asks for revision {number} ({name})")
             return
         try:
-            await _patch(connection, args, JSON_PATCH, rollback_patch(deployment, revision["data"]["spec"], name))
+            await _patch(
+                connection, args, JSON_PATCH, rollback_patch(deployment, revision["data"]["spec"], name, _now())
+            )
         except ApiError as e:
             # A failed `test` is answered with 422, and so is a spec that the CRD refuses by now.
             if e.status in (409, 422) and await _has_changed(connection, args, deployment):
@@ -136,8 +144,11 @@ async def _rollback(connection: Connection, args: argparse.Namespace) -> None:
     raise Refusal(f"{args.namespace}/{args.name} is being changed by somebody else all the time; nothing was written")
 
 
-def rollback_patch(deployment: Object, spec: Object, revision: str) -> list[Object]:
-    """Return the JSON patch that makes the part of the spec that decides the pods `spec`, that of `revision`."""
+def rollback_patch(deployment: Object, spec: Object, revision: str, moment: str) -> list[Object]:
+    """Return the JSON patch that makes the part of the spec that decides the pods `spec`, that of `revision`.
+
+    With the strategy Canary it promotes `revision` too, as of `moment`, unless that is stable and has nothing to pass.
+    """
     patch: list[Object] = [
         {"op": "test", "path": "/metadata/resourceVersion", "value": deployment["metadata"]["resourceVersion"]}
     ]
@@ -146,12 +157,13 @@ def rollback_patch(deployment: Object, spec: Object, revision: str) -> list[Obje
             patch.append({"op": "add", "path": f"/spec/{key}", "value": spec[key]})
         elif key in deployment["spec"]:
             patch.append({"op": "remove", "path": f"/spec/{key}"})
-    if deployment["spec"].get("rollout", {}).get("strategy") == "Canary":
+    is_stable = (deployment.get("status") or {}).get("stableRevision") == revision
+    if deployment["spec"].get("rollout", {}).get("strategy") == "Canary" and not is_stable:
         # Who asks for a revision back does not want it tried first.
         if not deployment["metadata"].get("annotations"):
             patch.append({"op": "add", "path": "/metadata/annotations", "value": {}})
         key = names.PROMOTE_ANNOTATION.replace("/", "~1")
-        patch.append({"op": "add", "path": f"/metadata/annotations/{key}", "value": revision})
+        patch.append({"op": "add", "path": f"/metadata/annotations/{key}", "value": words.written(revision, moment)})
     return patch
 
 
@@ -199,15 +211,22 @@ async def _say(
     connection: Connection, args: argparse.Namespace, promoted: str | None = None, aborted: str | None = None
 ) -> None:
     """Write a person's word on a revision; it says nothing of any later one."""
-    annotations = {names.PROMOTE_ANNOTATION: promoted, names.ABORT_ANNOTATION: aborted}
+    moment = _now()
+    annotations = {
+        names.PROMOTE_ANNOTATION: None if promoted is None else words.written(promoted, moment),
+        names.ABORT_ANNOTATION: None if aborted is None else words.written(aborted, moment),
+    }
     await _patch(connection, args, MERGE_PATCH, {"metadata": {"annotations": annotations}})
 
 
 async def _restart(connection: Connection, args: argparse.Namespace) -> None:
     await terminal.deployment(connection, args)
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    await _patch(connection, args, MERGE_PATCH, {"spec": {"pod": {"annotations": {RESTARTED_AT: now}}}})
+    await _patch(connection, args, MERGE_PATCH, {"spec": {"pod": {"annotations": {RESTARTED_AT: _now()}}}})
     print(f"{args.namespace}/{args.name} restarts: a new revision with the present runtime and the model resolved anew")
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 async def _patch(connection: Connection, args: argparse.Namespace, content_type: str, body: object) -> None:

@@ -165,6 +165,16 @@ class RevertedStatus(Model):
     """When that was decided."""
 
 
+class OvertakenStatus(Model):
+    """What a person has said by annotations, and what holds no more."""
+
+    promote: str | None = None
+    """The annotation evenkeel.dev/promote, where the revision that it names has come into full service since, or the
+    spec has asked for another one. Another text after an @ says it anew: REVISION@ANYTHING."""
+    abort: str | None = None
+    """The annotation evenkeel.dev/abort, likewise."""
+
+
 class RetrainingStatus(Model):
     """One alarm: that the accuracy of a revision in service had decayed, and what followed."""
 
@@ -260,6 +270,8 @@ class Status(Model):
     """The canary under test, or the verdict on the last one."""
     reverted: RevertedStatus | None = None
     """What the spec asks for and was left, as its accuracy had decayed; absent while there is no such thing."""
+    overtaken: OvertakenStatus | None = None
+    """Which annotations of a person hold no more; absent while all do, or there are none."""
     served: tuple[ServedStatus, ...] | None = Field(default=None, max_length=10, json_schema_extra=ATOMIC)
     """The newest revisions that were in full service, the present one first."""
     revisions: tuple[RevisionStatus, ...] | None = Field(default=None, json_schema_extra=map_by("name"))

@@ -314,6 +314,7 @@ class Scaler:
 
     def _publish(self, found: Watched) -> None:
         found.published_at = self._clock()
+        can_spare, needs_all = self._spare(found)
         found.published = Sizing(
             size=found.size,
             latency=found.signals.latency_s if found.signals is not None else NoMetrics(),
@@ -324,18 +325,13 @@ class Scaler:
             minutes=len(found.minutes),
             refused=found.refused,
             decisions=found.decisions,
-            can_spare=self._can_spare(found),
+            can_spare=can_spare,
+            needs_all=needs_all,
         )
 
-    def _can_spare(self, found: Watched) -> bool:
-        """Return whether one replica less would hold the target, by what the survivors of a removal are asked."""
-        carries, signals = self._believed(found), found.signals
-        if isinstance(carries, NoSignal) or signals is None or found.size is None or not self._is_attainable(found):
-            return False
-        if not isinstance(signals.demand, Fresh | NoTraffic):
-            return False
-        demand = signals.demand.value if isinstance(signals.demand, Fresh) else 0.0
-        return demand <= (found.size - 1) * carries.shrink_rate
+    def _spare(self, found: Watched) -> tuple[bool, bool]:
+        believed = self._believed(found) if self._is_attainable(found) else NO_SIGNAL
+        return sizing.spare(found.signals, found.size, believed)
 
     def _is_worth_telling(self, found: Watched, before: Decision | None, now: float) -> bool:
         told, signals = found.published, found.signals
@@ -344,6 +340,9 @@ class Scaler:
         if type(told.latency) is not type(signals.latency_s):
             return True
         if (told.refused is None) != (found.refused is None) or (told.decision is None) != (found.decision is None):
+            return True
+        is_tried = found.snapshot.status.canary_revision is not None
+        if is_tried and self._spare(found) != (told.can_spare, told.needs_all):
             return True
         if now - found.published_at < TELL_S:
             return False

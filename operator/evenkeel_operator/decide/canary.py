@@ -4,9 +4,18 @@
     Trial   it stands beside the stable revision, which keeps its full size: whatever the canary fails, stable answers,
             and when it has to go, nothing has to be started before its share of the traffic returns
     Back    it was rolled back: the stable revision serves alone until the spec asks for another one
+    Return  before either of these: another revision serves in the place of some of stable's replicas, since its
+            rollout was given up midway. Stable replaces it step by step, as in any rollout, until it has its size
 
 While a revision is tried, and after it was rolled back, the Service leads to the stable replicas alone; these pass on
 the canary's share (`directive`). After a promotion it leads to both, and the rollout goes on as any other.
+
+Trusted is stable, and whatever was promoted or rolled out without a trial: to these alone the Service ever leads, so
+that whom it leads to at present says who is trusted (`is_trusted`). Not trusted is what is tried, or was found to be
+bad. Invariant of every plan, pauses and all: of the trusted replicas that answer, those that the Service leads to
+never become fewer, but for what a rollout takes while another goes on serving (`rollout.next_step`), or what a canary
+borrows. Counter-example without Return: 1 replica of stable and 3 of a promoted revision answer when a person aborts;
+the Service led to 1 of 4 until the others had started.
 
 What is kept is in status.canary: when each step began, the mode, and a final verdict. All else is found anew. What is
 said of it is in `canary_status.py`.
@@ -37,11 +46,12 @@ EXPIRES_S = 300.0
 
 
 class Course(enum.Enum):
-    """Which of the three ways a rollout takes."""
+    """Which of the ways a rollout takes."""
 
     DIRECT = enum.auto()
     TRIAL = enum.auto()
     BACK = enum.auto()
+    RETURN = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,41 @@ def course(snapshot: Snapshot, target: str) -> Course:
     found = final(snapshot, target)
     if found is State.PROMOTED:
         return Course.DIRECT
+    if _is_replaced(snapshot, target):
+        return Course.RETURN
     return Course.BACK if found is State.ROLLED_BACK else Course.TRIAL
+
+
+def is_trusted(snapshot: Snapshot, revision: str) -> bool:
+    """Return whether the Service leads to `revision` at present, which it does to what is trusted and to nothing else.
+
+    Without a Service nobody is led anywhere, and all are trusted but what is known to be tried or rolled back.
+    """
+    if isinstance(snapshot.led_to, NoSignal):
+        known = kept(snapshot, revision)
+        return known is None or State(known.state) is State.PROMOTED
+    return snapshot.led_to in (None, revision)
+
+
+def _is_replaced(snapshot: Snapshot, target: str) -> bool:
+    """Return whether stable has not its size, and trusted replicas of another revision answer in its place."""
+    stable = snapshot.status.stable_revision or ""
+    if sum(r.ready for r in snapshot.live(stable)) >= snapshot.desired:
+        return False
+    return any(
+        s.replicas > 0 and any(r.ready for r in snapshot.live(s.revision))
+        for s in snapshot.replica_sets
+        if s.revision != stable
+        and is_trusted(snapshot, s.revision)
+        and not (s.revision == target and _is_bad(snapshot, target))
+    )
+
+
+def _is_bad(snapshot: Snapshot, target: str) -> bool:
+    """Return whether a test, and not a person, has rolled `target` back: it answers nobody for even a moment more."""
+    before = kept(snapshot, target)
+    is_by_hand = snapshot.aborted == target or (before is not None and before.why == Why.BY_HAND)
+    return final(snapshot, target) is State.ROLLED_BACK and not is_by_hand
 
 
 def selected(snapshot: Snapshot, target: str) -> str | None:
@@ -93,12 +137,12 @@ def selected(snapshot: Snapshot, target: str) -> str | None:
     stable = snapshot.status.stable_revision
     if snapshot.spec.rollout.strategy != "Canary" or stable is None or snapshot.revision(stable) is None:
         return None
-    if course(snapshot, target) is not Course.DIRECT:
-        return stable
-    last = snapshot.status.canary
-    # One that was promoted, and is not wanted any more before it has replaced all of stable, is trusted as well.
-    was_promoted = last is not None and last.revision != stable and State(last.state) is State.PROMOTED
-    return None if target != stable or was_promoted else stable
+    match course(snapshot, target):
+        case Course.TRIAL | Course.BACK:
+            return stable
+        case Course.RETURN:
+            return None
+    return stable if target == stable and not _is_replaced(snapshot, target) else None
 
 
 def untold(snapshot: Snapshot) -> str | None:
@@ -145,7 +189,11 @@ def trial(snapshot: Snapshot, target: str, supply: Supply | NoSignal | None) -> 
     placed = sum(1 for r in live if r.node is not None)
     reach, lent = needed, before.lent if before is not None else 0
     if isinstance(supply, Supply):
-        reach = min(needed, placed + supply.slots)
+        returned = lent if snapshot.sizing is not None and snapshot.sizing.needs_all else 0
+        lent -= returned
+        # A replica of stable that waits for a GPU has the first that is free: it may be the one that it had lent.
+        waiting = max(0, snapshot.desired - lent - sum(1 for r in snapshot.live(stable) if r.node is not None))
+        reach = min(needed, placed + max(-min(returned, placed), supply.slots - waiting))
         if reach == 0 and not lent and _can_spare(snapshot):
             lent = 1
         if lent:

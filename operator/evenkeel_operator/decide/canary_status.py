@@ -33,7 +33,9 @@ def state(snapshot: Snapshot, found: Trial) -> Standing:
     judged = _standing_verdict(snapshot, found)
     text = f"canary {found.revision}: {story.sentences(judged)[0]}"
     if found.is_blocked:
-        return Standing(Reason.ROLLOUT_BLOCKED_NO_GPU, f"canary {found.revision} has no GPU to run on." + serving)
+        spare = snapshot.sizing is not None and snapshot.sizing.needs_all
+        why = ": stable needs each of its own to hold the latency" if spare else ""
+        return Standing(Reason.ROLLOUT_BLOCKED_NO_GPU, f"canary {found.revision} has no GPU to run on{why}." + serving)
     if judged.state is State.HELD:
         return Standing(Reason.CANARY_HELD, text + serving, is_stalled=True)
     if judged.state is State.INCONCLUSIVE:
@@ -53,9 +55,27 @@ def rolled_back(snapshot: Snapshot, target: str) -> Standing:
     return Standing(Reason.ROLLED_BACK, text, is_stalled=True)
 
 
+def returning(snapshot: Snapshot, target: str, *, is_blocked: bool) -> Standing:
+    """Return the state of a deployment whose stable revision gets its size back, before all else."""
+    stable = snapshot.status.stable_revision or ""
+    ready = sum(r.ready for r in snapshot.live(stable))
+    others = sorted({r.revision for r in snapshot.replicas if r.ready and not r.terminating and r.revision != stable})
+    is_given_up = final(snapshot, target) is State.ROLLED_BACK
+    why = f"since revision {target} was rolled back" if is_given_up else f"before revision {target} is tried"
+    text = f"{ready} of {snapshot.desired} replicas of revision {stable} answer: it gets its size back, {why}"
+    serving = f". Revision {', '.join(others)} serves until then"
+    if is_blocked:
+        return Standing(Reason.ROLLOUT_BLOCKED_NO_GPU, f"{text}, and no GPU is free for another one{serving}")
+    if snapshot.spec.rollout.paused:
+        return Standing(
+            Reason.ROLLOUT_PAUSED, f"{text}: spec.rollout.paused holds that{serving}", may_take_its_time=True
+        )
+    return Standing(Reason.ROLLING_OUT, text + serving)
+
+
 def rows(snapshot: Snapshot, target: str) -> list[Row]:
     """Return the condition RolledBack, where it holds."""
-    if course(snapshot, target) is not Course.BACK:
+    if course(snapshot, target) not in (Course.BACK, Course.RETURN) or final(snapshot, target) is not State.ROLLED_BACK:
         return []
     return [Row("RolledBack", True, Reason.ROLLED_BACK, " ".join(_told(snapshot, target))[:1024])]
 
@@ -76,7 +96,7 @@ def status(snapshot: Snapshot, target: str, found: Trial | None, now: datetime) 
     last = snapshot.status.canary
     if last is None:
         return {}
-    # That of another revision is told while its replicas stand: whether the Service leads to them follows from it.
+    # That of another revision is told while its replicas stand: it says why.
     still_stands = snapshot.replica_set(last.revision) is not None and State(last.state) in verdict.FINAL
     if last.revision == target or still_stands:
         return {"canary": last.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)}
@@ -165,6 +185,8 @@ def _standing_verdict(snapshot: Snapshot, found: Trial) -> Verdict:
         if not any(r.ready for r in live):
             return Verdict(State.WARMING, Why.STARTING)
         return Verdict(State.CANARY, Why.STEP_PASSED, 0)
+    if found.is_blocked:
+        return Verdict(State.HELD, Why.NO_GPU, len(found.steps_began) - 1)
     if found.problem is not None:
         return Verdict(State.HELD, Why.CANNOT_BE_JUDGED, len(found.steps_began) - 1)
     if found.verdict is None or found.verdict.state in verdict.FINAL:

@@ -26,7 +26,7 @@ DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 
 PROMOTE_ANNOTATION = f"{GROUP}/promote"
 ABORT_ANNOTATION = f"{GROUP}/abort"
-"""On the ModelDeployment: the revision that a person promotes, or rolls back, whatever its test says."""
+"""On the ModelDeployment: the revision that a person promotes, or rolls back, whatever its test says (`words.py`)."""
 
 FIELD_MANAGER = "evenkeel"
 STATUS_FIELD_MANAGER = "evenkeel-status"

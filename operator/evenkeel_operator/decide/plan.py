@@ -13,14 +13,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from evenkeel_operator.api.core import parse_time
-from evenkeel_operator.api.modeldeployment import Object
+from evenkeel_operator.api.modeldeployment import Object, Spec
 from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import (
     canary,
     canary_status,
     conditions,
+    garbage,
     gpus,
-    names,
     resources,
     retraining,
     rollout,
@@ -32,13 +32,11 @@ from evenkeel_operator.decide.conditions import State
 from evenkeel_operator.decide.failures import Failure, is_over, prepare_retry_delay
 from evenkeel_operator.decide.intent import Plan, Ref
 from evenkeel_operator.decide.names import Reason
+from evenkeel_operator.decide.quality import verdict
 from evenkeel_operator.decide.rollout import Standing
 from evenkeel_operator.decide.snapshot import Attempt, NoSignal, Revision, Snapshot
 from evenkeel_operator.decide.status import Progress, state, status
 from evenkeel_runtime import contract
-
-HISTORY_LIMIT = 10
-"""Revisions without replicas that are kept to go back to: Deployment's own default."""
 
 BLOCKED_LOOK_AGAIN_S = 10.0
 REJECTED_LOOK_AGAIN_S = 15.0
@@ -83,6 +81,9 @@ def plan(snapshot: Snapshot, now: datetime) -> Plan:
         if snapshot.defaults.feedback is not None and snapshot.spec.runtime.image is None:
             apply.append(resources.receipt_secret(snapshot, snapshot.defaults.feedback))
         apply.append(resources.controller_revision(snapshot, revision))
+    if way is Course.RETURN:
+        progress = _returned(snapshot, progress, apply)
+    elif revision is not None:
         step = _rolled_out if way is Course.DIRECT else _beside_stable
         progress = step(snapshot, revision, apply)
     elif way is Course.DIRECT:
@@ -90,9 +91,9 @@ def plan(snapshot: Snapshot, now: datetime) -> Plan:
     else:
         _apply_sizes(snapshot, _stable_alone(snapshot), apply, None)
 
-    delete += _finished_jobs(snapshot, target, apply)
-    delete += _empty_replica_sets(snapshot, target)
-    delete += _old_history(snapshot, target)
+    delete += garbage.finished_jobs(snapshot, target, apply)
+    delete += garbage.empty_replica_sets(snapshot, target, apply)
+    delete += garbage.old_history(snapshot, target)
     delete += retraining.left_over(snapshot)
     found = state(snapshot, progress)
     answer = status(snapshot, progress, found, now)
@@ -217,8 +218,12 @@ def _is_held(snapshot: Snapshot) -> bool:
     return snapshot.spec.rollout.paused and any(s.replicas for s in snapshot.replica_sets)
 
 
-def _rolled_out(snapshot: Snapshot, revision: Revision, apply: list[Object]) -> Progress:
-    """Append every ReplicaSet at its next size; return how the rollout stands."""
+def _rolled_out(snapshot: Snapshot, revision: Revision, apply: list[Object], *, paused: bool | None = None) -> Progress:
+    """Append every ReplicaSet at its next size; return how the rollout stands.
+
+    What the Service does not lead to yet, other than the target itself, was tried and serves in nobody's place.
+    """
+    trusted = {s.revision for s in snapshot.replica_sets if canary.is_trusted(snapshot, s.revision)}
     supply = _supply(snapshot, revision)
     live = snapshot.live(revision.name)
     free_slots: int | None = None
@@ -231,13 +236,28 @@ def _rolled_out(snapshot: Snapshot, revision: Revision, apply: list[Object]) -> 
     step = rollout.next_step(
         desired=snapshot.desired,
         target=revision.name,
-        standing={s.revision: _standing(snapshot, s.revision) for s in snapshot.replica_sets},
+        standing={
+            s.revision: _standing(snapshot, s.revision)
+            for s in snapshot.replica_sets
+            if s.revision in trusted | {revision.name}
+        },
         terminating=sum(1 for r in snapshot.replicas if r.terminating and r.node is not None),
         free_slots=free_slots,
-        paused=snapshot.spec.rollout.paused,
+        paused=snapshot.spec.rollout.paused if paused is None else paused,
     )
-    _apply_sizes(snapshot, {**step.sizes}, apply, revision)
+    _apply_sizes(snapshot, {s.revision: 0 for s in snapshot.replica_sets} | {**step.sizes}, apply, revision)
     return Progress(revision.name, failure=_failure(snapshot, revision.name), blocked=step.blocked, supply=supply)
+
+
+def _returned(snapshot: Snapshot, progress: Progress, apply: list[Object]) -> Progress:
+    """Append the sizes on the way back to stable alone, of which those that serve in its place are taken one by one."""
+    stable = snapshot.revision(snapshot.status.stable_revision or "")
+    assert stable is not None, "there is a revision to return to"
+    # What a person takes back does not wait for the end of a pause.
+    is_given_up = canary.final(snapshot, progress.target) is verdict.State.ROLLED_BACK
+    found = _rolled_out(snapshot, stable, apply, paused=snapshot.spec.rollout.paused and not is_given_up)
+    failure = progress.failure or found.failure
+    return replace(progress, failure=failure, blocked=found.blocked, supply=found.supply)
 
 
 def _beside_stable(snapshot: Snapshot, revision: Revision, apply: list[Object]) -> Progress:
@@ -265,9 +285,8 @@ def _stable_alone(snapshot: Snapshot) -> dict[str, int]:
 
 
 def _supply(snapshot: Snapshot, revision: Revision) -> gpus.Supply | NoSignal | None:
-    if snapshot.spec.gpu is None:
-        return None
-    return gpus.supply(snapshot.spec.gpu, revision.template["spec"], snapshot.fleet)
+    gpu = Spec.model_validate(revision.spec).gpu
+    return None if gpu is None else gpus.supply(gpu, revision.template["spec"], snapshot.fleet)
 
 
 def _failure(snapshot: Snapshot, revision: str) -> Failure | None:
@@ -281,7 +300,11 @@ def _failure(snapshot: Snapshot, revision: str) -> Failure | None:
 
 def _held(snapshot: Snapshot, apply: list[Object]) -> None:
     """Append the ReplicaSets that exist, the mix of revisions as it is: the next one has nothing to run yet."""
-    standing = {s.revision: _standing(snapshot, s.revision) for s in snapshot.replica_sets}
+    standing = {
+        s.revision: _standing(snapshot, s.revision)
+        for s in snapshot.replica_sets
+        if canary.is_trusted(snapshot, s.revision)
+    }
     if not standing:
         return
     best = max(standing, key=lambda name: (standing[name].ready, standing[name].asked, name))
@@ -293,7 +316,7 @@ def _held(snapshot: Snapshot, apply: list[Object]) -> None:
         free_slots=None,
         paused=True,
     )
-    _apply_sizes(snapshot, {**step.sizes}, apply, None)
+    _apply_sizes(snapshot, {s.revision: 0 for s in snapshot.replica_sets} | {**step.sizes}, apply, None)
 
 
 def _standing(snapshot: Snapshot, revision: str) -> Standing:
@@ -336,34 +359,6 @@ def _victims(snapshot: Snapshot, apply: list[Object]) -> tuple[str, ...]:
         newest_first = sorted(ready, key=lambda r: (r.created_at is not None, r.created_at, r.name), reverse=True)
         found += [r.name for r in sorted(newest_first, key=lambda r: busy.get(r.name, 0))[: max(0, len(ready) - size)]]
     return tuple(found)
-
-
-def _finished_jobs(snapshot: Snapshot, target: str, apply: list[Object]) -> list[Ref]:
-    """Return the Jobs that have nothing more to say: of another revision, already pinned, or a later one has ended."""
-    wanted = {o["metadata"]["name"] for o in apply if o["kind"] == "Job"}
-    ended = [a for a in snapshot.attempts if a.revision == target and a.finished_at is not None]
-    told = max(ended, key=lambda a: a.number, default=None)
-    is_pinned = snapshot.revision(target) is not None
-    return [
-        Ref("batch/v1", "Job", a.name)
-        for a in snapshot.attempts
-        if a.revision != target or is_pinned or (wanted and a.name not in wanted and a is not told)
-    ]
-
-
-def _empty_replica_sets(snapshot: Snapshot, target: str) -> list[Ref]:
-    return [
-        Ref("apps/v1", "ReplicaSet", s.revision)
-        for s in snapshot.replica_sets
-        if s.revision != target and s.replicas == s.observed_replicas == 0
-    ]
-
-
-def _old_history(snapshot: Snapshot, target: str) -> list[Ref]:
-    in_use = {target, snapshot.status.stable_revision} | {s.revision for s in snapshot.replica_sets}
-    in_use |= {names.revision_name(snapshot.name, snapshot.spec)}
-    idle = sorted((r for r in snapshot.revisions if r.name not in in_use), key=lambda r: -r.number)
-    return [Ref("apps/v1", "ControllerRevision", r.name) for r in idle[HISTORY_LIMIT:]]
 
 
 def _until_deadline(rows: list[Object], now: datetime) -> list[float]:

@@ -272,6 +272,8 @@ def _in_the_way(
     way = canary.course(snapshot, target)
     if way is Course.TRIAL:
         return f"canary {target} is being tried, and may be the remedy"
+    if way is Course.RETURN:
+        return f"revision {snapshot.status.stable_revision} gets its size back first"
     if way is Course.DIRECT and target != snapshot.status.stable_revision:
         return f"revision {target} is being rolled out"
     free = _free_at(snapshot, known, most)

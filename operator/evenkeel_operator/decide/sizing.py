@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,11 +20,13 @@ from evenkeel_operator.api.core import seconds
 from evenkeel_operator.api.modeldeployment import LatencyObjective, Object, Spec
 from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import conditions, replicas
+from evenkeel_operator.decide.capacity import Capacity
 from evenkeel_operator.decide.conditions import Row
 from evenkeel_operator.decide.intent import Event
 from evenkeel_operator.decide.names import Reason
 from evenkeel_operator.decide.readings import Flaw
-from evenkeel_operator.decide.replicas import Decision, Fresh, Limit, Measurement, NoMetrics, NoTraffic, Stale
+from evenkeel_operator.decide.replicas import Decision, Fresh, Limit, Measurement, NoMetrics, NoTraffic, Signals, Stale
+from evenkeel_operator.decide.snapshot import NoSignal
 
 KEPT_DECISIONS = 5
 
@@ -55,7 +58,8 @@ class Sizing:
 
     `missed` of the last `minutes` full minutes with requests were above the target. `decisions` are rows of
     status.lastDecisions, the newest first. `ignored` is what was written to spec.replicas in vain.
-    `can_spare`: one replica less would hold the target too.
+    `can_spare`: one replica less would hold the target too; `needs_all`: it would not. Between the two, and while it
+    is not known, neither holds.
     """
 
     size: int | None
@@ -69,6 +73,7 @@ class Sizing:
     decisions: tuple[Object, ...] = ()
     ignored: int | None = None
     can_spare: bool = False
+    needs_all: bool = False
     in_flight: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -84,6 +89,22 @@ def scaling(spec: Spec) -> replicas.Scaling | None:
         return None
     bounds = spec.scaling
     return replicas.Scaling(bounds.min_replicas, bounds.max_replicas, seconds(found.target), found.quantile)
+
+
+def spare(signals: Signals | None, size: int | None, carries: Capacity | NoSignal) -> tuple[bool, bool]:
+    """Return whether one of `size` replicas can be spared, by what the survivors of a removal are asked, and whether
+    every one is needed, by what a replica more is asked for (`replicas`): a lent one goes back for that, not for less.
+    """
+    if isinstance(carries, NoSignal) or signals is None or size is None:
+        return False, False
+    match signals.demand:
+        case Fresh(value=demand):
+            now = max(0.0, demand - math.sqrt(demand / replicas.TICK_S))
+            return demand <= (size - 1) * carries.shrink_rate, now > (size - 1) * carries.rate
+        case NoTraffic():
+            return True, False
+        case _:
+            return False, False
 
 
 def decided(decision: Decision, before: int, now: datetime) -> Object:

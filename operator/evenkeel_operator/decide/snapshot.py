@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import Object, Spec
-from evenkeel_operator.api.status import Status
-from evenkeel_operator.decide import failures, names, trainings
+from evenkeel_operator.api.status import OvertakenStatus, Status
+from evenkeel_operator.decide import failures, names, trainings, words
 from evenkeel_operator.decide.failures import Failure
 from evenkeel_operator.decide.trainings import Training
 from evenkeel_runtime import contract
@@ -168,6 +168,8 @@ class Snapshot:
     replicas: tuple[Replica, ...]
     fleet: Fleet | NoSignal
     defaults: Defaults
+    led_to: str | NoSignal | None = NO_SIGNAL
+    """The only revision that the Service leads to at present, None where it leads to all; unknown without a Service."""
     sizing: Sizing | None = None
     """What was measured and decided; None where the spec asks for neither, or nobody has looked yet."""
     quality: Quality | None = None
@@ -179,7 +181,9 @@ class Snapshot:
     """What was found out beside the children; None where the spec asks for nothing, or nobody has looked yet."""
     promoted: str | None = None
     aborted: str | None = None
-    """The revision that a person has promoted, or rolled back, whatever its test says."""
+    """The revision that a person has promoted, or rolled back, whatever its test says; while that holds (words.py)."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """What a person has said by annotations, by the annotation's name, whether it still holds or not."""
 
     @property
     def desired(self) -> int:
@@ -241,6 +245,9 @@ def freeze(
         by_kind.setdefault(child["kind"], []).append(child)
     pods, jobs = by_kind.get("Pod", []), by_kind.get("Job", [])
     told = {(w.kind, w.name): w for w in warnings}
+    status = Status.model_validate(deployment.get("status") or {})
+    overtaken = status.overtaken or OvertakenStatus()
+    annotations = metadata.get("annotations") or {}
     revisions = {o["metadata"]["name"]: _revision(o) for o in by_kind.get("ControllerRevision", [])}
     return Snapshot(
         name=metadata["name"],
@@ -248,7 +255,7 @@ def freeze(
         uid=metadata["uid"],
         generation=metadata["generation"],
         spec=Spec.model_validate(deployment["spec"]),
-        status=Status.model_validate(deployment.get("status") or {}),
+        status=status,
         revisions=tuple(sorted((r for r in revisions.values() if r is not None), key=lambda r: r.number)),
         unreadable=tuple(sorted(name for name, r in revisions.items() if r is None)),
         replica_sets=tuple(_replica_set(o, told) for o in by_kind.get("ReplicaSet", [])),
@@ -257,8 +264,10 @@ def freeze(
         replicas=tuple(_replica(o) for o in pods if _is_live_replica(o)),
         fleet=fleet,
         defaults=defaults,
-        promoted=_annotation(deployment, names.PROMOTE_ANNOTATION),
-        aborted=_annotation(deployment, names.ABORT_ANNOTATION),
+        led_to=_led_to(metadata["name"], by_kind.get("Service", [])),
+        promoted=words.about(annotations.get(names.PROMOTE_ANNOTATION), overtaken.promote),
+        aborted=words.about(annotations.get(names.ABORT_ANNOTATION), overtaken.abort),
+        words={k: annotations[k] for k in (names.PROMOTE_ANNOTATION, names.ABORT_ANNOTATION) if k in annotations},
     )
 
 
@@ -266,8 +275,12 @@ def _label(obj: Object, key: str) -> str:
     return str((obj["metadata"].get("labels") or {}).get(key, ""))
 
 
-def _annotation(obj: Object, key: str) -> str | None:
-    return (obj["metadata"].get("annotations") or {}).get(key)
+def _led_to(deployment: str, services: Iterable[Object]) -> str | NoSignal | None:
+    for service in services:
+        if service["metadata"]["name"] == deployment:
+            found: str | None = (service["spec"].get("selector") or {}).get(names.REVISION_LABEL)
+            return found
+    return NO_SIGNAL
 
 
 def _is_live_replica(pod: Object) -> bool:

@@ -18,6 +18,7 @@ from evenkeel_operator.decide import (
     retraining,
     served,
     sizing,
+    words,
 )
 from evenkeel_operator.decide.canary import Course, Trial
 from evenkeel_operator.decide.conditions import State
@@ -59,6 +60,8 @@ def state(snapshot: Snapshot, progress: Progress) -> State:
         return State(failure.reason, text, is_stalled=failure.is_permanent)
     if canary.course(snapshot, progress.target) is Course.BACK:
         return canary_status.rolled_back(snapshot, progress.target)
+    if canary.course(snapshot, progress.target) is Course.RETURN:
+        return canary_status.returning(snapshot, progress.target, is_blocked=progress.blocked)
     if progress.trial is not None:
         return canary_status.state(snapshot, progress.trial)
     if is_complete and progress.target != (asked := names.revision_name(snapshot.name, snapshot.spec)):
@@ -129,6 +132,7 @@ def status(snapshot: Snapshot, progress: Progress, found: State, now: datetime) 
     answer |= canary_status.status(snapshot, progress.target, progress.trial, now)
     if alarms := retraining.rows(snapshot, progress.target, now):
         answer["retraining"] = [row.model_dump(mode="json", by_alias=True, exclude_none=True) for row in alarms]
+    answer |= words.status(snapshot, None if stable is None else stable.name)
     answer |= served.status(snapshot, progress.target, None if stable is None else stable.name, now)
     return answer
 

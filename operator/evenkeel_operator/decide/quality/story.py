@@ -19,6 +19,8 @@ _HEADLINES = {
     Why.BELOW_FLOOR: "The canary was rolled back: it is below its floor, which the stable revision meets.",
     Why.SLOW: "The canary was rolled back: too many of its answers are slow.",
     Why.FAILING: "The canary was rolled back: too many of its answers fail.",
+    Why.NO_GPU: "The canary is held in step {step}: no GPU is free for it, and the stable revision can lend none. It "
+    "goes on when that changes.",
     Why.NO_TRAFFIC: "The canary has had no traffic, so nothing is known of it.",
     Why.LABELS_MISSING: "The canary is held: it has made predictions, and no label has come for any of them. "
     "Post labels, or let spec.rollout.canary.onMissingLabels say LatencyOnly or Proxy.",

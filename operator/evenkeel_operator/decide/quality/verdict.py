@@ -6,7 +6,7 @@
     Canary(i)     step i: a share of the traffic, or a mirror               the next step, or one of those below
     Promoted      shown to be not worse in every objective                  final
     RolledBack    shown to be worse, below its floor, slow or failing       final; the revision is quarantined
-    Held          may not go on: no labels, or drift; the step stays        what holds it goes away, or a person
+    Held          may not go on: no labels, drift, no GPU; it keeps its step  what holds it goes away, or a person
     Inconclusive  time is up and neither has been shown                     a person
 
 A step follows the last when it has lasted, has enough samples, and nothing speaks against the canary. Rolling back
@@ -71,6 +71,7 @@ class Why(enum.StrEnum):
     BELOW_FLOOR = "BelowFloor"
     SLOW = "Slow"
     FAILING = "Failing"
+    NO_GPU = "NoGPU"
     NO_TRAFFIC = "NoTraffic"
     LABELS_MISSING = "LabelsMissing"
     PROXY_DIFFERS = "ProxyDiffers"

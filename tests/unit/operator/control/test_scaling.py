@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.control.cache import Key
 from evenkeel_operator.control.memories import Memories
 from evenkeel_operator.control.scaling import Scaler
+from evenkeel_operator.decide.capacity import Capacity
+from evenkeel_operator.decide.replicas import Fresh, NoTraffic, Signals
 from evenkeel_operator.decide.sizing import Sizing
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, freeze
 from evenkeel_operator.world.cluster import Cluster
@@ -65,3 +68,22 @@ async def test_a_number_written_in_vain_is_told_once(scaler: Scaler) -> None:
     edited = modeldeployment(**{**SCALED, "replicas": 7})
     assert look(scaler, edited).ignored == 7
     assert look(scaler, edited).ignored is None
+
+
+@pytest.mark.parametrize(
+    ("canary", "demand", "want"),
+    [
+        pytest.param("digits-new", 330.0, True, id="that the replica which it has borrowed is needed"),
+        pytest.param("digits-new", 280.0, False, id="nothing else so soon"),
+        pytest.param(None, 330.0, False, id="nothing where there is no canary"),
+    ],
+)
+async def test_what_a_trial_is_told_at_once(scaler: Scaler, canary: str | None, demand: float, want: bool) -> None:
+    status = {} if canary is None else {"canaryRevision": canary}
+    look(scaler, modeldeployment(status={**status, "lastDecisions": [DECIDED]}, **SCALED))
+    found = scaler._watched[KEY]
+    found.carries = Capacity(rate=100.0, shrink_rate=90.0, max_rate=120.0)
+    found.signals = Signals(Fresh(280.0), NoTraffic(), Fresh(0.1), ready=4, heard=4)
+    scaler._publish(found)
+    found.signals = replace(found.signals, demand=Fresh(demand))
+    assert scaler._is_worth_telling(found, None, found.published_at + 5.0) is want

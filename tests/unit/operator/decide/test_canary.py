@@ -258,8 +258,8 @@ def gpu_status(status: Object | None = None) -> Object:
     return with_gpus({"stableRevision": revision_of(modeldeployment(**spec(**GPU))), **(status or {})})
 
 
-def sized(can_spare: bool) -> Sizing:
-    return Sizing(size=None, latency=NoTraffic(), measured_at=NOW, can_spare=can_spare)
+def sized(can_spare: bool, *, needs_all: bool = False) -> Sizing:
+    return Sizing(size=None, latency=NoTraffic(), measured_at=NOW, can_spare=can_spare, needs_all=needs_all)
 
 
 def test_without_a_free_gpu_a_canary_is_refused_and_says_so() -> None:
@@ -277,7 +277,33 @@ def test_it_borrows_one_of_stable_where_the_latency_loop_allows_it() -> None:
     assert got.status["canary"]["lent"] == 1
     assert got.status["canary"]["mode"] == "Split"
     then = planned(gpu_status(got.status), on_gpus(1, lent=1), fleet=fleet, sizing=sized(False))
-    assert sizes(then) == {old: 3, fresh: 1}, "what was lent stays lent until the end"
+    assert sizes(then) == {old: 3, fresh: 1}, "what was lent stays lent while nobody needs it"
+
+
+def test_what_was_lent_goes_back_when_the_latency_needs_it_and_the_trial_is_held() -> None:
+    old, fresh = revision_of(modeldeployment(**spec(**GPU))), revision_of(with_gpus())
+    lent = begun(1, lent=1)
+    lent["canary"] |= {"revision": fresh, "stable": old}
+    lent["canaryRevision"] = fresh
+    full, needed = (node(gpus=4, used=4),), sized(False, needs_all=True)
+    got = planned(gpu_status(lent), on_gpus(1, lent=1), fleet=full, sizing=needed)
+    assert sizes(got) == {old: 4, fresh: 0}
+    row = got.status["canary"]
+    assert (row["state"], row["why"], row["stepsBegan"]) == ("Held", "NoGPU", lent["canary"]["stepsBegan"])
+    assert "lent" not in row
+    assert ready(got) == ("False", "RolloutBlockedNoGPU")
+    assert "stable needs each of its own" in message(got)
+    assert [e.reason for e in got.events if e.reason.startswith("Canary")] == ["CanaryHeld"]
+    freed = planned(gpu_status(got.status), on_gpus(0, lent=1), fleet=(node(gpus=4, used=3),), sizing=needed)
+    assert sizes(freed)[old] == 4
+    assert sizes(freed).get(fresh, 0) == 0, "the GPU that comes free is stable's"
+    again = planned(gpu_status(freed.status), on_gpus(0), fleet=full, sizing=sized(True))
+    assert sizes(again) == {old: 3, fresh: 1}
+    assert again.status["canary"]["stepsBegan"] == lent["canary"]["stepsBegan"], "it goes on where it was"
+    another = (node(gpus=5, used=4),)
+    kept = planned(gpu_status(lent), on_gpus(1, lent=1), fleet=another, sizing=needed)
+    assert sizes(kept) == {old: 4, fresh: 1}, "stable gets the one that is free"
+    assert kept.status["canary"]["state"] == "Canary"
 
 
 def test_where_gpus_are_few_its_share_is_what_its_replicas_can_carry() -> None:

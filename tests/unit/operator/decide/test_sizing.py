@@ -11,6 +11,7 @@ import pytest
 from evenkeel_operator.api.modeldeployment import Spec
 from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import sizing
+from evenkeel_operator.decide.capacity import Capacity
 from evenkeel_operator.decide.readings import Flaw
 from evenkeel_operator.decide.replicas import (
     Decision,
@@ -20,9 +21,11 @@ from evenkeel_operator.decide.replicas import (
     Measurement,
     NoMetrics,
     NoTraffic,
+    Signals,
     Stale,
 )
 from evenkeel_operator.decide.sizing import Refused, Sizing
+from evenkeel_operator.decide.snapshot import NO_SIGNAL
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LATENCY = {"metric": "EndToEnd", "quantile": 0.95, "target": "200ms", "violationBudget": 0.05}
@@ -167,3 +170,26 @@ def test_a_number_written_in_vain_is_answered() -> None:
 )
 def test_durations_read_as_people_write_them(value_s: float, want: str) -> None:
     assert sizing.duration(value_s) == want
+
+
+@pytest.mark.parametrize(
+    ("demand", "size", "want"),
+    [
+        pytest.param(Fresh(200.0), 4, (True, False), id="three carry it with room to spare"),
+        pytest.param(Fresh(280.0), 4, (False, False), id="three carry it, and just so"),
+        pytest.param(Fresh(305.0), 4, (False, False), id="more than three carry, by no more than chance brings"),
+        pytest.param(Fresh(330.0), 4, (False, True), id="more than three carry"),
+        pytest.param(Fresh(0.0), 1, (True, False), id="none is needed"),
+        pytest.param(NoTraffic(), 4, (True, False), id="no request came"),
+        pytest.param(Stale(330.0, 40.0), 4, (False, False), id="what was measured is old"),
+        pytest.param(NoMetrics(), 4, (False, False), id="nothing was measured"),
+        pytest.param(Fresh(330.0), None, (False, False), id="the number is somebody else's"),
+    ],
+)
+def test_whether_one_replica_can_be_spared_or_every_one_is_needed(
+    demand: Measurement, size: int | None, want: tuple[bool, bool]
+) -> None:
+    carries = Capacity(rate=100.0, shrink_rate=90.0, max_rate=120.0)
+    signals = Signals(demand, NoTraffic(), Fresh(0.1), ready=4, heard=4)
+    assert sizing.spare(signals, size, carries) == want
+    assert sizing.spare(signals, size, NO_SIGNAL) == (False, False)
