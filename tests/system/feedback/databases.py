@@ -82,11 +82,17 @@ class Postgres:
         """SIGKILL to all of it, as when its machine is lost; each backend leads a session of its own."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         self.process.send_signal(signal.SIGSTOP)  # no further backends
-        for pid in map(int, children.read_text().split()):
+        killed = [int(pid) for pid in children.read_text().split()]
+        for pid in killed:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
+        # One that has not ended yet still holds the shared memory, and PostgreSQL would not start beside it.
+        until = time.monotonic() + PATIENCE_S
+        while any(map(_is_running, killed)):
+            assert time.monotonic() < until, killed
+            time.sleep(0.005)
 
     def stop(self) -> None:
         """End it and remove everything."""
@@ -105,3 +111,11 @@ class Postgres:
             user=self._user,
             group=self._user,
         )
+
+
+def _is_running(pid: int) -> bool:
+    """Return whether a process is there and has not ended; a zombie has (proc(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
