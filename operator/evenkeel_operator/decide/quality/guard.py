@@ -6,9 +6,9 @@
     yes     with the revision      none                                   Decayed: DriftSuspected is all that is left
     yes     long after it          -                                      Decayed, DriftSuspected: nothing is changed
 
-A model that was good for long and is no longer has not changed; what it is asked about has, and the one before it would
-be just as bad: going back would only be a flip. Where an earlier revision's labels of the same period are known (of a
-mirror, or an exploring share), they decide instead: one that is no better now is not gone back to.
+A model that was good for long, by its labels, and is no longer has not changed; what it is asked about has, and the one
+before it would be just as bad: going back would only be a flip. Where an earlier revision's labels of the same period
+are known (of a mirror, or an exploring share), they decide instead: one that is no better now is not gone back to.
 """
 
 from __future__ import annotations
@@ -135,11 +135,19 @@ def _of(served: Served, rows: Sequence[Cohort], horizon: timedelta, now: datetim
 
 
 def _is_own_fault(objective: Objective, alarm: Alarm, stable: Served, rows: Sequence[Cohort]) -> bool:
-    """Return whether the decay began before the revision had been good for long."""
+    """Return whether the revision had not been good for long, with labels that say so, before the decay began.
+
+    Counter-example to asking only how long: at 0.88 with a floor of 0.90 the detector comes to rest now and then, and
+    the decay seems to begin after days in which the revision was below its floor all the same.
+    """
     assert alarm.began is not None
+    measure = objective.measure
     before = [row for row in cohorts.cohorts(rows, stable.revision) if stable.since <= row.start < alarm.began]
-    labels = sum(cohorts.total(before, objective.measure.cells))
-    return alarm.began < stable.since + SOAK and labels < SOAK_LABELS
+    counts = cohorts.total(before, measure.cells)
+    value = measure.value(counts)
+    if isinstance(value, NoSignal) or value < measure.from_objective(objective.floor):
+        return True
+    return alarm.began < stable.since + SOAK and sum(counts) < SOAK_LABELS
 
 
 def _is_good(objectives: Sequence[Objective], served: Served, rows: Sequence[Cohort], now: datetime) -> bool:

@@ -26,6 +26,8 @@ def of(revision: str, first: int, count: int, hits: int) -> list[Cohort]:
 
 GOOD_OLD = of("old", -100, 100, 19)
 BAD = of("new", 0, 60, 14)
+NEVER_GOOD = [row for n in range(0, 98, 7) for row in (*of("new", n, 2, 15), *of("new", n + 2, 5, 19))]
+"""0.893 in all: after each bad half-hour the detector comes to rest in a good one."""
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,13 @@ BAD = of("new", 0, 60, 14)
             None,
             (Outcome.DECAYED, None, True),
             id="good for a day and then bad: the data have changed",
+        ),
+        pytest.param(
+            [OLD],
+            GOOD_OLD + NEVER_GOOD + of("new", 98, 60, 14),
+            None,
+            (Outcome.ROLL_BACK, "old", False),
+            id="below its floor for a day, with good hours between, and then worse: its own fault",
         ),
         pytest.param(
             [OLD],
