@@ -40,11 +40,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Lags:
-    """How old the counts are at most that the operator judges by, and how seldom it judges, in seconds.
-
-    Which cohorts are ripe it sees by its clock, not by the age of the counts: older counts do not delay a verdict,
-    they lack the last labels.
-    """
+    """How seldom the operator asks for the counts, and how seldom it judges by them, in seconds at most."""
 
     counted_s: float
     judged_s: float
@@ -122,9 +118,12 @@ class _World:
         pairs: list[Pairs] = []
         for number in range(MOST_COHORTS):
             at = start + number * COHORT
-            looked_at = cohorts.mature_at(at, self.horizon) + self._up_to(self.lags.judged_s)
+            counted_at = cohorts.mature_at(at, self.horizon) + self._up_to(self.lags.counted_s)
+            looked_at = counted_at + self._up_to(self.lags.judged_s)
+            # The newest counts: they have been asked for again meanwhile.
+            counted_at += (looked_at - counted_at) // (every := timedelta(seconds=self.lags.counted_s)) * every
             whole = self._sent(COHORT.total_seconds() * self.rps)
-            seen = self._cut(whole, looked_at - self._up_to(self.lags.counted_s) - at - COHORT)
+            seen = self._cut(whole, counted_at - at - COHORT)
             found = self._judged([*rows, *self._rows(at, seen)], [*pairs, self._pairs(at, seen)], looked_at)
             if found.state in verdict.FINAL and found.evidence is not None:
                 # Both moments stand in the status in whole seconds.

@@ -53,7 +53,7 @@ BEFORE_S = 120
 """For so long only the stable revision serves: what a request costs it then is compared with later."""
 
 LAGS = Lags(counted_s=6.0, judged_s=12.0)
-"""With QUICK counts are fetched every 5.5 seconds at most, and replicas looked at as often: a look judges if the last
+"""With QUICK counts are asked for every 5.5 seconds at most, and replicas looked at as often: a look judges if the last
 judgement is five seconds old, at worst every second one. Each takes a moment itself."""
 
 

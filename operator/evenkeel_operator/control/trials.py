@@ -30,7 +30,7 @@ from evenkeel_operator.decide.quality import counted, verdict
 from evenkeel_operator.decide.quality.counted import Counted, Unjudgeable
 from evenkeel_operator.decide.quality.verdict import Progress, Rows, Rules, Verdict
 from evenkeel_operator.decide.readings import Reading
-from evenkeel_operator.decide.snapshot import NoSignal, Snapshot
+from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal, Snapshot
 from evenkeel_operator.world import kinds, metrics
 from evenkeel_operator.world.cluster import Cluster, Rejected, Transient
 from evenkeel_operator.world.lease import LeaseLost
@@ -222,10 +222,13 @@ class Trials:
             return
         found.steps_judged, found.judged_at = steps, self._clock()
         quality = self._qualities.latest(key)
-        labels = counted.NOTHING if quality is None or isinstance(quality.counted, NoSignal) else quality.counted
+        labels = quality.counted if quality is not None else NO_SIGNAL
+        counted_at = quality.measured_at if quality is not None else now
         before = canary.kept(snapshot, target)
         mode = before.mode if before is not None else MIRROR
-        judged = await asyncio.to_thread(_judged, snapshot, target, mode, labels, found.samples, progress, now)
+        judged = await asyncio.to_thread(
+            _judged, snapshot, target, mode, labels, counted_at, found.samples, progress, now
+        )
         if self._followed.get(key) is not found or found.target != target:
             return
         was = found.judged
@@ -263,14 +266,17 @@ def _judged(
     snapshot: Snapshot,
     target: str,
     mode: str,
-    labels: Counted,
+    labels: Counted | NoSignal,
+    counted_at: datetime,
     samples: Samples,
     progress: Progress,
     now: datetime,
 ) -> Judged:
+    """Return the verdict on a canary by the labels that were counted at `counted_at`, NoSignal where nobody knows."""
     stable, problem = samples.stable, None
+    known = counted.NOTHING if isinstance(labels, NoSignal) else labels
     try:
-        wanted = counted.objectives(snapshot.spec.objectives.accuracy, labels, stable, target)
+        wanted = counted.objectives(snapshot.spec.objectives.accuracy, known, stable, target)
     except Unjudgeable as e:
         # How it answers is judged all the same: a canary that fails does not wait for a person.
         wanted, problem = (), e.message
@@ -278,9 +284,10 @@ def _judged(
     rows = Rows(
         stable,
         target,
-        labels.cohorts(stable, target),
-        labels.pairs(stable, target) if mode == MIRROR else None,
+        known.cohorts(stable, target),
+        known.pairs(stable, target) if mode == MIRROR else None,
         samples.rows(),
+        NO_SIGNAL if isinstance(labels, NoSignal) else counted_at,
     )
     found = verdict.judge(rules, progress, rows, now)
     if problem is not None and found.state is not verdict.State.ROLLED_BACK:

@@ -8,7 +8,8 @@ Evidence is a path over time, folded from the rows each time: what counts is the
 threshold, which is where an operator that never slept would have decided. Evidence of labels is there once their
 cohort is mature, that of answers at once.
 
-A floor that the stable revision misses as well is no reason to go back to it: it counts only while the stable revision
+A floor, or a latency, that the stable revision misses as well is no reason to go back to it. Slow answers count only
+while no more of stable's were slow, over the same minutes, than is allowed; a floor only while the stable revision
 meets it over the same cohorts and its own detector (`cusum`) is quiet. The same cohorts are those since the canary's
 own detector began to speak. Counter-example: over the whole trial, a day of 0.93 vouches for hours of 0.88 after the
 data have changed, and of canaries a point worse, which is within their margin, one in fifteen went for a floor of 0.90.
@@ -66,7 +67,9 @@ class Trial:
 
     `started`: when the canary got its first traffic. `changes`: when the share of the traffic changed after that.
     `until`: later cohorts do not count. `pairs` is None where each request is answered by one revision only (split).
-    `slow_budget`: the share of slow samples that the latency objective allows; None without one.
+    `slow_budget`: the share of slow samples that the latency objective allows; None without one. `counted_at`: when the
+    labels were counted, None for the moment at which they are looked at. A cohort that was not mature then does not
+    count: of its labels only the early ones would be known.
     """
 
     stable: str
@@ -78,13 +81,14 @@ class Trial:
     pairs: tuple[Pairs, ...] | None = None
     answers: tuple[Answers, ...] = ()
     slow_budget: float | None = None
+    counted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One test: its name, its objective's measure (None: of answers), its share of α, and its evidence.
 
-    `counts`: a floor that the stable revision misses as well does not count.
+    `counts`: a floor, or a share of slow answers, that the stable revision misses as well does not count.
     """
 
     test: str
@@ -223,7 +227,8 @@ def arms_of(trial: Trial, horizon: timedelta, cells: int, now: datetime) -> tupl
 
 
 def _counts(start: datetime, trial: Trial, horizon: timedelta, now: datetime) -> bool:
-    return trial.started <= start < trial.until and cohorts.mature_at(start, horizon) <= now
+    known_at = now if trial.counted_at is None else min(now, trial.counted_at)
+    return trial.started <= start < trial.until and cohorts.mature_at(start, horizon) <= known_at
 
 
 def _marginals(row: Pairs, cells: int) -> Arms:
@@ -300,9 +305,13 @@ def _of_answers(objectives: int, trial: Trial, now: datetime) -> Iterator[_Event
     for point in points(True, SLOW_MARGIN, 1 - trial.slow_budget):
         yield _Event(point.start + cohorts.ANSWERS, first + 1, point.worse)
     floor = Floor(GOOD, 1 - trial.slow_budget)
+    slow = samples = 0
     for row in canary:
         floor.add(_good(row, True))
-        yield _Event(row.start + cohorts.ANSWERS, first + 2, floor.log_e)
+        beside = stable.get(row.start)
+        slow, samples = slow + (beside.slow if beside else 0), samples + (beside.samples if beside else 0)
+        is_met = slow <= trial.slow_budget * samples
+        yield _Event(row.start + cohorts.ANSWERS, first + 2, floor.log_e, counts=is_met)
 
 
 def _good(row: Answers | None, is_slow: bool) -> tuple[int, int]:

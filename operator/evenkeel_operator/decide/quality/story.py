@@ -24,6 +24,8 @@ _HEADLINES = {
     Why.NO_TRAFFIC: "The canary has had no traffic, so nothing is known of it.",
     Why.LABELS_MISSING: "The canary is held: it has made predictions, and no label has come for any of them. "
     "Post labels, or let spec.rollout.canary.onMissingLabels say LatencyOnly or Proxy.",
+    Why.LABELS_UNKNOWN: "The canary stays in step {step}: the feedback service has not answered yet, so nobody knows "
+    "what labels there are.",
     Why.PROXY_DIFFERS: "The canary is held: no label has come, and it predicts other classes than the stable revision.",
     Why.DRIFT_SUSPECTED: "The canary is held: it is below its floor, and so is the stable revision. The data seem to "
     "have changed; going back would not help.",
@@ -39,6 +41,11 @@ _TESTS = {
     "failing": "more samples fail than the stable revision's",
     "slower": "more samples are slow than the stable revision's",
     "slow": "more samples are slow than the latency objective allows",
+}
+
+_ASIDE = {
+    "floor": "the stable revision is not seen to meet the floor either",
+    "slow": "so are too many of the stable revision's",
 }
 
 
@@ -88,7 +95,7 @@ def _evidence(evidence: Evidence, verdict: Verdict) -> list[str]:
         words = claim(finding)
         # Where nothing speaks for the claim, whether it counts is nobody's question.
         is_set_aside = finding.log_e > 0 and not finding.counts
-        aside = " It does not count: the stable revision is not seen to meet the floor either." if is_set_aside else ""
+        aside = f" It does not count: {_ASIDE[finding.test]}." if is_set_aside else ""
         told.append(
             f"Evidence that {words}: {times(finding.log_e)} to 1, with {finding.share:.0%} of the whole.{aside}"
         )

@@ -11,8 +11,9 @@
 
 A step follows the last when it has lasted, has enough samples, and nothing speaks against the canary. Rolling back
 waits for no step; promoting waits for the last one. Which of the two comes first is decided by when the evidence was
-there, not by when somebody looked: the same rows give the same verdict to an operator that was dead in between. What a
-caller keeps is when each step began, and a final verdict.
+there, not by when somebody looked: the same rows give the same verdict to an operator that was dead in between. While
+nobody knows what labels there are, a canary may go back for its answers, and goes no step on. What a caller keeps is
+when each step began, and a final verdict.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Why(enum.StrEnum):
     NO_GPU = "NoGPU"
     NO_TRAFFIC = "NoTraffic"
     LABELS_MISSING = "LabelsMissing"
+    LABELS_UNKNOWN = "LabelsUnknown"
     PROXY_DIFFERS = "ProxyDiffers"
     DRIFT_SUSPECTED = "DriftSuspected"
     OUT_OF_TIME = "OutOfTime"
@@ -131,13 +133,18 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What the label service and the pods have counted; `pairs` is None where traffic is split and not mirrored."""
+    """What the label service and the pods have counted; `pairs` is None where traffic is split and not mirrored.
+
+    `counted_at`: when the label service counted, NoSignal where it has not answered: there may be any number of labels.
+    None stands for the moment at which the rows are judged.
+    """
 
     stable: str
     canary: str
     cohorts: tuple[Cohort, ...] = ()
     pairs: tuple[Pairs, ...] | None = None
     answers: tuple[Answers, ...] = ()
+    counted_at: datetime | NoSignal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +207,16 @@ def judge(rules: Rules, progress: Progress, rows: Rows, now: datetime, final: Ve
     if promoted_at is not None and promoted_at <= now:
         return verdict(State.PROMOTED, Why.NOT_WORSE if rules.objectives else Why.ANSWERS_GOOD)
 
+    if rules.objectives and isinstance(rows.counted_at, NoSignal):
+        return verdict(State.CANARY, Why.LABELS_UNKNOWN)
     horizon = max((objective.horizon for objective in rules.objectives), default=timedelta(0))
     is_over = now >= trial.until + horizon + cohorts.COHORT
     is_last = step == len(rules.steps) - 1
     is_due = samples >= rules.steps[step].min_samples and now >= _lasted(rules, progress) and is_sound
     # Labels are missed once they would have been late for the first cohort that counts, and not a quarter before.
     missed_at = cohorts.mature_at(cohorts.first_from(trial.started), 2 * horizon)
-    if rules.objectives and evidence.labels == 0 and now >= missed_at:
+    known_at = now if trial.counted_at is None else min(now, trial.counted_at)
+    if rules.objectives and evidence.labels == 0 and known_at >= missed_at:
         if not _has_predictions(trial):
             return verdict(State.HELD if is_over else State.CANARY, Why.NO_TRAFFIC)
         if rules.on_missing_labels is OnMissingLabels.HOLD:
@@ -237,6 +247,7 @@ def trial_of(rules: Rules, progress: Progress, rows: Rows) -> Trial:
         pairs=rows.pairs,
         answers=rows.answers,
         slow_budget=rules.slow_budget,
+        counted_at=None if isinstance(rows.counted_at, NoSignal) else rows.counted_at,
     )
 
 

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evenkeel_operator.decide.quality import story
-from evenkeel_operator.decide.quality.cohorts import COHORT, Answers, Cohort
+from evenkeel_operator.decide.quality.cohorts import COHORT, Answers, Cohort, Pairs
 from evenkeel_operator.decide.quality.evidence import Objective
 from evenkeel_operator.decide.quality.measures import Metric, classification
 from evenkeel_operator.decide.quality.verdict import OnMissingLabels, Progress, Rows, Rules, State, Step, Why, judge
+from evenkeel_operator.decide.snapshot import NO_SIGNAL
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 HORIZON = timedelta(hours=1)
@@ -73,6 +74,54 @@ def test_labels_are_not_missed_before_the_first_cohort_that_counts_could_have_an
     late = judge(quick, progress, known, START + timedelta(minutes=30, seconds=2))
     assert early.why is not Why.LABELS_MISSING
     assert (late.state, late.why) == (State.HELD, Why.LABELS_MISSING)
+
+
+@pytest.mark.parametrize("mode", OnMissingLabels)
+@pytest.mark.parametrize("pairs", [pytest.param(None, id="split"), pytest.param((), id="mirrored")])
+def test_labels_that_nobody_knows_are_not_missing(mode: OnMissingLabels, pairs: tuple[Pairs, ...] | None) -> None:
+    unknown = replace(rows(answers=answered()), pairs=pairs, counted_at=NO_SIGNAL)
+    got = judge(MISSING[mode], LAST, unknown, DAY)
+    assert (got.state, got.why, got.step) == (State.CANARY, Why.LABELS_UNKNOWN, 1)
+    assert "nobody knows" in story.sentences(got)[0]
+
+
+def test_a_canary_of_unknown_labels_goes_no_step_on_and_goes_back_if_it_fails() -> None:
+    unknown = replace(rows(answers=answered()), counted_at=NO_SIGNAL)
+    assert judge(RULES, FIRST, unknown, SOON).why is Why.LABELS_UNKNOWN
+    assert judge(replace(RULES, objectives=()), FIRST, unknown, SOON).why is Why.STEP_PASSED
+    failing = replace(rows(answers=answered(60)), counted_at=NO_SIGNAL)
+    assert judge(RULES, FIRST, failing, SOON).why is Why.FAILING
+
+
+def test_labels_count_that_were_mature_when_they_were_counted() -> None:
+    known = rows(labelled(38, 20), answered())
+    assert judge(RULES, LAST, known, DAY).state is State.ROLLED_BACK
+    early = replace(known, counted_at=START + timedelta(minutes=70))
+    got = judge(RULES, LAST, early, DAY)
+    assert got.evidence is not None
+    assert (got.state, got.evidence.labels) == (State.CANARY, 0)
+    at_the_time = judge(RULES, LAST, known, START + timedelta(minutes=70))
+    assert (got.state, got.why) == (at_the_time.state, at_the_time.why)
+
+
+@pytest.mark.parametrize(
+    ("stable", "canary", "want"),
+    [
+        pytest.param(0, 20, (State.ROLLED_BACK, Why.SLOW), id="the canary alone"),
+        pytest.param(20, 20, (State.CANARY, Why.TESTING), id="both alike"),
+        pytest.param(20, 10, (State.CANARY, Why.TESTING), id="the canary less"),
+        pytest.param(4, 30, (State.ROLLED_BACK, Why.SLOW), id="stable within the budget, the canary not"),
+    ],
+)
+def test_slow_answers_that_stable_shares_do_not_go_back(stable: int, canary: int, want: tuple[State, Why]) -> None:
+    """Percent of the answers that are slow; 5 are allowed."""
+    known = tuple(
+        Answers(name, START + timedelta(minutes=i), 100, slow, 0)
+        for i in range(120)
+        for name, slow in (("old", stable), ("new", canary))
+    )
+    got = judge(replace(RULES, objectives=(), slow_budget=0.05), FIRST, rows(answers=known), START + timedelta(hours=2))
+    assert (got.state, got.why) in (want, (State.CANARY, Why.STEP_PASSED) if want[0] is State.CANARY else want)
 
 
 @pytest.mark.parametrize(
