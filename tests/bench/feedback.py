@@ -180,7 +180,7 @@ def main() -> int:
                     service.kill()
             full = Path(place, "full")
             full.mkdir()
-            file, dsn = full / "full.db", postgres.create("full")
+            file, dsn = full / "full.db", postgres.create("stored")
             slowest = max(
                 quality_ms("sqlite", full, ("--path", str(file)), SqliteStore(file), args.labels),
                 quality_ms("postgres", full, ("--dsn", dsn), PostgresStore(dsn), args.labels),

@@ -2,10 +2,11 @@
 
 An operator is code that the file's author chooses and feeds, and torch checks the arguments of most, not of all:
 `_sparse_csr_tensor_unsafe` takes any column for granted and a product with it reads whatever lies there,
-`segment_reduce` with lengths that are none leaves its memory, `empty` and `resize_` hand out memory of earlier requests
-as it is, `aten.save` writes a file of any name. So what is not listed here is not called. Listed is what exported
+`segment_reduce` with lengths that are none leaves its memory, `resize_` hands out memory of earlier requests as it is,
+`aten.save` writes a file of any name. So what is not listed here is not called. Listed is what exported
 models consist of: elementwise and linear algebra, reductions, shapes, indices that torch checks, and the layers of
-`torch.nn`. Where torch checks the arguments of a layer too little, `guarded` checks them.
+`torch.nn`. Where torch checks the arguments of a layer too little, `guarded` checks them; `empty`, which some layers
+begin with, is zeros there.
 
 An operator in place (`add_`) is listed by the name of the other (`add`); one that writes into a given tensor (`out`)
 resizes it and is not. Standard library only, as `program` is.
@@ -18,20 +19,20 @@ import re
 _OPERATOR = re.compile(r"torch\.ops\.(aten|prims)\.([A-Za-z0-9_]+)\.([A-Za-z0-9_]+)\Z")
 
 _ELEMENTWISE = """
-abs absolute acos acosh add addcdiv addcmul angle arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan
-atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil celu clamp
-clamp_max clamp_min clip complex conj conj_physical copysign cos cosh deg2rad digamma div divide elu eq erf erfc
-erfinv exp exp2 expm1 fill fix float_power floor floor_divide fmax fmin fmod frac ge gelu glu greater greater_equal gt
-hardshrink hardsigmoid hardswish hardtanh heaviside hypot i0 igamma igammac imag isclose isfinite isinf isnan isneginf
-isposinf isreal ldexp le leaky_relu lerp less less_equal lgamma log log10 log1p log2 log_sigmoid log_sigmoid_forward
-logaddexp logaddexp2 logical_and logical_not logical_or logical_xor logit lt masked_fill maximum minimum mish mul
-multiply mvlgamma nan_to_num ne neg negative nextafter not_equal polar polygamma positive pow prelu rad2deg real
-reciprocal relu relu6 remainder resolve_conj resolve_neg round rrelu rsqrt rsub selu sgn sigmoid sign signbit silu sin
-sinc sinh softplus softshrink special_entr special_erf special_erfc special_erfcx special_erfinv special_exp2
-special_expit special_expm1 special_gammaln special_i0 special_i0e special_i1 special_i1e special_log1p
-special_log_ndtr special_logit special_ndtr special_ndtri special_round special_sinc special_xlog1py special_xlogy
-sqrt square sub subtract tan tanh threshold true_divide trunc where xlogy zero _conj _conj_physical _neg_view
-_prelu_kernel
+__and__ __lshift__ __or__ __rshift__ __xor__ abs absolute acos acosh add addcdiv addcmul angle arccos arccosh arcsin
+arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or
+bitwise_right_shift bitwise_xor ceil celu clamp clamp_max clamp_min clip complex conj conj_physical copysign cos cosh
+deg2rad digamma div divide elu eq erf erfc erfinv exp exp2 expm1 fill fix float_power floor floor_divide fmax fmin
+fmod frac ge gelu glu greater greater_equal gt hardshrink hardsigmoid hardswish hardtanh heaviside hypot i0 igamma
+igammac imag isclose isfinite isinf isnan isneginf isposinf isreal ldexp le leaky_relu lerp less less_equal lgamma log
+log10 log1p log2 log_sigmoid log_sigmoid_forward logaddexp logaddexp2 logical_and logical_not logical_or logical_xor
+logit lt masked_fill maximum minimum mish mul multiply mvlgamma nan_to_num ne neg negative nextafter not_equal polar
+polygamma positive pow prelu rad2deg real reciprocal relu relu6 remainder resolve_conj resolve_neg round rrelu rsqrt
+rsub selu sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink special_entr special_erf special_erfc
+special_erfcx special_erfinv special_exp2 special_expit special_expm1 special_gammaln special_i0 special_i0e
+special_i1 special_i1e special_log1p special_log_ndtr special_logit special_ndtr special_ndtri special_round
+special_sinc special_xlog1py special_xlogy sqrt square sub subtract tan tanh threshold true_divide trunc where xlogy
+zero _conj _conj_physical _neg_view _prelu_kernel
 """
 _REDUCTIONS = """
 all amax amin aminmax any argmax argmin argsort argwhere bincount corrcoef count_nonzero cov cummax cummin cumprod
@@ -69,10 +70,10 @@ sym_constrain_range_for_size _assert_async _assert_scalar _assert_tensor_metadat
 _to_copy _unsafe_view
 """
 _MADE = """
-arange bartlett_window bernoulli blackman_window eye full full_like hamming_window hann_window kaiser_window linspace
-logspace multinomial new_full new_ones new_zeros normal normal_functional ones ones_like poisson rand rand_like
-randint randint_like randn randn_like randperm range scalar_tensor tril_indices triu_indices uniform vander zeros
-zeros_like
+empty arange bartlett_window bernoulli blackman_window eye full full_like hamming_window hann_window kaiser_window
+linspace logspace multinomial new_full new_ones new_zeros normal normal_functional ones ones_like poisson rand
+rand_like randint randint_like randn randn_like randperm range scalar_tensor tril_indices triu_indices uniform vander
+zeros zeros_like
 """
 _INDICES = """
 bucketize embedding embedding_bag gather index index_add index_copy index_fill index_put index_reduce index_select
@@ -84,11 +85,11 @@ _LAYERS = """
 adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
 adaptive_max_pool3d affine_grid_generator alpha_dropout avg_pool1d avg_pool2d avg_pool3d batch_norm
 binary_cross_entropy binary_cross_entropy_with_logits conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d
-conv_transpose3d convolution dropout feature_alpha_dropout feature_dropout grid_sampler grid_sampler_2d
-grid_sampler_3d group_norm gru gru_cell huber_loss instance_norm kl_div l1_loss layer_norm lstm lstm_cell max_pool1d
-max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices max_unpool2d
-max_unpool3d mse_loss native_batch_norm native_dropout native_group_norm native_layer_norm rms_norm rnn_relu
-rnn_relu_cell rnn_tanh rnn_tanh_cell scaled_dot_product_attention smooth_l1_loss upsample_bicubic2d
+conv_transpose3d convolution cross_entropy_loss dropout feature_alpha_dropout feature_dropout grid_sampler
+grid_sampler_2d grid_sampler_3d group_norm gru gru_cell huber_loss instance_norm kl_div l1_loss layer_norm lstm
+lstm_cell max_pool1d max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices
+max_unpool2d max_unpool3d mse_loss native_batch_norm native_dropout native_group_norm native_layer_norm rms_norm
+rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell scaled_dot_product_attention smooth_l1_loss upsample_bicubic2d
 upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d
 _adaptive_avg_pool2d _adaptive_avg_pool3d _convolution _native_batch_norm_legit _native_batch_norm_legit_no_training
 _scaled_dot_product_flash_attention_for_cpu _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact1d

@@ -315,7 +315,7 @@ HOSTILE: dict[str, Hostile] = {
             ("that believes any index", "_sparse_csr_tensor_unsafe.default", (TENSOR, TENSOR, TENSOR, SIZES)),
             ("that believes any length", "segment_reduce.default", (TENSOR, {"as_string": "sum"})),
             ("that believes any label", "ctc_loss.Tensor", (TENSOR, TENSOR, TENSOR, TENSOR)),
-            ("that hands out memory as it is", "empty.memory_format", (SIZES,)),
+            ("that hands out memory as it is", "new_empty.default", (TENSOR, SIZES)),
             ("that makes a tensor longer than its memory", "resize_.default", (TENSOR, SIZES)),
             ("that writes into what it is given", "add.out", (TENSOR, TENSOR)),
             ("that nobody lists", "_nested_view_from_buffer.default", (TENSOR, TENSOR, TENSOR, TENSOR)),

@@ -103,9 +103,20 @@ def test_what_does_not_fit_is_not_called(call: Callable[[], Any], word: str) -> 
         guard(str(operator).rpartition(".")[0], operator)(*args)
 
 
+def test_memory_is_never_handed_out_as_it_is() -> None:
+    empty = guard("aten.empty", A.empty.memory_format)
+    for _ in range(20):
+        torch.full((4096,), 7.0)  # what an earlier request has left
+        assert not empty([4096], dtype=torch.float32, layout=torch.strided, device="cpu", pin_memory=False).any()
+    made = empty([1, 2, 3, 3], memory_format=torch.channels_last)
+    assert made.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize(
     ("name", "want"),
     [
+        ("torch.ops.aten.__and__.Scalar", True),
+        ("torch.ops.aten.__class__.__init__", False),
         ("torch.ops.aten.add.Tensor", True),
         ("torch.ops.aten.add_.Tensor", True),
         ("torch.ops.aten.add.out", False),
