@@ -11,9 +11,8 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from evenkeel_operator.api.core import seconds
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.control.cache import Key
 from evenkeel_operator.control.tasks import Tasks
@@ -27,8 +26,6 @@ log = logging.getLogger(__name__)
 
 ASK_S = 60.0
 JITTER = 0.1
-SINCE = timedelta(days=14)
-"""How far back labels are looked at, at least; twice the horizon where that is longer."""
 
 
 @dataclass(slots=True)
@@ -107,7 +104,7 @@ class Qualities:
     async def _round(self, key: Key, found: _Followed, labels: Labels) -> None:
         now, snapshot = self._now(), found.snapshot
         wanted = snapshot.spec.objectives.accuracy
-        since = now - max(SINCE, 2 * timedelta(seconds=max(seconds(one.horizon) for one in wanted)))
+        since = accuracy.counted_since(snapshot.spec, snapshot.status, now)
         try:
             counted = await labels.counted(key.namespace, key.name, snapshot.uid, int(since.timestamp()))
         except Unanswered as e:

@@ -16,8 +16,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from evenkeel_operator.api.core import parse_time, seconds
 from evenkeel_operator.api.modeldeployment import AccuracyObjective, Object, Spec
 from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import conditions
@@ -29,7 +30,13 @@ from evenkeel_operator.decide.quality.counted import Counted, Unjudgeable, objec
 from evenkeel_operator.decide.quality.evidence import Objective
 from evenkeel_operator.decide.quality.floors import Interval, interval
 from evenkeel_operator.decide.quality.guard import Finding, Outcome, Served
+from evenkeel_operator.decide.quality.verdict import FINAL
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
+
+LOOK_BACK = timedelta(days=14)
+"""How far back labels are looked at, at least; twice the horizon where that is longer."""
+HISTORY = timedelta(days=2)
+"""Labels of the stable revision from before a trial, of which its plug-ins learn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,16 @@ class Decay:
     objective: AccuracyObjective
     observed: float | None
     began: datetime | None
+
+
+def counted_since(spec: Spec, status: Status, now: datetime) -> datetime:
+    """Return since when labels have to be counted: a canary's whole trial, which may last for months, is judged."""
+    horizon = max((timedelta(seconds=seconds(one.horizon)) for one in spec.objectives.accuracy), default=timedelta(0))
+    since = now - max(LOOK_BACK, 2 * horizon)
+    trial = status.canary
+    if trial is None or trial.state in FINAL:
+        return since
+    return min(since, parse_time(trial.began) - HISTORY)
 
 
 def measure(

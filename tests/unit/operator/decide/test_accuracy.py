@@ -228,3 +228,26 @@ def test_a_decay_is_found_by_the_detector_and_not_by_the_interval_alone() -> Non
     quality = found(700, 300)
     assert quality.finding is not None
     assert (quality.finding.outcome, quality.finding.is_drift_suspected) == (Outcome.DECAYED, True)
+
+
+@pytest.mark.parametrize(
+    ("horizon", "trial", "want"),
+    [
+        pytest.param("1h", None, 14, id="a fortnight"),
+        pytest.param("240h", None, 20, id="twice a long horizon"),
+        pytest.param("1h", ("Canary", 3), 14, id="a young trial"),
+        pytest.param("1h", ("Held", 40), 42, id="all of a long trial, and some time before it"),
+        pytest.param("1h", ("Promoted", 40), 14, id="a trial that is over"),
+    ],
+)
+def test_labels_are_counted_since(horizon: str, trial: tuple[str, int] | None, want: int) -> None:
+    """Days before now."""
+    canary = None
+    if trial is not None:
+        began = (NOW - timedelta(days=trial[1])).isoformat().replace("+00:00", "Z")
+        told = {"revision": "new", "stable": REVISION, "state": trial[0], "why": "Testing", "summary": "1/1 50%"}
+        canary = {**told, "mode": "Split", "weight": 50, "began": began}
+    got = accuracy.counted_since(
+        spec({**ACCURACY, "horizon": horizon}), Status.model_validate({"canary": canary} if canary else {}), NOW
+    )
+    assert NOW - got == timedelta(days=want)
