@@ -204,6 +204,7 @@ class _Replica:
         name = mode_for(found.forward_s, found.largest_s(rows), running.loaded.device)
         kind: Callable[..., Mode] = Inline if name == INLINE else Threaded
         mode = kind(queue, forward, service.answered, service.expired)
+        most_rows = config.limits.rows if found.max_rows else rows  # what cannot be cut may have no more than a call
         parameters: dict[str, object] = {
             "execution_mode": name,
             "max_batch_size": max(1, found.max_rows),
@@ -219,9 +220,12 @@ class _Replica:
         receipts = self._receipts(running)
         service.ready = Ready(
             mode=mode,
-            reader=Reader(signature.inputs, signature.outputs, has_batch, config.limits.rows),
+            reader=Reader(*asked),
+        asked = (
+            signature.inputs, signature.outputs, has_batch, most_rows, signature.dimensions, signature.way_out
+        )  # fmt: skip
             writer=Writer(config.name, config.version, signature.outputs, signature.classes, has_batch),
-            predictions=Predictions(signature.inputs, signature.outputs, has_batch, config.limits.rows),
+            predictions=Predictions(*asked),
             shown=Outputs(signature.outputs, signature.classes, has_batch),
             rows_per_second=found.rows_per_second,
             metadata=metadata.of_model(
@@ -255,6 +259,8 @@ class _Replica:
 
     def _receipts(self, running: Running) -> Receipts | None:
         told, loaded = self._config.feedback, running.loaded
+        if signature.way_out:
+            log.warning("requests do not share a call: %s", signature.way_out)
         if told is None or self._feedback is None:
             return None
         prediction = prediction_of(loaded.signature, loaded.parameters)
