@@ -10,12 +10,14 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from evenkeel_runtime import config, report
 from evenkeel_runtime.contract import ADMIN_PORT, HTTP_PORT, Tensor
 from evenkeel_runtime.failure import ModelError
+from evenkeel_runtime.models.loaded import Dimension, Signature
 
 _NAMED = 20
 _PORTS = 65535
@@ -46,7 +48,7 @@ def serve(argv: Sequence[str]) -> int:
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"evenkeel {command}", description=description)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="the file or the folder")
+    parser.add_argument("model", type=_path, metavar="MODEL", help="the file or the folder, or its file:// address")
     parser.add_argument("--format", default=config.AUTO, help="as spec.model.format (default: %(default)s)")
     parser.add_argument("--sha256", default="", help="as spec.model.sha256: 64 hex digits")
     parser.add_argument("--allow-native-code", action="store_true", help="as spec.model.allowNativeCode")
@@ -64,6 +66,16 @@ def admin_port_of(port: int, grpc_port: int | None) -> int:
     """Return where the operator's questions are answered: near the port, at none that is taken; 0 (any) as there."""
     beside = (ADMIN_PORT - HTTP_PORT, 1, -1, -2)
     return port and next(port + step for step in beside if port + step != grpc_port and 0 < port + step <= _PORTS)
+
+
+def _path(text: str) -> Path:
+    """Return the path that is meant, which may be told as the address of a file on this machine (RFC 8089)."""
+    if not text.lower().startswith("file:"):
+        return Path(text)
+    address = urlsplit(text)
+    if address.netloc not in ("", "localhost") or not address.path.startswith("/"):
+        raise argparse.ArgumentTypeError(f"{text[:200]!r} is no file of this machine; it has to begin with file:///")
+    return Path(unquote(address.path))
 
 
 def _port(text: str) -> int:
@@ -96,13 +108,16 @@ def _check(told: argparse.Namespace) -> int:
     whose = " (of its manifest)" if told.model.is_dir() else ""
     sha256 = found.digest.removeprefix("sha256:")
     print(f"format   {found.format}\nsize     {found.size_bytes} bytes\nsha256   {sha256}{whose}")
-    for word, tensors in (("input", signature.inputs), ("output", signature.outputs)):
-        for tensor in tensors:
-            print(f"{word:8} {_described(tensor)}")
+    for index, tensor in enumerate(signature.inputs):
+        print(f"input    {_described(tensor, _sizes(signature, index))}")
+    for dimension in signature.dimensions:
+        print(f"size     {_bounds(dimension)}")
+    for tensor in signature.outputs:
+        print(f"output   {_described(tensor, {})}")
     if signature.classes:
         print(f"classes  {', '.join(signature.classes[:_NAMED])}{', …' if len(signature.classes) > _NAMED else ''}")
     shared = "may share a call with others" if signature.batch is not None else "is a call of its own"
-    print(f"batches  a request {shared}")
+    print(f"batches  a request {shared}{'; ' if signature.way_out else ''}{signature.way_out}")
     return 0
 
 
@@ -125,7 +140,8 @@ def _serve(told: argparse.Namespace) -> int:
             admin_port=admin_port_of(told.port, told.grpc_port),
             drain_delay_s=0.0,
             grace_period_s=30.0,
-            limits=config.Limits(),
+            limits=config.limits(),
+            takes_profiles=config.takes_profiles(),
         )
     )
 
@@ -140,6 +156,24 @@ def _model(told: argparse.Namespace) -> config.Model:
     )
 
 
-def _described(tensor: Tensor) -> str:
-    sizes = ", ".join("any" if size < 0 else str(size) for size in tensor.shape)
-    return f"{tensor.name}  {tensor.datatype} [{sizes}]"
+def _described(tensor: Tensor, sizes: Mapping[int, str]) -> str:
+    """Return a tensor's line; `sizes` has, by axis, what is known of its free dimensions."""
+    words = (sizes.get(axis, "any") if size < 0 else str(size) for axis, size in enumerate(tensor.shape))
+    return f"{tensor.name}  {tensor.datatype} [{', '.join(words)}]"
+
+
+def _sizes(signature: Signature, index: int) -> dict[int, str]:
+    """Return, by axis, which sizes an input may have: `2*s + 1` where it depends on a dimension that is named below."""
+    return {
+        place.axis: (f"{place.factor}*" if place.factor > 1 else "")
+        + dimension.symbol
+        + (f"{place.offset:+d}" if place.offset else "")
+        for dimension in signature.dimensions
+        for place in dimension.places
+        if place.input == index
+    }
+
+
+def _bounds(dimension: Dimension) -> str:
+    most = "any" if dimension.most is None else f"up to {dimension.most}"
+    return f"{dimension.symbol}  {most if not dimension.least else f'from {dimension.least} {most}'}"

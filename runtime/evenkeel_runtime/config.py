@@ -18,6 +18,7 @@ PRECISIONS = (AUTO, "FP32", contract.BF16, contract.INT8)
 PORT_ENV = "EVENKEEL_HTTP_PORT"
 ADMIN_PORT_ENV = "EVENKEEL_ADMIN_PORT"
 HOST_ENV = "EVENKEEL_HTTP_HOST"
+MAX_BODY_ENV = "EVENKEEL_MAX_BODY_BYTES"
 MODEL_DIR_ENV = "EVENKEEL_MODEL_DIR"
 CLAIM_DIR_ENV = "EVENKEEL_CLAIM_DIR"
 SCRATCH_DIR_ENV = "EVENKEEL_SCRATCH_DIR"
@@ -77,7 +78,8 @@ class Fetch:
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one client may ask of a replica, and all of them together: `queued_bytes` are the bodies of requests that
-    wait for the model, `receiving_bytes` those that are not complete yet."""
+    wait for the model, `receiving_bytes` those that are not complete yet. `body_setting` is what a client is told of
+    how `body_bytes` is raised."""
 
     body_bytes: int = 64 << 20
     header_bytes: int = 64 << 10
@@ -89,6 +91,7 @@ class Limits:
     receiving_bytes: int = 256 << 20
     client_timeout_s: float = 30.0
     keep_alive_s: float = 75.0
+    body_setting: str = f"{MAX_BODY_ENV} raises it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,6 @@ def fetch(environ: Mapping[str, str] = os.environ) -> Fetch:
 def serve(environ: Mapping[str, str] = os.environ) -> Serve:
     """Return what the server was told."""
     path = _required(environ, Env.MODEL_PATH)
-    limits = Limits()
     port = int(_number(environ, PORT_ENV, contract.HTTP_PORT))
     return Serve(
         name=environ.get(Env.MODEL_NAME) or "model",
@@ -151,21 +153,31 @@ def serve(environ: Mapping[str, str] = os.environ) -> Serve:
         admin_port=int(_number(environ, ADMIN_PORT_ENV, port and port + contract.ADMIN_PORT - contract.HTTP_PORT)),
         drain_delay_s=_number(environ, Env.DRAIN_DELAY_S, 5.0),
         grace_period_s=_number(environ, Env.GRACE_PERIOD_S, 30.0),
-        limits=Limits(
-            body_bytes=int(_number(environ, "EVENKEEL_MAX_BODY_BYTES", limits.body_bytes)),
-            connections=int(_number(environ, "EVENKEEL_MAX_CONNECTIONS", limits.connections)),
-            rows=int(_number(environ, "EVENKEEL_MAX_ROWS", limits.rows)),
-            batch_rows=max(1, int(_number(environ, Env.MAX_BATCH_SIZE, limits.batch_rows))),
-            queued_rows=int(_number(environ, "EVENKEEL_MAX_QUEUED_ROWS", limits.queued_rows)),
-            queued_bytes=int(_number(environ, "EVENKEEL_MAX_QUEUED_BYTES", limits.queued_bytes)),
-            receiving_bytes=int(_number(environ, "EVENKEEL_MAX_RECEIVING_BYTES", limits.receiving_bytes)),
-            client_timeout_s=_number(environ, "EVENKEEL_CLIENT_TIMEOUT_S", limits.client_timeout_s),
-        ),
+        limits=limits(environ),
         grpc_port=int(_number(environ, Env.GRPC_PORT, 0)) if environ.get(Env.GRPC_PORT) else None,
-        takes_profiles=environ.get(PROFILE_ENV, "false") == "true",
+        takes_profiles=takes_profiles(environ),
         has_triton_metrics=environ.get(TRITON_METRICS_ENV, "false") == "true",
         feedback=_feedback(environ),
     )
+
+
+def limits(environ: Mapping[str, str] = os.environ) -> Limits:
+    """Return what clients may ask of this replica."""
+    usual = Limits()
+    return Limits(
+        body_bytes=int(_number(environ, MAX_BODY_ENV, usual.body_bytes)),
+        connections=int(_number(environ, "EVENKEEL_MAX_CONNECTIONS", usual.connections)),
+        rows=int(_number(environ, "EVENKEEL_MAX_ROWS", usual.rows)),
+        batch_rows=max(1, int(_number(environ, Env.MAX_BATCH_SIZE, usual.batch_rows))),
+        queued_rows=int(_number(environ, "EVENKEEL_MAX_QUEUED_ROWS", usual.queued_rows)),
+        queued_bytes=int(_number(environ, "EVENKEEL_MAX_QUEUED_BYTES", usual.queued_bytes)),
+        receiving_bytes=int(_number(environ, "EVENKEEL_MAX_RECEIVING_BYTES", usual.receiving_bytes)),
+        client_timeout_s=_number(environ, "EVENKEEL_CLIENT_TIMEOUT_S", usual.client_timeout_s),
+    )
+
+
+def takes_profiles(environ: Mapping[str, str] = os.environ) -> bool:
+    return environ.get(PROFILE_ENV, "false") == "true"
 
 
 def _feedback(environ: Mapping[str, str]) -> Feedback | None:

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.generic]
 
+_BF16 = np.dtype("V2")
+"""How answers in bfloat16 lie in numpy, which has no type for them: as bits, and not as UINT16, which they are not."""
+
 Answers = dict[int, "list[Array] | Exception"]
 """By a request's position in its batch, its outputs or why there are none."""
 
 
 class BadAnswer(Exception):
-    """The model answered with something that is not as many rows as it was given."""
+    """The model answered with something that is not as many rows as it was given, or not numbers that can be told."""
 
 
 class Forward:
@@ -169,10 +172,12 @@ class Forward:
         if isinstance(tensor, np.ndarray):
             return tensor
         if tensor.dtype == self._torch.bfloat16:
-            tensor = (
-                tensor.view(self._torch.uint16)
-                if tensor.is_contiguous()
-                else tensor.contiguous().view(self._torch.uint16)
-            )
+            bits = tensor.contiguous().view(self._torch.uint16)
+            half: Array = (bits if self._device == "cpu" else bits.cpu()).numpy().view(_BF16)
+            return half
         found: Array = (tensor if self._device == "cpu" else tensor.cpu()).numpy()
+        if found.dtype.kind == "c":
+            raise BadAnswer(
+                f"the model answers {found.dtype.name}, which no answer can carry: save one of real numbers"
+            )
         return found

@@ -59,7 +59,7 @@ def are_equal(loaded: Loaded, want: Sequence[torch.Tensor], got: Sequence[torch.
     if loaded.exact is not None:
         tolerance = dict.fromkeys((torch.float16, torch.float32, torch.float64, torch.bfloat16), 5e-2)
     return len(want) == len(got) and all(
-        np.arrayare_equal(a, b)
+        np.array_equal(a, b)
         if isinstance(a, np.ndarray)
         else a.shape == b.shape
         and a.dtype == b.dtype

@@ -19,10 +19,11 @@ from evenkeel_runtime.models.archive import Archive
 from evenkeel_runtime.models.datatypes import BY_CODE, DATATYPES
 from evenkeel_runtime.models.format import Format, no_types
 from evenkeel_runtime.models.guarded import guard
-from evenkeel_runtime.models.loaded import Loaded, Signature
+from evenkeel_runtime.models.loaded import Dimension, Loaded, Place, Signature
 from evenkeel_runtime.models.program import (
     PROGRAM_BYTES,
     Code,
+    Free,
     Graph,
     Node,
     OnDevice,
@@ -43,6 +44,13 @@ _STRIDED = 7
 _LINEAR = "torch.ops.aten.linear.default"
 _EXAMPLE_SIZE = 8
 """How long a free dimension is, other than the batch, when the model is tried out."""
+_ASSUMED = 2
+"""A least size up to this is no limit: torch assumes it of every dimension while it traces (0 and 1 it would take for
+numbers that stay), and its own guards let a program be called with less (2.13)."""
+_Limit = tuple[int, int | None]
+"""The least and the most that a symbol stands for; None: no most."""
+_ANY_SIZE: _Limit = (0, None)
+_UNREAD = {9: "complex32", 10: "complex64", 11: "complex128"}
 
 
 def recognises(archive: Archive) -> bool:
@@ -144,22 +152,67 @@ def _signature(program: Program) -> Signature:
         _tensor(shown, shapes[name]) for shown, name in zip(program.output_names, program.user_outputs, strict=True)
     )
     ins = [shapes[name] for name in program.user_inputs]
+    limits = {symbol: _held(least, most) for symbol, (least, most) in program.limits.items()}
     first = {shape.sizes[0] if shape.sizes else None for shape in [*ins, *(shapes[n] for n in program.user_outputs)]}
-    symbol = first.pop() if len(first) == 1 else None
-    inner = {size for shape in ins for size in shape.sizes[1:]}
-    batch = (program.limits.get(symbol, (0, None))[1] or 0) if isinstance(symbol, str) and symbol not in inner else None
-    return Signature(inputs, outputs, batch, _example(ins, symbol if batch is not None else None, program.limits))
+    rows = first.pop() if len(first) == 1 else None
+    batch = _batch(rows, ins, limits)
+    symbol = rows.symbol if isinstance(rows, Free) and batch is not None else None
+    return Signature(
+        inputs,
+        outputs,
+        batch,
+        _example(ins, symbol, limits),
+        dimensions=_dimensions(ins, symbol, limits),
+        way_out=_way_out(rows, len(ins)) if isinstance(rows, int) else "",
+    )
+
+
+def _held(least: int, most: int | None) -> _Limit:
+    """Return the sizes that a symbol is held to."""
+    return 0 if least <= _ASSUMED else least, most
+
+
+def _batch(rows: int | Free | None, ins: list[Shape], limits: Mapping[str, _Limit]) -> int | None:
+    """Return `Signature.batch` for the first dimension of every input and output. Where one row alone would be too
+    few it is a dimension as any other: a request's last piece may be that."""
+    if not isinstance(rows, Free) or rows != Free(rows.symbol):
+        return None
+    inner = {size.symbol for shape in ins for size in shape.sizes[1:] if isinstance(size, Free)}
+    least, most = limits.get(rows.symbol, _ANY_SIZE)
+    return None if rows.symbol in inner or least > 1 else most or 0
+
+
+def _dimensions(ins: list[Shape], batch: str | None, limits: Mapping[str, _Limit]) -> tuple[Dimension, ...]:
+    """Return the free dimensions of which not every size will do, but for the batch's, whose rows are counted."""
+    places: dict[str, list[Place]] = {}
+    for index, shape in enumerate(ins):
+        for axis, size in enumerate(shape.sizes):
+            if isinstance(size, Free) and size.symbol != batch:
+                places.setdefault(size.symbol, []).append(Place(index, axis, size.factor, size.offset))
+    found = [Dimension(symbol, tuple(at), *limits.get(symbol, _ANY_SIZE)) for symbol, at in places.items()]
+    return tuple(dimension for dimension in found if not dimension.takes_any)
+
+
+def _way_out(rows: int, inputs: int) -> str:
+    of_each = '({0: torch.export.Dim("batch")},)' + (f" * {inputs}" if inputs > 1 else "")
+    return (
+        f"the model was exported for exactly {rows} {'row' if rows == 1 else 'rows'} a request; to let it take any "
+        f"number, export it with dynamic_shapes={of_each}"
+    )
 
 
 def _tensor(name: str, shape: Shape) -> Tensor:
     datatype = BY_CODE.get(shape.dtype)
     if datatype is None:
-        raise refused(f"the model's tensor {name!r} has an element type that no request can carry (code {shape.dtype})")
+        raise refused(
+            f"the model's tensor {name!r} has an element type that no request and no answer can carry "
+            f"({_UNREAD.get(shape.dtype, f'code {shape.dtype}')}); export a model that takes and answers real numbers"
+        )
     return Tensor(name, datatype.word, tuple(size if isinstance(size, int) else -1 for size in shape.sizes))
 
 
 def _example(
-    shapes: list[Shape], batch: str | int | None, limits: Mapping[str, tuple[int, int | None]]
+    shapes: list[Shape], batch: str | None, limits: Mapping[str, _Limit]
 ) -> tuple[tuple[int, ...], ...] | None:
     """Return a shape per input for one row, giving every other free dimension a size inside its limits."""
     found: list[tuple[int, ...]] = []
@@ -170,11 +223,11 @@ def _example(
                 return None
             if isinstance(size, int):
                 sizes.append(size)
-            elif size == batch:
+            elif size.symbol == batch:
                 sizes.append(1)
             else:
-                least, most = limits.get(size, (0, None))
-                sizes.append(min(max(_EXAMPLE_SIZE, least), most or _EXAMPLE_SIZE))
+                least, most = limits.get(size.symbol, _ANY_SIZE)
+                sizes.append(size.factor * min(max(_EXAMPLE_SIZE, least), most or _EXAMPLE_SIZE) + size.offset)
         found.append(tuple(sizes))
     return tuple(found)
 
@@ -249,7 +302,7 @@ class _Builder:
                 self._inline(graph, node, values)
                 continue
             if node.outputs is None:
-                continue  # an assertion about shapes, which requests are checked against before they get here
+                continue  # an assertion; those about the inputs' sizes are in Signature.dimensions
             args = tuple(self._value(argument, values) for argument in node.args)
             kwargs = {name: self._value(argument, values) for name, argument in node.kwargs.items()}
             self._bind(graph, node, graph.call_function(self._function(node.target), args, kwargs), values)

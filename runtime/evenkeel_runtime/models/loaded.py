@@ -21,6 +21,33 @@ class BadInput(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a dimension lies: an input's `axis` is `factor` times as long, and `offset` more."""
+
+    input: int
+    axis: int
+    factor: int = 1
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """A free dimension of which not every size will do: it is one size in all its `places`, from `least` to `most`
+    (None: without a bound). `symbol` is what the file calls it."""
+
+    symbol: str
+    places: tuple[Place, ...]
+    least: int = 0
+    most: int | None = None
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether every size will do after all."""
+        first, *others = self.places
+        return not others and first.factor == 1 and self.least + first.offset <= 0 and self.most is None
+
+
+@dataclass(frozen=True, slots=True)
 class Signature:
     """What callers see, and what the file says about batches.
 
@@ -28,6 +55,9 @@ class Signature:
     dimension (0: it is free without a bound); None where requests cannot share a call. `example` has, per input, the
     shape of one row to try the model with; None where the file does not say enough. `classes` has the class names in
     the order of the scores, empty where the file names none.
+
+    `dimensions` are those of the inputs that a request has to be checked for, the batch not among them. `way_out` says
+    how to save the model so that it takes more than the one number of rows that its file allows.
     """
 
     inputs: tuple[Tensor, ...]
@@ -35,6 +65,8 @@ class Signature:
     batch: int | None
     example: tuple[tuple[int, ...], ...] | None
     classes: tuple[str, ...] = ()
+    dimensions: tuple[Dimension, ...] = ()
+    way_out: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,11 @@ NODES = 1_000_000
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _FQN = re.compile(r"[A-Za-z0-9_.\-/:]*\Z")
+_FREE = re.compile(
+    r"(Add\()?(Mul\(Integer\((?P<factor>[1-9]\d{0,8})\), )?"
+    r"(Symbol\(')?(?P<symbol>[A-Za-z_][A-Za-z0-9_]*)('(, \w+=\w+)*\))?"
+    r"(?(2)\))(?(1), Integer\((?P<offset>-?\d{1,9})\)\))\Z"
+)
 _PYTHON = frozenset(
     f"_operator.{name}"
     for name in (
@@ -62,11 +67,20 @@ class OnDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class Free:
+    """A free dimension: `factor` times what its symbol stands for, and `offset` more."""
+
+    symbol: str
+    factor: int = 1
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
-    """A tensor's type as exported: `sizes` holds a number, or a free dimension's symbol (None: an expression)."""
+    """A tensor's type as exported: `sizes` holds numbers and free dimensions (None: another expression)."""
 
     dtype: int
-    sizes: tuple[int | str | None, ...]
+    sizes: tuple[int | Free | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +195,9 @@ def _program(body: dict[str, Any], weights: dict[str, Any], constants: dict[str,
         constants=values,
         output_names=_output_names(module, user_outputs),
         torch_version=str(body.get("torch_version", ""))[:64],
-        limits={str(k): (int(v["min_val"] or 0), v["max_val"]) for k, v in body["range_constraints"].items()},
+        limits={
+            str(k): (_limit(v["min_val"]) or 0, _limit(v["max_val"])) for k, v in body["range_constraints"].items()
+        },
     )
 
 
@@ -327,14 +343,18 @@ def _scalar(value: object) -> object:
     raise TypeError(f"a scalar was expected, not {type(value).__name__}")
 
 
-def _size(size: dict[str, Any]) -> int | str | None:
-    """Return a dimension: exported as `Symbol('s40', positive=True, integer=True)` where it is free."""
+def _size(size: dict[str, Any]) -> int | Free | None:
+    """Return a dimension: where it is free, exported as `Symbol('s40', positive=True, integer=True)` or in `_FREE`."""
     if "as_int" in size:
         return int(size["as_int"])
-    found = re.match(
-        r"(?:Symbol\(')?([A-Za-z_][A-Za-z0-9_]*)(?:'(?:, \w+=\w+)*\))?\Z", str(size["as_expr"]["expr_str"])
-    )
-    return found[1] if found else None
+    found = _FREE.match(str(size["as_expr"]["expr_str"]))
+    return Free(found["symbol"], int(found["factor"] or 1), int(found["offset"] or 0)) if found else None
+
+
+def _limit(value: object) -> int | None:
+    if value is not None and (type(value) is not int or abs(value) >= 1 << 63):
+        raise ValueError(f"not a limit of a size: {str(value)[:120]}")
+    return value
 
 
 def _identifier(name: object) -> str:

@@ -16,6 +16,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from evenkeel_runtime.contract import BF16, Tensor
@@ -192,11 +193,10 @@ def _built(described: Described, found: Weights) -> tuple[torch.nn.Module, Signa
 
 def _maker(described: Described) -> tuple[Callable[[], torch.nn.Module], tuple[int, ...]]:
     """Return what builds the architecture, and the size of an image for it."""
-    from torchvision import models
-
     name, count = described.architecture, described.num_classes
-    known = set(models.list_models(module=models))
-    if described.library == "torchvision" or (not described.library and name in known):
+    models = _library("torchvision.models", described)
+    known = set() if models is None else set(models.list_models(module=models))
+    if models is not None and (described.library == "torchvision" or name in known):
         if name not in known:
             raise _unknown(name, "torchvision", known)
         default: Any = models.get_model_weights(name)
@@ -205,14 +205,36 @@ def _maker(described: Described) -> tuple[Callable[[], torch.nn.Module], tuple[i
         if name in ("googlenet", "inception_v3"):
             given["init_weights"] = False
         return lambda: models.get_model(name, weights=None, **given), described.input_size or (3, crop, crop)
-    import timm
-
+    timm = _library("timm", described)
+    if timm is None or not (models or described.library or timm.is_model(name)):
+        missing = "timm" if timm is None else "torchvision"
+        raise refused(f"{name} is not looked for in {missing}, which is not installed here; {_install(missing)}")
     if not timm.is_model(name):
         raise _unknown(name, "timm" if described.library else "torchvision and timm", {*timm.list_models(), *known})
     usual = timm.get_pretrained_cfg(name, allow_unregistered=True)
     size = tuple(described.input_size or (usual.input_size if usual is not None else (3, 224, 224)))
     arguments = dict(described.arguments) if count is None else {"num_classes": count, **described.arguments}
     return lambda: timm.create_model(name, pretrained=False, **arguments), size
+
+
+def _library(module: str, described: Described) -> Any:
+    """Return a library, None where the file names the other one, or neither and this one is not installed."""
+    name = module.partition(".")[0]
+    if described.library not in ("", name):
+        return None
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if not described.library:
+            return None
+        missing = (error.name or name).partition(".")[0]
+        raise refused(
+            f"{described.architecture} is of {name}, and {missing} is not installed here; {_install(missing)}"
+        ) from error
+
+
+def _install(package: str) -> str:
+    return f"pip install {package}, or save the model with torch.export.save, which needs neither"
 
 
 def _made(described: Described) -> torch.nn.Module:

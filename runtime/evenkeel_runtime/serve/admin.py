@@ -10,7 +10,9 @@ from evenkeel_runtime.serve.directives import BadDirective, Listener, read
 from evenkeel_runtime.serve.protocol import Exchange, error_body
 from evenkeel_runtime.serve.service import JSON, Service
 
-LIMITS = Limits(body_bytes=64 << 10, header_bytes=16 << 10, connections=64, client_timeout_s=10.0)
+LIMITS = Limits(
+    body_bytes=64 << 10, header_bytes=16 << 10, connections=64, client_timeout_s=10.0, body_setting="nothing raises it"
+)
 
 _SIGNALS, _DIRECTIVES = SIGNALS_PATH.encode(), DIRECTIVES_PATH.encode()
 

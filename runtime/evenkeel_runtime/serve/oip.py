@@ -16,7 +16,9 @@ import numpy as np
 
 from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.models.datatypes import ANY, BY_WORD, BYTES
-from evenkeel_runtime.serve.body import BadRequest, document_of, field, values_of
+from evenkeel_runtime.models.loaded import Dimension
+from evenkeel_runtime.serve.body import RANK, BadRequest, document_of, field, may_hold_booleans, values_of
+from evenkeel_runtime.serve.dimensions import require_dimensions
 from evenkeel_runtime.serve.frames import Frames
 from evenkeel_runtime.serve.strings import LENGTH_BYTES, strings_of, unpacked
 from evenkeel_runtime.serve.views import AS_IT_IS, View, view_of
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 _KEPT = 512
 _KEPT_BYTES = 4096
-RANK = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class Plan:
 
     Requests of the same `kind` may share a batch: per input the datatype and the shape of one row. `has_text` says that
     an input is BYTES; `is_plain`, that every output is asked for as numbers, as the model answers them. `views` are the
-    forms of the outputs, empty where all are plain.
+    forms of the outputs, empty where all are plain. `are_rows` says that V1's one instance stood without the leading 1
+    of a model that takes exactly one row.
     """
 
     id: str | None
@@ -61,6 +63,7 @@ class Plan:
     has_text: bool = False
     is_plain: bool = True
     views: tuple[View, ...] = ()
+    are_rows: bool = False
 
 
 @dataclass(slots=True)
@@ -74,13 +77,24 @@ class Asked:
 class Reader:
     """Reads requests for one model."""
 
-    def __init__(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], has_batch: bool, max_rows: int) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+        has_batch: bool,
+        max_rows: int,
+        dimensions: Sequence[Dimension] = (),
+        way_out: str = "",
+    ) -> None:
         self._inputs = tuple(inputs)
         self._index = {tensor.name: index for index, tensor in enumerate(inputs)}
         self._outputs = tuple(outputs)
         self._output_index = {tensor.name: index for index, tensor in enumerate(outputs)}
         self._has_batch = has_batch
         self._max_rows = max_rows
+        self._dimensions = tuple(dimensions)
+        self._shape_names = [f"inputs[{tensor.name}].shape" for tensor in inputs]
+        self._way_out = f"; {way_out}" if way_out else ""
         self._plans: dict[bytes, Plan] = {}
         self._frames = Frames()
 
@@ -128,6 +142,7 @@ class Reader:
     def _with_values(self, plan: Plan, document: dict[str, Any], body: bytes, split: int) -> Asked:
         _check_binary(plan, len(body) - split)
         data = {entry["name"]: entry.get("data") for entry in document.get("inputs", ())}
+        mixed = may_hold_booleans(body, split)
         arrays: list[Array] = []
         for tensor, part in zip(self._inputs, plan.parts, strict=True):
             if part.start is None:
@@ -135,7 +150,7 @@ class Reader:
                 if part.word == BYTES:
                     arrays.append(strings_of(data[tensor.name], part.count, part.shape, name))
                 else:
-                    arrays.append(values_of(data[tensor.name], part, BY_WORD[part.word], name))
+                    arrays.append(values_of(data[tensor.name], part, BY_WORD[part.word], name, mixed))
                 continue
             start = split + part.start
             if part.word == BYTES:
@@ -165,6 +180,8 @@ class Reader:
         if missing:
             raise BadRequest(f"inputs: {', '.join(missing)} is missing")
         ordered = tuple(parts[index] for index in range(len(self._inputs)))
+        if self._dimensions:
+            require_dimensions(self._dimensions, [part.shape for part in ordered], self._shape_names)
         kind = tuple((part.word, part.shape[1:]) for part in ordered)
         identifier = document.get("id")
         if identifier is not None and not isinstance(identifier, str):
@@ -192,7 +209,7 @@ class Reader:
         datatype = BY_WORD.get(word)
         if datatype is None or (wanted.datatype != word and (wanted.datatype != ANY or word == BYTES)):
             raise BadRequest(f"inputs[{name}].datatype is {word[:40]!r}, the model takes {wanted.datatype}")
-        shape = _shape(field(entry, "shape", list, f"inputs[{name}]."), name, wanted)
+        shape = self._shape(field(entry, "shape", list, f"inputs[{name}]."), name, wanted)
         count = math.prod(shape)
         size = count * datatype.size
         parameters = entry.get("parameters") or {}
@@ -213,6 +230,15 @@ class Reader:
         if "data" in entry:
             raise BadRequest(f"inputs[{name}] has both data and parameters.binary_data_size")
         return Part(word, np.dtype(datatype.numpy), shape, count, start, stated), stated
+
+    def _shape(self, given: list[Any], name: str, wanted: Tensor) -> tuple[int, ...]:
+        if len(given) > RANK or any(type(size) is not int or not 0 <= size < 1 << 40 for size in given):
+            raise BadRequest(f"inputs[{name}].shape has to be a list of at most {RANK} sizes, it is {str(given)[:120]}")
+        shape = tuple(given)
+        if wanted.datatype != ANY and not fits(wanted.shape, shape):
+            way_out = self._way_out if fits(wanted.shape[1:], shape[1:]) else ""
+            raise BadRequest(f"inputs[{name}].shape is {list(shape)}, the model takes {list(wanted.shape)}{way_out}")
+        return shape
 
     def _wanted(self, document: dict[str, Any]) -> tuple[tuple[tuple[int, bool], ...], tuple[View, ...]]:
         """Return which outputs in which form; no views where all are as the model answers them."""
@@ -244,15 +270,9 @@ class Reader:
         return tuple(wanted), tuple(views) if any(view is not AS_IT_IS for view in views) else ()
 
 
-def _shape(given: list[Any], name: str, wanted: Tensor) -> tuple[int, ...]:
-    if len(given) > RANK or any(type(size) is not int or not 0 <= size < 1 << 40 for size in given):
-        raise BadRequest(f"inputs[{name}].shape has to be a list of at most {RANK} sizes, it is {str(given)[:120]}")
-    if wanted.datatype != ANY and (
-        len(given) != len(wanted.shape)
-        or any(size not in (-1, got) for size, got in zip(wanted.shape, given, strict=True))
-    ):
-        raise BadRequest(f"inputs[{name}].shape is {str(given)[:120]}, the model takes {list(wanted.shape)}")
-    return tuple(given)
+def fits(wanted: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Return whether a model takes this shape, as far as its sizes are numbers."""
+    return len(wanted) == len(shape) and all(size in (-1, got) for size, got in zip(wanted, shape, strict=True))
 
 
 def _check_binary(plan: Plan, size: int) -> None:

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import httptools
 
@@ -219,8 +219,7 @@ class Connection(asyncio.Protocol):
         limit = self.server.limits.body_bytes
         length = self._headers.get(b"content-length")
         if length is not None and len(length) < 20 and int(length) > limit:
-            self._refuse(413, f"the request's body has {int(length)} bytes, more than the {limit} allowed")
-            raise _Refused
+            self._refuse_body(f"has {int(length)} bytes, more")
         if self._headers.get(b"expect", b"").lower() == b"100-continue" and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -238,9 +237,15 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         if self._body_bytes > self.server.limits.body_bytes:
-            self._refuse(413, f"the request's body is longer than the {self.server.limits.body_bytes} bytes allowed")
-            raise _Refused
+            self._refuse_body("is longer")
         self._chunks.append(body)
+
+    def _refuse_body(self, what: str) -> NoReturn:
+        limits = self.server.limits
+        self._refuse(
+            413, f"the request's body {what} than the {limits.body_bytes} bytes allowed; {limits.body_setting}"
+        )
+        raise _Refused
 
     def on_message_complete(self) -> None:
         chunks = self._chunks

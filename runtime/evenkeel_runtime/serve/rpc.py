@@ -21,10 +21,12 @@ from google.protobuf.message import DecodeError
 
 from evenkeel_runtime import receipts
 from evenkeel_runtime.config import Limits
+from evenkeel_runtime.contract import Env
 from evenkeel_runtime.models.datatypes import BYTES
 from evenkeel_runtime.serve.body import BadRequest
 from evenkeel_runtime.serve.messages import PACKAGE, SERVICE, Messages
 from evenkeel_runtime.serve.metadata import of_server
+from evenkeel_runtime.serve.ports import cannot_listen
 from evenkeel_runtime.serve.service import LOADING, Ready, Service
 from evenkeel_runtime.serve.strings import packed
 from evenkeel_runtime.serve.tracing import trace_of
@@ -125,9 +127,13 @@ class RpcServer:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(f"{PACKAGE}.{SERVICE}", handlers),))
 
     async def start(self, host: str, port: int) -> int:
-        """Listen, and return the port."""
+        """Listen, and return the port; raises ModelError."""
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        bound = self._server.add_insecure_port(address)
+        try:
+            bound = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            why = "it is taken, or not of this machine"  # grpc does not say, but in lines of its own on stderr
+            raise cannot_listen(host, port, f"--grpc-port or {Env.GRPC_PORT}", why) from error
         await self._server.start()
         return bound
 

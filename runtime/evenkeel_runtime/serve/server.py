@@ -19,7 +19,6 @@ import gc
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -28,11 +27,12 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from evenkeel_runtime import report
-from evenkeel_runtime.config import Serve
+from evenkeel_runtime.config import ADMIN_PORT_ENV, PORT_ENV, Serve
 from evenkeel_runtime.engine.batching import Policy, Queue
 from evenkeel_runtime.engine.forward import Forward
 from evenkeel_runtime.engine.modes import INLINE, Inline, Mode, Threaded, mode_for
 from evenkeel_runtime.engine.threads import stretch
+from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.receipts import Issuer, Origin, subject_of
 from evenkeel_runtime.serve import metadata
 from evenkeel_runtime.serve.admin import Admin
@@ -43,6 +43,7 @@ from evenkeel_runtime.serve.feedback import Feedback
 from evenkeel_runtime.serve.loading import Running, load
 from evenkeel_runtime.serve.metrics import Info
 from evenkeel_runtime.serve.oip import Reader
+from evenkeel_runtime.serve.ports import bound
 from evenkeel_runtime.serve.prediction import prediction_of
 from evenkeel_runtime.serve.protocol import FAILED, Exchange
 from evenkeel_runtime.serve.receipts import Receipts
@@ -99,22 +100,24 @@ class _Replica:
         changed = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._terminate, changed)
-        listener = await loop.create_server(self._http.connection, sock=_bound(self._config.host, self._config.port))
+        host = self._config.host
+        sock = bound(host, self._config.port, f"--port or {PORT_ENV}")
+        listener = await loop.create_server(self._http.connection, sock=sock)
         port = listener.sockets[0].getsockname()[1]
-        admin = await loop.create_server(
-            self._admin.connection, sock=_bound(self._config.host, self._config.admin_port)
-        )
+        sock = bound(host, self._config.admin_port, f"--port, which it follows, or {ADMIN_PORT_ENV}")
+        admin = await loop.create_server(self._admin.connection, sock=sock)
         admin_port = admin.sockets[0].getsockname()[1]
-        log.info(
-            "listening host=%s port=%d admin_port=%d model=%s", self._config.host, port, admin_port, self._config.name
-        )
+        log.info("listening host=%s port=%d admin_port=%d model=%s", host, port, admin_port, self._config.name)
         teller = None if self._feedback is None else loop.create_task(self._feedback.run())
         sweepers = [loop.create_task(self._http.sweep()), loop.create_task(self._admin.sweep())]
         self.is_loading = True
         threading.Thread(target=self._load, args=(loop, changed), name="load", daemon=True).start()
-        if self._config.grpc_port is not None:
-            await self._listen_for_rpc(self._config.grpc_port)
-        await changed.wait()
+        try:
+            if self._config.grpc_port is not None:
+                await self._listen_for_rpc(self._config.grpc_port)
+            await changed.wait()
+        except ModelError as error:
+            self._failure = error
         if self._failure is not None:
             failed = report.failed(self._failure)
             report.write(failed)
@@ -201,6 +204,7 @@ class _Replica:
         forward = Forward(signature, found.call, running.loaded.device, found.max_rows)
         queue = Queue(Policy(found.max_rows, config.limits.queued_rows, config.limits.queued_bytes))
         rows = min(signature.batch or config.limits.rows, config.limits.rows) if has_batch else 1
+        most_rows = config.limits.rows if found.max_rows else rows  # what cannot be cut may have no more than a call
         name = mode_for(found.forward_s, found.largest_s(rows), running.loaded.device)
         kind: Callable[..., Mode] = Inline if name == INLINE else Threaded
         mode = kind(queue, forward, service.answered, service.expired)
@@ -217,11 +221,14 @@ class _Replica:
             **running.loaded.parameters,
         }
         receipts = self._receipts(running)
+        asked = (
+            signature.inputs, signature.outputs, has_batch, most_rows, signature.dimensions, signature.way_out
+        )  # fmt: skip
         service.ready = Ready(
             mode=mode,
-            reader=Reader(signature.inputs, signature.outputs, has_batch, config.limits.rows),
+            reader=Reader(*asked),
             writer=Writer(config.name, config.version, signature.outputs, signature.classes, has_batch),
-            predictions=Predictions(signature.inputs, signature.outputs, has_batch, config.limits.rows),
+            predictions=Predictions(*asked),
             shown=Outputs(signature.outputs, signature.classes, has_batch),
             rows_per_second=found.rows_per_second,
             metadata=metadata.of_model(
@@ -252,6 +259,8 @@ class _Replica:
             config.name, running.loaded.format, name, found.max_rows, found.threads, found.path,
             "unknown" if found.forward_s is None else f"{found.forward_s * 1e6:.0f}", load_s,
         )  # fmt: skip
+        if signature.way_out:
+            log.warning("requests do not share a call: %s", signature.way_out)
 
     def _receipts(self, running: Running) -> Receipts | None:
         told, loaded = self._config.feedback, running.loaded
@@ -282,12 +291,3 @@ def aside(exchange: Exchange, render: Callable[[], Rendered]) -> None:
             exchange.fail(500, FAILED)
 
     asyncio.get_running_loop().run_in_executor(None, render).add_done_callback(answer)
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((host, port))
-    sock.listen(1024)
-    return sock

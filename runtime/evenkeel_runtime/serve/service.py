@@ -226,16 +226,21 @@ class Service:
                 self._failed(work, answer)
             else:
                 start = now
-                receipt = None if receipts is None else receipts.issue(answer, exchange.headers)
-                exchange.respond_head(*pending.writer.write(pending.asked.plan, answer, receipt))
-                now = time.perf_counter()
-                metrics.postprocess.observe(now - start)
-                metrics.rows += work.rows
-                metrics.answered(exchange.succeeded, now - pending.begun)
-                signals.latency.observe(now - pending.begun)
-                if (tracer := self.tracer) is not None:
-                    stay = Stay(work.admitted, began, finished, batch.rows)
-                    tracer.record(exchange.trace, exchange.protocol, exchange.succeeded, pending.begun, now, stay)
+                try:
+                    receipt = None if receipts is None else receipts.issue(answer, exchange.headers)
+                    written = pending.writer.write(pending.asked.plan, answer, receipt)
+                except Exception as error:  # noqa: BLE001 - a model may answer anything, and others wait for theirs
+                    self._failed(work, error, "the model's answer cannot be written")
+                else:
+                    exchange.respond_head(*written)
+                    now = time.perf_counter()
+                    metrics.postprocess.observe(now - start)
+                    metrics.rows += work.rows
+                    metrics.answered(exchange.succeeded, now - pending.begun)
+                    signals.latency.observe(now - pending.begun)
+                    if (tracer := self.tracer) is not None:
+                        stay = Stay(work.admitted, began, finished, batch.rows)
+                        tracer.record(exchange.trace, exchange.protocol, exchange.succeeded, pending.begun, now, stay)
             metrics.in_flight -= 1
             metrics.queue.observe(began - work.admitted)
             metrics.predict.observe(finished - pending.read)
@@ -243,14 +248,14 @@ class Service:
         metrics.compute.observe(took, len(batch.works))
         signals.batch(batch.rows, time.perf_counter() - began)
 
-    def _failed(self, work: Work, why: Exception) -> None:
+    def _failed(self, work: Work, why: Exception, what: str = "the model failed") -> None:
         exchange, begun = work.payload.exchange, work.payload.begun
         if isinstance(why, BadInput):
             return self.reject(exchange, 400, "invalid", f"inputs: {why}", b"", begun)
         self.signals.failed += 1
         where = f" traceparent={exchange.trace.parent}" if exchange.trace else ""
-        log.error("forward failed rows=%d error=%s%s", work.rows, last_line(why), where)
-        self._error(exchange, 500, f"the model failed: {last_line(why)}", code_since=begun)
+        log.error("%s rows=%d error=%s%s", what, work.rows, last_line(why), where)
+        self._error(exchange, 500, f"{what}: {last_line(why)}", code_since=begun)
 
     def expired(self, work: Work) -> None:
         exchange, begun = work.payload.exchange, work.payload.begun

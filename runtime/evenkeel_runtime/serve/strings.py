@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evenkeel_runtime.serve.body import BadRequest
+from evenkeel_runtime.serve.body import BadRequest, require_shallow
 
 if TYPE_CHECKING:
     from evenkeel_runtime.serve.oip import Array
@@ -48,6 +48,7 @@ def packed(array: Array) -> bytes:
 
 def strings_of(data: list[Any], count: int, shape: tuple[int, ...], name: str) -> Array:
     """Return the strings of nested lists; raises BadRequest where they are not strings or not so many."""
+    require_shallow(data, name)
     found = np.array(data, dtype=object).reshape(-1).tolist()
     if not all(isinstance(value, str | bytes) for value in found):
         raise BadRequest(f"{name} holds values that are not strings, or lists of different lengths")

@@ -92,7 +92,9 @@ class Outputs:
 
 def output_datatype(stated: str, array: Array) -> str:
     """Return the word for an answer's element type; a TorchScript model's is known only from the answer itself."""
-    return stated if stated != ANY else BY_TORCH[array.dtype.name].word
+    if stated != ANY:
+        return stated
+    return "BF16" if array.dtype.kind == "V" else BY_TORCH[array.dtype.name].word
 
 
 def _softmax(values: Any) -> Any:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestRegressor
 
-from evenkeel_runtime import cli
+from evenkeel_runtime import cli, report
 from tests.unit.runtime import keras_files, models, skops_files
 from tests.unit.runtime.hostile import HOSTILE
+from tests.unit.runtime.test_dimensions import LENGTH, both
 
 
 @pytest.fixture
@@ -133,3 +136,46 @@ def test_the_admin_port_is_one_of_its_own(port: int, grpc_port: int | None) -> N
     got = cli.admin_port_of(port, grpc_port)
     assert 1 <= got <= 65535
     assert got not in (port, grpc_port)
+
+
+@pytest.mark.parametrize("address", ["file://{}", "file:{}", "file://localhost{}"])
+def test_a_file_may_be_told_by_its_address(perceptron: Path, capsys: pytest.CaptureFixture[str], address: str) -> None:
+    spaced = perceptron.rename(perceptron.with_name("two words.pt2"))
+    assert cli.check([address.format(str(spaced).replace(" ", "%20"))]) == 0
+    assert capsys.readouterr().out.startswith("format   TorchExport")
+
+
+def test_the_sizes_that_a_request_is_held_to_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.pt2"
+    path.write_bytes(both(2 * LENGTH + 1))
+    assert cli.check([str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    symbol = lines[5].split()[1]
+    assert lines[3:6] == [
+        f"input    x  FP32 [any, {symbol}]",
+        f"input    mask  FP32 [any, 2*{symbol}+1]",
+        f"size     {symbol}  from 3 up to 16",
+    ]
+
+
+def test_a_model_of_one_row_is_told_how_to_take_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.pt2"
+    path.write_bytes(models.exported(models.Case(models.Perceptron, lambda rows: (torch.ones(1, 12),), None)))
+    assert cli.check([str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "batches  a request is a call of its own; the model was exported for exactly 1 row a request; to let it take "
+        'any number, export it with dynamic_shapes=({0: torch.export.Dim("batch")},)'
+    )
+
+
+def test_a_port_that_is_taken_is_named(
+    perceptron: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(report.TERMINATION_LOG_ENV, "/dev/null")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.serve([str(perceptron), "--port", str(port)]) == 1
+    want = (
+        f"Invalid: cannot listen on port {port} of 127.0.0.1: Address already in use; free it, or choose another with"
+    )
+    assert want in capsys.readouterr().err

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import warnings
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.engine.calibrate import calibrate
+from evenkeel_runtime.engine.measure import are_equal
+from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.models.inspect import recognise
 from evenkeel_runtime.models.loaded import Loaded
-from tests.unit.runtime.models import CASES, exported
+from tests.unit.runtime.models import CASES, Case, exported
 
 
 def loaded(data: bytes) -> Loaded:
@@ -108,3 +112,21 @@ def test_weights_are_views_of_the_file() -> None:
     member = archive.members["data/weights/weight_0"]
     data[member.offset : member.offset + member.size] = bytes(member.size)
     assert not torch.equal(before, model.call(torch.ones(1, 12))[0])
+
+
+class Turned(torch.nn.Module):
+    def forward(self, row: torch.Tensor) -> torch.Tensor:
+        return torch.complex(row, row)
+
+
+def test_a_model_that_answers_complex_numbers_is_refused_by_name() -> None:
+    with pytest.raises(ModelError, match=r"'complex_1' has an element type that .* answer can carry \(complex64\)"):
+        loaded(exported(Case(Turned, lambda rows: (torch.ones(rows, 2),), None)))
+
+
+def test_answers_in_numpy_are_compared_too() -> None:
+    text: Any = np.array([b"a"], dtype=object)
+    other: Any = np.array([b"b"], dtype=object)
+    model = loaded(exported(CASES["perceptron"]))
+    assert are_equal(model, [text], [text.copy()])
+    assert not are_equal(model, [text], [other])

@@ -5,14 +5,18 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import orjson
 import pytest
 import torch
 
 from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.engine.batching import Batch, Work
-from evenkeel_runtime.engine.forward import Forward
+from evenkeel_runtime.engine.forward import BadAnswer, Forward
 from evenkeel_runtime.models.datatypes import ANY
 from evenkeel_runtime.models.loaded import Signature
+from evenkeel_runtime.serve.answer import Writer
+from evenkeel_runtime.serve.oip import Plan
+from evenkeel_runtime.serve.views import output_datatype
 
 TABLE = torch.arange(8) * 10
 ROW = Tensor("index", "INT64", (-1,))
@@ -55,3 +59,22 @@ def test_what_a_model_takes_that_does_not_say_is_what_the_request_says() -> None
         (answer,) = forward.run(Batch((alone,), rows=1)).values()
         assert isinstance(answer, list)
         assert answer[0].tolist() == [want]
+
+
+def test_an_answer_in_bfloat16_is_told_from_one_of_bits() -> None:
+    tensor = Tensor("output_0", ANY, (-1,))
+    for dtype, want in ((torch.bfloat16, "BF16"), (torch.uint16, "UINT16")):
+        answer = torch.ones(2).to(dtype)
+        forward = Forward(Signature((ROW,), (tensor,), None, None), lambda _, a=answer: [a], "cpu", max_rows=0)
+        (answered,) = forward.run(Batch((work(1, 2),), rows=2)).values()
+        assert isinstance(answered, list)
+        (array,) = answered
+        assert output_datatype(ANY, array) == want
+        body = Writer("m", "v", (tensor,)).write(Plan(None, (), 2, (), 0, ((0, False),)), [array])[1]
+        assert orjson.loads(body)["outputs"][0] == {"name": "output_0", "datatype": want, "shape": [2], "data": [1, 1]}
+
+
+def test_an_answer_in_complex_numbers_is_refused_by_name() -> None:
+    forward = Forward(Signature((ROW,), (ROW,), None, None), lambda x: [torch.complex(x * 1.0, x * 1.0)], "cpu", 0)
+    with pytest.raises(BadAnswer, match="the model answers complex64, which no answer can carry"):
+        forward.run(Batch((work(1),), rows=1))

@@ -112,3 +112,30 @@ def test_inputs_with_different_rows() -> None:
     ]
     with pytest.raises(BadRequest, match="b has 2 rows, a has 1"):
         Reader(inputs, (), True, 10).read(orjson.dumps({"inputs": entries}), None)
+
+
+@pytest.mark.parametrize(
+    ("word", "data", "want"),
+    [
+        pytest.param("FP32", "[" * 900 + "1" + "]" * 900, "nested too deep: in more than 16 lists", id="too deep"),
+        pytest.param(
+            "BYTES", "[" * 900 + '"a"' + "]" * 900, "nested too deep: in more than 16 lists", id="text, too deep"
+        ),
+        pytest.param("FP32", "[[1,2],3]", "uneven", id="uneven"),
+        pytest.param("FP32", "[true,1,2]", "values that are not FP32", id="a boolean among numbers"),
+        pytest.param("INT8", "[[0,1,false]]", "values that are not INT8", id="a nested boolean among integers"),
+        pytest.param("BOOL", "[true,1,false]", "values that are not BOOL", id="a number among booleans"),
+    ],
+)
+def test_what_is_wrong_with_values_is_called_what_it_is(word: str, data: str, want: str) -> None:
+    body = f'{{"inputs":[{{"name":"x","datatype":"{word}","shape":[1,3],"data":{data}}}]}}'
+    with pytest.raises(BadRequest, match=rf"inputs\[x\]\.data .*{want}"):
+        reader(word).read(body.encode(), None)
+
+
+def test_a_model_of_a_fixed_batch_says_how_to_export_it_for_more() -> None:
+    found = Reader((Tensor("x", "FP32", (1, 3)),), (), False, 1, (), "export it anew")
+    for shape, want in (([2, 3], r"takes \[1, 3\]; export it anew$"), ([1, 4], r"takes \[1, 3\]$")):
+        entry = {"name": "x", "datatype": "FP32", "shape": shape, "data": []}
+        with pytest.raises(BadRequest, match=want):
+            found.read(orjson.dumps({"inputs": [entry]}), None)

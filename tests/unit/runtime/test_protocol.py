@@ -367,3 +367,17 @@ async def test_a_page_that_cannot_be_rendered_is_a_failure(caplog: pytest.LogCap
             await asyncio.sleep(0.01)
     assert talk.wire.sent.startswith(b"HTTP/1.1 500 ")
     assert "no page" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("is_chunked", "want"),
+    [
+        (False, "the request's body has 9 bytes, more than the 8 bytes allowed; EVENKEEL_MAX_BODY_BYTES raises it"),
+        (True, "the request's body is longer than the 8 bytes allowed; EVENKEEL_MAX_BODY_BYTES raises it"),
+    ],
+)
+async def test_a_body_that_is_too_long_is_told_what_raises_the_limit(is_chunked: bool, want: str) -> None:
+    talk = Conversation(Limits(body_bytes=8))
+    talk.connection.data_received(request("x", b"123456789", is_chunked))
+    assert talk.wire.sent.startswith(b"HTTP/1.1 413 ")
+    assert want.encode() in talk.wire.sent

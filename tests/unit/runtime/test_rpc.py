@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import socket
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
+from evenkeel_runtime.config import Limits
 from evenkeel_runtime.contract import Tensor
+from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.models.datatypes import BY_WORD
 from evenkeel_runtime.serve.body import BadRequest
 from evenkeel_runtime.serve.messages import Messages
 from evenkeel_runtime.serve.oip import Reader
-from evenkeel_runtime.serve.rpc import CONTENTS, document_of
+from evenkeel_runtime.serve.rpc import CONTENTS, RpcServer, document_of
+from evenkeel_runtime.serve.service import Service
 
 MESSAGES = Messages()
 OURS = [name for name in vars(MESSAGES) if not name.startswith("_")]
@@ -93,3 +97,11 @@ def test_values_that_are_given_twice_or_not_for_every_input() -> None:
         document_of(twice)
     with pytest.raises(BadRequest, match="raw_input_contents has 2 tensors, inputs has 1"):
         document_of(request("FP32", raw_input_contents=[bytes(8), bytes(8)]))
+
+
+async def test_a_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = RpcServer(cast(Service, None), Limits())
+        with pytest.raises(ModelError, match=f"cannot listen on port {port} of 127.0.0.1: .* with --grpc-port or EVEN"):
+            await server.start("127.0.0.1", port)

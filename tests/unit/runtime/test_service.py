@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from evenkeel_runtime.engine.forward import Forward
 from evenkeel_runtime.engine.modes import Inline, Mode, Threaded
 from evenkeel_runtime.models.loaded import Signature
 from evenkeel_runtime.serve.answer import Writer
-from evenkeel_runtime.serve.oip import Reader
+from evenkeel_runtime.serve.oip import Plan, Reader
 from evenkeel_runtime.serve.service import Ready, Service
 from evenkeel_runtime.serve.tracing import Trace
 from evenkeel_runtime.serve.v1 import Predictions
@@ -146,3 +147,35 @@ async def test_no_answer_is_lost_or_another_ones(mode: type[Inline] | type[Threa
     assert sum(seen.values()) + left == COUNT
     assert (service.metrics.requests, service.metrics.rows) == (seen, rows)
     assert (service.metrics.cancelled, service.metrics.in_flight) == (left, 0)
+
+
+class Refusing(Writer):
+    """A writer that cannot write one of the answers."""
+
+    def write(self, plan: Plan, arrays: list[Any], receipt: bytes | None = None) -> tuple[bytes, bytes]:
+        if arrays[0][0] == 3 * 7 + 1:
+            raise KeyError("complex64")
+        return super().write(plan, arrays, receipt)
+
+
+@pytest.mark.parametrize("mode", [Inline, Threaded])
+async def test_an_answer_that_cannot_be_written_fails_alone(
+    mode: type[Inline] | type[Threaded], caplog: pytest.LogCaptureFixture
+) -> None:
+    service = serving(mode)
+    ready = service.ready
+    assert ready is not None
+    clients = [Asking([value]) for value in (6, 7, 8)]
+    for client in clients:
+        body, header_length = client.body()
+        read = ready.reader.read(body, header_length)
+        service.admit(ready, client, read, Refusing("m", "v1", OUTPUT), 0.0, None, len(body))
+    for _ in range(1000):
+        if not service.metrics.in_flight:
+            break
+        await asyncio.sleep(0.001)
+    ready.mode.stop()
+    assert [client.told for client in clients] == [[(200, [19])], [(500, [])], [(200, [25])]]
+    assert service.metrics.in_flight == 0
+    assert service.signals.failed == 1
+    assert "the model's answer cannot be written rows=1 error=KeyError: 'complex64'" in caplog.text

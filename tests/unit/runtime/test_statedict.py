@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -309,3 +310,33 @@ def test_another_format_in_the_spec(folder: Files) -> None:
 )
 def test_folders_that_are_no_model(files: Files, want: str) -> None:
     assert want in refusal(files).message
+
+
+def test_a_library_that_nobody_names_need_not_be_installed(folder: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    assert loaded(folder).format == "StateDict"
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "timm", None)
+    given = {"architecture": "squeezenet1_1", "num_classes": str(CLASSES), "input_size": "[3, 64, 64]"}
+    (data,) = single(torchvision_module(), **given).values()
+    assert recognised(io.BytesIO(data), len(data), ANYTHING).signature().outputs[0].shape == (-1, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("missing", "told", "want"),
+    [
+        pytest.param("timm", {"library": "timm"}, "test_resnet is of timm, and timm is not installed here", id="timm"),
+        pytest.param(
+            "torchvision.models", {"library": "torchvision"}, "of torchvision, and torchvision is not installed",
+            id="torchvision",
+        ),
+        pytest.param("timm", {}, "not looked for in timm, which is not installed here; pip install timm", id="any"),
+    ],
+)  # fmt: skip
+def test_a_library_that_is_not_installed_is_named(
+    missing: str, told: dict[str, str], want: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    (data,) = single(timm_module(), architecture="test_resnet", num_classes=str(CLASSES), **told).values()
+    with pytest.raises(ModelError, match=want):
+        recognised(io.BytesIO(data), len(data), ANYTHING).signature()

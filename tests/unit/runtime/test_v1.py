@@ -64,6 +64,27 @@ def test_a_model_without_a_batch_dimension_takes_one_instance() -> None:
         model.read(orjson.dumps({"instances": [[[1.0]], [[2.0]]]}))
 
 
+@pytest.mark.parametrize(
+    ("instances", "want"),
+    [
+        pytest.param([[1.0, 2.0]], [[1.0, 2.0]], id="without the leading 1"),
+        pytest.param([[[1.0, 2.0]]], [[[1.0, 2.0]]], id="with it"),
+        pytest.param([{"x": [1.0, 2.0]}], [[1.0, 2.0]], id="by its name"),
+    ],
+)
+def test_a_model_of_exactly_one_row_takes_a_row(instances: Any, want: Any) -> None:
+    assert there_and_back(predictions((Tensor("x", "FP32", (1, 2)),), has_batch=False), instances) == want
+
+
+def test_a_model_of_exactly_one_row_says_how_to_export_it_for_more() -> None:
+    tensors = (Tensor("x", "FP32", (1, 2)),)
+    model = Predictions(tensors, tensors, False, 1, (), "export it anew")
+    with pytest.raises(BadRequest, match="2 rows are more than the one this model takes; export it anew"):
+        model.read(orjson.dumps({"instances": [[1.0, 2.0], [1.0, 2.0]]}))
+    with pytest.raises(BadRequest, match=r"the shape \[3\], the model takes \[1, 2\], or \[2\]"):
+        model.read(orjson.dumps({"instances": [[1.0, 2.0, 3.0]]}))
+
+
 def test_a_model_that_does_not_say_its_types_gets_floats() -> None:
     model = Predictions((Tensor("input_0", ANY, (-1,)),), (Tensor("output_0", ANY, (-1,)),), False, 3)
     asked = model.read(orjson.dumps({"instances": [[[1, 2], [3, 4]]]}))
@@ -88,6 +109,7 @@ def test_a_model_that_does_not_say_its_types_gets_floats() -> None:
         ((Tensor("t", "BYTES", (-1,)),), {"instances": [{"b64": "%"}]}, "b64 is not base64"),
         ((Tensor("t", "BYTES", (-1,)),), {"instances": [{"b64": "é"}]}, "b64 is not base64"),
         ((Tensor("t", "BYTES", (-1,)),), {"instances": [{"b64": "YWI="}, {"t": "c"}]}, r"instances\[0\] has no 't'"),
+        (ONE, {"instances": [[True, 1.0]]}, "instances holds values that are not FP32"),
         (TWO, {"instances": [[1.0, 2.0]]}, "a value for each of a, b"),
         (TWO, {"instances": [{"a": [1.0, 2.0], "b": 0.5}]}, r"instances\[\].b holds values that are not INT64"),
     ],
@@ -95,3 +117,13 @@ def test_a_model_that_does_not_say_its_types_gets_floats() -> None:
 def test_a_wrong_request_is_told_where_it_is_wrong(inputs: tuple[Tensor, ...], document: Any, want: str) -> None:
     with pytest.raises(BadRequest, match=want):
         predictions(inputs).read(orjson.dumps(document))
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "BYTES", ANY])
+@pytest.mark.parametrize("first", ["", '"a",'], ids=["all of it", "a later value"])
+def test_what_is_nested_deeper_than_any_tensor_is_told_so(datatype: str, first: str) -> None:
+    """What JSON's reader lets through is deep enough to end Python's own recursion."""
+    body = f'{{"instances":[[{first}{"[" * 1000}{"]" * 1000}]]}}'
+    want = "uneven" if first and datatype != "BYTES" else "instances is nested too deep: in more than 16 lists"
+    with pytest.raises(BadRequest, match=want):
+        predictions((Tensor("x", datatype, (-1, 2)),)).read(body.encode())
