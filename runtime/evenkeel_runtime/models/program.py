@@ -21,14 +21,12 @@ from evenkeel_runtime.failure import refused
 from evenkeel_runtime.models.operators import is_listed
 
 SCHEMA_MAJOR = 8
-PROGRAM_BYTES = 256 << 20
-NODES = 1_000_000
+PROGRAM_BYTES, NODES = 256 << 20, 1_000_000
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _FQN = re.compile(r"[A-Za-z0-9_.\-/:]*\Z")
 _FREE = re.compile(
-    r"(Add\()?(Mul\(Integer\((?P<factor>[1-9]\d{0,8})\), )?"
-    r"(Symbol\(')?(?P<symbol>[A-Za-z_][A-Za-z0-9_]*)('(, \w+=\w+)*\))?"
+    r"(?a)(Add\()?(Mul\(Integer\((?P<factor>[1-9]\d{0,8})\), )?(Symbol\(')?(?P<symbol>[A-Za-z_]\w*)('(, \w+=\w+)*\))?"
     r"(?(2)\))(?(1), Integer\((?P<offset>-?\d{1,9})\)\))\Z"
 )
 _PYTHON = frozenset(
@@ -195,9 +193,7 @@ def _program(body: dict[str, Any], weights: dict[str, Any], constants: dict[str,
         constants=values,
         output_names=_output_names(module, user_outputs),
         torch_version=str(body.get("torch_version", ""))[:64],
-        limits={
-            str(k): (_limit(v["min_val"]) or 0, _limit(v["max_val"])) for k, v in body["range_constraints"].items()
-        },
+        limits={k: (_limit(v["min_val"]) or 0, _limit(v["max_val"])) for k, v in body["range_constraints"].items()},
     )
 
 
@@ -352,9 +348,9 @@ def _size(size: dict[str, Any]) -> int | Free | None:
 
 
 def _limit(value: object) -> int | None:
-    if value is not None and (type(value) is not int or abs(value) >= 1 << 63):
-        raise ValueError(f"not a limit of a size: {str(value)[:120]}")
-    return value
+    if value is None or (type(value) is int and abs(value) < 1 << 63):
+        return value
+    raise ValueError(f"not a limit of a size: {str(value)[:120]}")
 
 
 def _identifier(name: object) -> str:

@@ -41,7 +41,7 @@ def test_every_protocol_refuses_what_torch_refuses(model_dir: Path, start: Calla
     client = grpc.InferenceServerClient(f"127.0.0.1:{replica.grpc_port}")
     inputs = [grpc.InferInput(entry["name"], entry["shape"], "FP32") for entry in entries(4, 1)]
     for given in inputs:
-        given.set_data_from_numpy(torch.ones(given.shape()).numpy())
+        given.set_data_from_numpy(torch.ones(*given.shape()).numpy())
     with pytest.raises(InferenceServerException, match=r"inputs\[mask\]\.shape: dimension 1 of \[1, 1\] is 1"):
         client.infer("m", inputs)
     client.close()

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestRegressor
 
 from evenkeel_runtime import cli, report
+from evenkeel_runtime.config import Serve
+from evenkeel_runtime.serve import server
 from tests.unit.runtime import keras_files, models, skops_files
 from tests.unit.runtime.hostile import HOSTILE
 from tests.unit.runtime.test_dimensions import LENGTH, both
@@ -179,3 +181,21 @@ def test_a_port_that_is_taken_is_named(
         f"Invalid: cannot listen on port {port} of 127.0.0.1: Address already in use; free it, or choose another with"
     )
     assert want in capsys.readouterr().err
+
+
+def test_serving_heeds_the_limits_of_the_environment(perceptron: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Serve] = []
+
+    def keep(told: Serve) -> int:
+        seen.append(told)
+        return 0
+
+    monkeypatch.setattr(server, "serve", keep)
+    for name, value in (
+        (report.TERMINATION_LOG_ENV, "/dev/null"),
+        ("EVENKEEL_MAX_BODY_BYTES", "77"),
+        ("EVENKEEL_PROFILE", "true"),
+    ):
+        monkeypatch.setenv(name, value)
+    assert cli.serve([str(perceptron)]) == 0
+    assert (seen[0].limits.body_bytes, seen[0].takes_profiles) == (77, True)
