@@ -124,6 +124,7 @@ class Reason(enum.StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     SOURCE_UNAVAILABLE = "SourceUnavailable"
     DISK_FULL = "DiskFull"
+    DEVICE_LOST = "DeviceLost"
     INVALID = "Invalid"
 
 

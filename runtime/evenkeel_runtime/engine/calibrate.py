@@ -6,19 +6,20 @@ batch pays, and how long a forward takes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evenkeel_runtime.engine.batching import batch_size_to_use
+from evenkeel_runtime.engine.cuda import DEVICE, OnGpu, in_full_precision
 from evenkeel_runtime.engine.measure import are_equal, made_up, seconds
-from evenkeel_runtime.engine.paths import fastest
+from evenkeel_runtime.engine.paths import as_it_is, fastest
 from evenkeel_runtime.engine.precision import difference
+from evenkeel_runtime.failure import last_line
 from evenkeel_runtime.models.datatypes import ANY
 from evenkeel_runtime.models.loaded import Call, Loaded
-
-if TYPE_CHECKING:
-    pass
+from evenkeel_runtime.report import is_out_of_memory
 
 log = logging.getLogger("evenkeel")
 
@@ -30,10 +31,10 @@ _WORTH_THREADS = 1.2
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """`max_rows` is 0 where requests cannot share a call; `forward_s` is None where the model could not be tried out
-    (its file does not say what it takes). `profile` holds the seconds of a call by its rows, as measured;
-    `difference` to the model in its file's own precision is None where it is computed in that, and where it could not
-    be tried out."""
+    """`call` takes rows of the host and answers there. `max_rows` is 0 where requests cannot share a call; `forward_s`
+    is None where the model could not be tried out (its file does not say what it takes). `profile` holds the seconds of
+    a call by its rows, as measured; `difference` to the model in its file's own precision is None where it is computed
+    in that, and where it could not be tried out."""
 
     call: Call
     path: str
@@ -65,20 +66,25 @@ def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
     torch.set_num_threads(cpus)
     _keep_kernels()
     if signature.example is None or any(tensor.datatype == ANY for tensor in signature.inputs):
-        return Calibrated(loaded.call, "eager", cpus, 0, None, 0.0)
+        return Calibrated(as_it_is(loaded, loaded.call), "eager", cpus, 0, None, 0.0)
     limit = signature.batch
+    on_gpu = loaded.device == DEVICE
+    plain = as_it_is(loaded, loaded.call)
     with torch.inference_mode():
-        first = seconds(loaded.call, made_up(loaded, 1), loaded.device)
+        first = seconds(plain, made_up(loaded, 1), loaded.device)
         is_long = first > _LONG_S
-        call, path = fastest(loaded, min(limit or most_rows, most_rows), first)
+        call, path = fastest(loaded, plain, min(limit or most_rows, most_rows), first)
         together = min(limit or 4, 2 if is_long else 4)
-        shares = limit is not None and _rows_are_independent(call, loaded, together)
+        with in_full_precision() if on_gpu else contextlib.nullcontext():
+            shares = limit is not None and _rows_are_independent(plain if on_gpu else call, loaded, together)
         sizes = _sizes_up_to(min(limit or most_rows, most_rows)) if shares else [1]
-        known = {1: first} if is_long and call is loaded.call else {}
+        known = {1: first} if is_long and call is plain else {}
         threads, best, speeds = _fastest_threads(call, loaded, sizes, cpus, known, together)
         torch.set_num_threads(threads)
         rows = made_up(loaded, best)
-        apart = None if loaded.exact is None else difference(loaded.exact(*rows), call(*rows))
+        apart = None if loaded.exact is None else difference(as_it_is(loaded, loaded.exact)(*rows), call(*rows))
+    if isinstance(call, OnGpu):
+        call.keep(best)
     profile = tuple((rows, rows / speed) for rows, speed in speeds.items() if rows <= best)
     return Calibrated(call, path, threads, best if shares else 0, 1 / speeds[1], speeds[best], profile, apart)
 
@@ -112,7 +118,7 @@ def _fastest_threads(
     import torch
 
     found: list[tuple[int, int, dict[int, float]]] = []
-    for threads in sorted({1, cpus}):
+    for threads in [cpus] if loaded.device == DEVICE else sorted({1, cpus}):
         torch.set_num_threads(threads)
         told = (known, warm) if threads == cpus else ({}, 0)
         took = _seconds_by_size(call, loaded, sizes, *told)
@@ -125,15 +131,21 @@ def _fastest_threads(
 def _seconds_by_size(
     call: Call, loaded: Loaded, sizes: list[int], known: dict[int, float], warm: int
 ) -> dict[int, float]:
-    """Return the seconds of a call by its rows, up to the first that is long. In two rounds, where that is not long
-    either: a moment in which the machine was slower is then not one size's alone."""
+    """Return the seconds of a call by its rows, up to the first that is long, or too large for the memory. In two
+    rounds, where that is not long either: a moment in which the machine was slower is then not one size's alone."""
     took: dict[int, float] = {}
     for size in sizes:
         least = 1 if size == warm else 2
-        took[size] = known.get(size) or seconds(call, made_up(loaded, size), loaded.device, least)
+        try:
+            took[size] = known.get(size) or seconds(call, made_up(loaded, size), loaded.device, least)
+        except RuntimeError as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+            log.info("larger batches not tried rows=%d error=%s", size, last_line(error))
+            break
         if took[size] > _TOO_LONG_S and size > 1:
             return took
-    for size in sizes:
+    for size in took:
         took[size] = min(took[size], seconds(call, made_up(loaded, size), loaded.device))
     return took
 

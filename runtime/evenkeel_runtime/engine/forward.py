@@ -1,18 +1,21 @@
 """How do the rows of a batch become rows of answers? From request bytes through one call of the model, and back.
 
 Rows are copied once, into a staging tensor of the largest batch, which also makes them writable, aligned and
-contiguous; a batch larger than that, and a model without a batch dimension, get a tensor of their own. So does a batch
-of strings: what was staged would be kept until the next such batch, and strings have any length.
+contiguous, and on a GPU's host pinned; a batch larger than that, and a model without a batch dimension, get a tensor of
+their own. So does a batch of strings: what was staged would be kept until the next such batch, and strings have any
+length.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evenkeel_runtime.engine.batching import Batch, Work
+from evenkeel_runtime.engine.cuda import DEVICE
 from evenkeel_runtime.models.datatypes import ANY, BYTES
 from evenkeel_runtime.models.loaded import Call, Signature
 
@@ -34,14 +37,15 @@ class BadAnswer(Exception):
 
 
 class Forward:
-    """One model, ready to be called with batches. Not thread-safe: one thread at a time runs it."""
+    """One model, ready to be called with batches from the host of `device`. Not thread-safe: one thread at a time runs
+    it."""
 
     def __init__(self, signature: Signature, call: Call, device: str, max_rows: int) -> None:
         import torch
 
         self._torch = torch
         self._call = call
-        self._device = device
+        self._pins = device == DEVICE
         self._signature = signature
         self._words = tuple(tensor.datatype for tensor in signature.inputs)
         self._has_text = BYTES in self._words
@@ -118,7 +122,7 @@ class Forward:
     def _call_with(self, arrays: Sequence[Array], words: Sequence[str]) -> list[Array]:
         tensors = [self._tensor(np.array(array), word) for array, word in zip(arrays, words, strict=True)]
         with self._torch.inference_mode():
-            return [np.array(self._array(output)) for output in self._call(*self._moved(tensors))]
+            return [np.array(self._array(output)) for output in self._call(*tensors)]
 
     def _word_of_each(self, kind: Any) -> Sequence[str]:
         """Return the inputs' datatypes; where the file does not say, the kind has what the request says."""
@@ -140,27 +144,27 @@ class Forward:
                 stop = start + work.rows
                 whole[start:stop] = work.payload.arrays[index]
                 start = stop
-        return self._moved([tensor[: batch.rows] for tensor in tensors])
+        return [tensor[: batch.rows] for tensor in tensors]
 
     def _joined(self, batch: Batch) -> list[torch.Tensor]:
         columns = zip(*(work.payload.arrays for work in batch.works), strict=True)
         words = self._word_of_each(batch.works[0].kind)
-        return self._moved(
-            [self._tensor(np.concatenate(column), word) for column, word in zip(columns, words, strict=True)]
-        )
+        return [self._tensor(np.concatenate(column), word) for column, word in zip(columns, words, strict=True)]
 
     def _stage(self, kind: object, examples: Sequence[Array]) -> tuple[list[Array], list[torch.Tensor]]:
         if len(self._staging) >= 8:  # free dimensions other than the batch make kinds without end
             self._staging.clear()
-        arrays: list[Array] = [np.zeros((self.max_rows, *example.shape[1:]), example.dtype) for example in examples]
+        arrays = [self._room((self.max_rows, *example.shape[1:]), example.dtype) for example in examples]
         tensors = [self._tensor(array, word) for array, word in zip(arrays, self._word_of_each(kind), strict=True)]
         self._staging[kind] = arrays, tensors
         return arrays, tensors
 
-    def _moved(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        if self._device == "cpu":
-            return tensors
-        return [tensor if isinstance(tensor, np.ndarray) else tensor.to(self._device) for tensor in tensors]
+    def _room(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        if not self._pins:
+            return np.zeros(shape, dtype)
+        count = math.prod(shape)
+        room: Array = self._torch.zeros(count * dtype.itemsize, dtype=self._torch.uint8, pin_memory=True).numpy()
+        return room.view(dtype).reshape(shape)
 
     def _tensor(self, array: Array, word: str) -> Any:
         if word == BYTES:
@@ -172,10 +176,9 @@ class Forward:
         if isinstance(tensor, np.ndarray):
             return tensor
         if tensor.dtype == self._torch.bfloat16:
-            bits = tensor.contiguous().view(self._torch.uint16)
-            half: Array = (bits if self._device == "cpu" else bits.cpu()).numpy().view(_BF16)
+            half: Array = tensor.contiguous().view(self._torch.uint16).numpy().view(_BF16)
             return half
-        found: Array = (tensor if self._device == "cpu" else tensor.cpu()).numpy()
+        found: Array = tensor.numpy()
         if found.dtype.kind == "c":
             raise BadAnswer(
                 f"the model answers {found.dtype.name}, which no answer can carry: save one of real numbers"

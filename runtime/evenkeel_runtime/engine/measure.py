@@ -7,6 +7,7 @@ import resource
 import time
 from typing import TYPE_CHECKING, Any
 
+from evenkeel_runtime.engine.cuda import DEVICE
 from evenkeel_runtime.models.datatypes import BY_WORD, BYTES
 from evenkeel_runtime.models.loaded import Call, Loaded
 
@@ -20,8 +21,8 @@ _MEASURE_S, _CALLS = 0.01, 20
 
 
 def made_up(loaded: Loaded, rows: int) -> list[torch.Tensor]:
-    """Return made-up rows, the same every time: integers of 0 and 1 are valid indices nearly anywhere, and texts differ
-    in length, so that a model pads them."""
+    """Return made-up rows on the host, the same every time: integers of 0 and 1 are valid indices nearly anywhere, and
+    texts differ in length, so that a model pads them."""
     import numpy as np
     import torch
 
@@ -38,7 +39,8 @@ def made_up(loaded: Loaded, rows: int) -> list[torch.Tensor]:
             values = torch.from_numpy(chance.random(sizes, np.float32))
         else:
             values = torch.from_numpy(chance.integers(0, 2, sizes))
-        made.append(values.to(dtype).to(loaded.device))
+        values = values.to(dtype)
+        made.append(values.pin_memory() if loaded.device == DEVICE else values)
     return made
 
 
@@ -76,19 +78,13 @@ def seconds(call: Call, rows: list[torch.Tensor], device: str, least: int = 2) -
     take turns with it. One that sleeps waits for something, for a GPU or for other threads, and takes what the clock
     says.
     """
-    import torch
-
-    on_gpu = device == "cuda"
+    on_gpu = device == DEVICE
     best = float("inf")
     calls = 0
     until = time.perf_counter() + _MEASURE_S
     while calls < least or (calls < _CALLS and time.perf_counter() < until):
-        if on_gpu:
-            torch.cuda.synchronize()
         sleeps, start, busy = _sleeps(), time.perf_counter(), time.thread_time()
         call(*rows)
-        if on_gpu:
-            torch.cuda.synchronize()
         worked = time.thread_time() - busy
         took = time.perf_counter() - start
         best = min(best, worked if worked and not on_gpu and sleeps == _sleeps() else took)

@@ -4,16 +4,23 @@ eager        as its file says, operator by operator
 aotinductor  the file's own compiled code
 torchscript  traced and frozen: constants are computed once, a batch norm is folded into its convolution
 onednn       that graph with weights in the layout of oneDNN's kernels, and what follows them fused
+
+On a GPU each of them is tried as it is, and recorded (`-cudagraph`). What is returned takes rows of the host and
+answers there, wherever the model lies.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import warnings
 from typing import TYPE_CHECKING
 
+from evenkeel_runtime.engine.cuda import DEVICE, OnGpu, in_full_precision
 from evenkeel_runtime.engine.measure import are_equal, made_up, seconds
+from evenkeel_runtime.failure import last_line
+from evenkeel_runtime.models.datatypes import BYTES
 from evenkeel_runtime.models.loaded import Call, Loaded
 
 if TYPE_CHECKING:
@@ -34,24 +41,32 @@ _MOST_PACKED_BYTES = 200 << 20
 """Weights in another layout are a copy of them; from here on that is too much memory for what it saves."""
 
 
-def fastest(loaded: Loaded, most: int, first_s: float) -> tuple[Call, str]:
-    """Return the fastest way to call the model, and its name. At most `most` rows share a call; one takes `first_s`."""
+def fastest(loaded: Loaded, plain: Call, most: int, first_s: float) -> tuple[Call, str]:
+    """Return the fastest way to call the model, and its name. `plain` is the model as it is, called from the host; at
+    most `most` rows share a call, and one takes `first_s`."""
     limit = loaded.signature.batch
     is_long = first_s > _LONG_S
     compared = [size for size in (_COMPARED_OF_LONG if is_long else _COMPARED) if limit == 0 or size <= (limit or 1)]
-    found: dict[str, Call] = {"eager": loaded.call}
+    ways: dict[str, Call] = {"eager": loaded.call}
     if loaded.compiled is not None:
-        # compiled for some sizes of batch, and it does not say which
-        if _answers_the_same(loaded, loaded.compiled, compared if is_long else [*compared, most]):
-            found["aotinductor"] = loaded.compiled
-        else:
-            log.warning("compiled code not used reason=its answers differ from the exported program's")
+        ways["aotinductor"] = loaded.compiled
     if loaded.traceable and first_s < _TOO_LONG_S:
-        for path, call in _traced(loaded, compared[-1]).items():
-            if _answers_the_same(loaded, call, compared):
-                found[path] = call
+        ways |= _traced(loaded, compared[-1])
+    found: dict[str, Call] = {"eager": plain}
+    with in_full_precision() if loaded.device == DEVICE else contextlib.nullcontext():
+        for path, way in ways.items():
+            # compiled for some sizes of batch, and it does not say which
+            sizes = [*compared, most] if path == "aotinductor" and not is_long else compared
+            for name, call in _from_the_host(loaded, path, way, None if limit is None else most).items():
+                if _answers_the_same(loaded, plain, call, sizes):
+                    found[name] = call
+                elif path == "aotinductor":
+                    log.warning("compiled code not used path=%s reason=its answers differ from the program's", name)
     if len(found) == 1:
-        return loaded.call, "eager"
+        return plain, "eager"
+    for call in found.values():
+        if isinstance(call, OnGpu):
+            call.forget()  # what was recorded in full precision
     many = 1 if limit is None else min(most, _MANY_OF_LONG if is_long else _MANY)
     batches = [made_up(loaded, size) for size in sorted({1, many})]
     took = dict.fromkeys(found, 0.0)
@@ -63,17 +78,33 @@ def fastest(loaded: Loaded, most: int, first_s: float) -> tuple[Call, str]:
     return found[path], path
 
 
-def _answers_the_same(loaded: Loaded, call: Call, sizes: Sequence[int]) -> bool:
+def as_it_is(loaded: Loaded, call: Call) -> Call:
+    """Return the call, of rows where the model lies, as one of rows of the host."""
+    return OnGpu(call, None, records=False) if loaded.device == DEVICE else call
+
+
+def _from_the_host(loaded: Loaded, path: str, way: Call, most: int | None) -> dict[str, Call]:
+    """Return how this way to call the model may be called with rows of the host, but for the model as it is."""
+    there = {} if path == "eager" else {path: as_it_is(loaded, way)}
+    if loaded.device != DEVICE or any(
+        tensor.datatype == BYTES for tensor in (*loaded.signature.inputs, *loaded.signature.outputs)
+    ):
+        return there
+    return there | {f"{path}-cudagraph": OnGpu(way, most, records=True)}
+
+
+def _answers_the_same(loaded: Loaded, plain: Call, call: Call, sizes: Sequence[int]) -> bool:
     try:
-        return all(are_equal(loaded, loaded.call(*rows), call(*rows)) for rows in (made_up(loaded, n) for n in sizes))
-    except RuntimeError:
+        return all(are_equal(loaded, plain(*rows), call(*rows)) for rows in (made_up(loaded, n) for n in sizes))
+    except RuntimeError as error:
+        log.info("not called so error=%s", last_line(error))
         return False
 
 
 def _traced(loaded: Loaded, size: int) -> dict[str, Call]:
     import torch
 
-    example = made_up(loaded, size)
+    example = [rows.to(loaded.device) for rows in made_up(loaded, size)]
     found: dict[str, Call] = {}
     try:
         with warnings.catch_warnings(), torch.no_grad():

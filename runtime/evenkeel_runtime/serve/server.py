@@ -8,6 +8,8 @@
                answers to the end
     end        exit 0, at the latest 5 s before the grace period is over; a second SIGTERM ends it at once
 
+A replica whose GPU is lost answers 503, drains likewise and ends with 1: another process has the GPU again.
+
 Connections that are still idle when the delay is over have been idle all through it, so closing them hits no request.
 """
 
@@ -28,7 +30,9 @@ import uvloop
 
 from evenkeel_runtime import report
 from evenkeel_runtime.config import ADMIN_PORT_ENV, PORT_ENV, Serve
+from evenkeel_runtime.contract import Failed, Reason
 from evenkeel_runtime.engine.batching import Policy, Queue
+from evenkeel_runtime.engine.cuda import DeviceLost
 from evenkeel_runtime.engine.forward import Forward
 from evenkeel_runtime.engine.modes import INLINE, Inline, Mode, Threaded, mode_for
 from evenkeel_runtime.engine.threads import stretch
@@ -93,6 +97,7 @@ class _Replica:
         self._admin = Admin(self._service, self._traffic).http
         self._terminations = 0
         self._failure: Exception | None = None
+        self._lost: DeviceLost | None = None
         self.is_loading = False
 
     async def run(self) -> int:
@@ -100,6 +105,7 @@ class _Replica:
         changed = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._terminate, changed)
+        self._service.on_lost = lambda error: self._lose(error, changed)
         host = self._config.host
         sock = bound(host, self._config.port, f"--port or {PORT_ENV}")
         listener = await loop.create_server(self._http.connection, sock=sock)
@@ -132,6 +138,9 @@ class _Replica:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._feedback.push(), FAREWELL_S)
             self._feedback.end()
+        if self._lost is not None:
+            report.write(Failed(Reason.DEVICE_LOST, str(self._lost)))
+            return 1
         return 0
 
     async def _listen_for_rpc(self, port: int) -> None:
@@ -151,6 +160,15 @@ class _Replica:
             log.warning("second signal, ending now requests=%d", self._unanswered)
             logging.shutdown()
             os._exit(0 if not self._unanswered else 1)
+        self._begin_to_drain(changed)
+
+    def _lose(self, error: DeviceLost, changed: asyncio.Event) -> None:
+        if self._lost is None:
+            log.error("ending reason=%s message=%s", Reason.DEVICE_LOST, error)
+            self._lost = error
+            self._begin_to_drain(changed)
+
+    def _begin_to_drain(self, changed: asyncio.Event) -> None:
         self._service.is_draining = True
         self._service.metrics.is_ready = False
         self._http.is_closing = True

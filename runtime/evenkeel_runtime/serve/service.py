@@ -13,6 +13,7 @@ import orjson
 
 from evenkeel_runtime.config import Serve
 from evenkeel_runtime.engine.batching import Batch, Work, retry_after_s
+from evenkeel_runtime.engine.cuda import DeviceLost
 from evenkeel_runtime.failure import last_line
 from evenkeel_runtime.models.loaded import BadInput
 from evenkeel_runtime.serve import stacks
@@ -108,6 +109,7 @@ class Service:
         self.signals = Signals()
         self.ready: Ready | None = None
         self.is_draining = False
+        self.on_lost: Callable[[DeviceLost], None] | None = None
         self.feedback: Feedback | None = None
         self.canary: Canary | None = None
         self._aside = aside
@@ -252,6 +254,9 @@ class Service:
         exchange, begun = work.payload.exchange, work.payload.begun
         if isinstance(why, BadInput):
             return self.reject(exchange, 400, "invalid", f"inputs: {why}", b"", begun)
+        if isinstance(why, DeviceLost) and self.on_lost is not None:
+            self.on_lost(why)
+            return self.reject(exchange, 503, "device_lost", f"{why}; try again", b"retry-after: 1\r\n", begun)
         self.signals.failed += 1
         where = f" traceparent={exchange.trace.parent}" if exchange.trace else ""
         log.error("%s rows=%d error=%s%s", what, work.rows, last_line(why), where)

@@ -33,7 +33,7 @@ def test_every_path_answers_the_same(path: str, first_s: float, monkeypatch: pyt
     model = convolution()
     seem_fastest(path, monkeypatch)
     with torch.inference_mode():
-        call, got = paths.fastest(model, 32, first_s)
+        call, got = paths.fastest(model, model.call, 32, first_s)
         assert got == path
         for rows in (1, 2, 5, 32):
             inputs = measure.made_up(model, rows)
@@ -53,8 +53,9 @@ def test_a_path_that_answers_otherwise_is_not_taken(monkeypatch: pytest.MonkeyPa
         return 1.0 / len(tried)  # the last that is tried seems the fastest
 
     monkeypatch.setattr(paths, "seconds", seconds)
+    model = convolution()
     with torch.inference_mode():
-        _, got = paths.fastest(convolution(), 32, SHORT_S)
+        _, got = paths.fastest(model, model.call, 32, SHORT_S)
     assert got != "onednn"
     assert len(set(tried)) == 2
 
@@ -79,6 +80,7 @@ def test_what_is_tried(first_s: float, most_bytes: int, want: set[str], monkeypa
         return found
 
     monkeypatch.setattr(paths, "_traced", spying)
+    model = convolution()
     with torch.inference_mode():
-        paths.fastest(convolution(), 32, first_s)
+        paths.fastest(model, model.call, 32, first_s)
     assert seen == want

@@ -1,0 +1,153 @@
+"""How is a batch computed on a GPU? In one go: its rows up, the kernels, the answers down, and a single wait for all.
+
+A small model's kernels take less time than Python takes to launch them, one by one. So they are recorded once for each
+of a few batch sizes, as a CUDA graph, and a batch of other size is computed as the next larger one; the rows beyond it
+hold what an earlier batch left, and their answers are not read. What cannot be recorded (a model that looks at its own
+numbers on the way, or that takes texts) is launched kernel by kernel.
+
+Rows and answers lie in pinned memory, which the GPU copies by itself; the thread that waits sleeps meanwhile, and
+leaves its CPU and the GIL to the event loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evenkeel_runtime.models.loaded import Call
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICE = "cuda"
+_WARM_UPS = 3
+"""Calls before a recording: libraries choose their algorithms and take their memory in the first ones."""
+
+
+class DeviceLost(Exception):
+    """The GPU answers this process no more: an assertion in a kernel, or a fault of the machine, ends its context for
+    good, and only a new process has another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    """A graph, with the memory that it reads and writes: on the GPU, and the answers' on the host."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[torch.Tensor, ...]
+    outputs: tuple[torch.Tensor, ...]
+    answers: tuple[torch.Tensor, ...]
+
+
+class OnGpu:
+    """A model on the GPU as one that takes rows of the host and answers there; answers are valid until the next call.
+
+    `records` says that calls are recorded, at the first of each size; raises RuntimeError where that is not possible.
+    Sizes are powers of two up to `most_rows`; None: the model takes the rows that it is given, and no others. Not
+    thread-safe, but not bound to a thread either.
+    """
+
+    def __init__(self, call: Call, most_rows: int | None, *, records: bool) -> None:
+        import torch
+
+        self._torch = torch
+        self._call = call
+        self._most_rows = most_rows
+        self._records = records
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+        self._recordings: dict[tuple[object, ...], _Recording] = {}
+        self._is_open = True
+
+    def forget(self) -> None:
+        """Drop what was recorded, to be recorded anew."""
+        self._recordings.clear()
+
+    def keep(self, most: int) -> None:
+        """End recording: what is larger than `most` rows is dropped, and what comes new is launched kernel by kernel,
+        for no request may wait for a recording, nor memory be taken for each shape that clients think of."""
+        self._is_open = False
+        largest = self._size(most)
+        self._recordings = {key: one for key, one in self._recordings.items() if len(one.inputs[0]) <= largest}
+
+    def __call__(self, *rows: Any) -> Sequence[Any]:
+        torch = self._torch
+        try:
+            with torch.cuda.stream(self._stream):
+                recording = self._recording(rows) if self._records else None
+                answers = self._launched(rows) if recording is None else self._replayed(recording, rows)
+                self._done.record(self._stream)
+                self._done.synchronize()
+            return answers
+        except RuntimeError as error:
+            raise _lost(error) or error from None
+
+    def _launched(self, rows: Sequence[Any]) -> list[Any]:
+        here = [one.to(DEVICE, non_blocking=True) if hasattr(one, "pin_memory") else one for one in rows]
+        return [one.cpu() if hasattr(one, "pin_memory") else one for one in self._call(*here)]
+
+    def _replayed(self, recording: _Recording, rows: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        count = len(rows[0])
+        for place, given in zip(recording.inputs, rows, strict=True):
+            place[:count].copy_(given, non_blocking=True)
+        recording.graph.replay()
+        answers = [one[:count] for one in recording.answers]
+        for place, found in zip(answers, recording.outputs, strict=True):
+            place.copy_(found[:count], non_blocking=True)
+        return answers
+
+    def _recording(self, rows: Sequence[torch.Tensor]) -> _Recording | None:
+        size = self._size(len(rows[0]))
+        key = (size, *(one.shape[1:] for one in rows))
+        found = self._recordings.get(key)
+        if found is None and self._is_open:
+            found = self._recordings[key] = self._record(rows, size)
+        return found
+
+    def _size(self, rows: int) -> int:
+        """Return the batch size whose recording computes so many rows."""
+        return rows if self._most_rows is None else max(rows, min(1 << (rows - 1).bit_length(), self._most_rows))
+
+    def _record(self, rows: Sequence[torch.Tensor], size: int) -> _Recording:
+        torch = self._torch
+        inputs = tuple(torch.zeros((size, *one.shape[1:]), dtype=one.dtype, device=DEVICE) for one in rows)
+        for place, given in zip(inputs, rows, strict=True):
+            place[: len(given)].copy_(given)
+        for _ in range(_WARM_UPS):
+            self._call(*inputs)
+        self._stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+            outputs = tuple(self._call(*inputs))
+        if any(one.ndim == 0 or len(one) != size or not one.is_cuda for one in outputs):
+            raise RuntimeError("the model's answers are not as many rows as it is given, on the GPU")
+        answers = tuple(torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in outputs)
+        return _Recording(graph, inputs, outputs, answers)
+
+
+@contextlib.contextmanager
+def in_full_precision() -> Iterator[None]:
+    """Let convolutions multiply in FP32 and not in TF32, which torch prefers on a GPU: rounded to 10 bits, a row's
+    answer differs in the third digit by the batch that it is in, and what differs by more would not be seen."""
+    from torch.backends import cudnn
+
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
+
+
+def _lost(error: RuntimeError) -> DeviceLost | None:
+    """Return what to raise instead of an error after which nothing runs on the GPU any more; None after any other."""
+    import torch
+
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return DeviceLost(f"the GPU answers this process no more: {str(error).partition(chr(10))[0]}")
+    return None
