@@ -14,6 +14,8 @@ from evenkeel_runtime.failure import ModelError, last_line
 TERMINATION_LOG_ENV = "EVENKEEL_TERMINATION_LOG"
 """Overrides where the kubelet reads the message, for runs outside a pod."""
 
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory")
+
 log = logging.getLogger("evenkeel")
 
 
@@ -46,6 +48,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out, in Python, in torch's CPU allocator (a RuntimeError) or on the device."""
     if isinstance(error, MemoryError):
         return True
-    return isinstance(error, RuntimeError) and (
-        type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
-    )
+    if not isinstance(error, RuntimeError):
+        return False
+    # TorchScript's interpreter raises errors of its own, with the words of those that it met
+    return type(error).__name__ == "OutOfMemoryError" or any(word in str(error) for word in _OUT_OF_MEMORY)

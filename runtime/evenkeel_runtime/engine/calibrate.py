@@ -85,6 +85,7 @@ def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
         apart = None if loaded.exact is None else difference(as_it_is(loaded, loaded.exact)(*rows), call(*rows))
     if isinstance(call, OnGpu):
         call.keep(best)
+        torch.cuda.empty_cache()  # what was tried and is not used, for others on the same GPU
     profile = tuple((rows, rows / speed) for rows, speed in speeds.items() if rows <= best)
     return Calibrated(call, path, threads, best if shares else 0, 1 / speeds[1], speeds[best], profile, apart)
 

@@ -17,7 +17,7 @@ import numpy as np
 from evenkeel_runtime.engine.batching import Batch, Work
 from evenkeel_runtime.engine.cuda import DEVICE
 from evenkeel_runtime.models.datatypes import ANY, BYTES
-from evenkeel_runtime.models.loaded import Call, Signature
+from evenkeel_runtime.models.loaded import BadInput, Call, Signature
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +86,7 @@ class Forward:
 
     def _together(self, batch: Batch) -> Answers:
         tensors = self._gather(batch)
+        self._require_ranges(tensors)
         with self._torch.inference_mode():
             outputs = [self._array(output) for output in self._call(*tensors)]
         for output in outputs:
@@ -121,8 +122,18 @@ class Forward:
 
     def _call_with(self, arrays: Sequence[Array], words: Sequence[str]) -> list[Array]:
         tensors = [self._tensor(np.array(array), word) for array, word in zip(arrays, words, strict=True)]
+        self._require_ranges(tensors)
         with self._torch.inference_mode():
             return [np.array(self._array(output)) for output in self._call(*tensors)]
+
+    def _require_ranges(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Raise BadInput where an input holds what the model cannot look up; a number that is none it cannot either."""
+        for wanted in self._signature.ranges:
+            values = tensors[wanted.input].numpy()
+            for value in (values.min(), values.max()) if values.size else ():
+                if not wanted.least <= value <= wanted.most:
+                    name = self._signature.inputs[wanted.input].name
+                    raise BadInput(f"{name} holds {value}, the model takes {wanted.least} to {wanted.most}")
 
     def _word_of_each(self, kind: Any) -> Sequence[str]:
         """Return the inputs' datatypes; where the file does not say, the kind has what the request says."""

@@ -22,6 +22,7 @@ from evenkeel_runtime.engine.measure import are_equal, made_up, seconds
 from evenkeel_runtime.failure import last_line
 from evenkeel_runtime.models.datatypes import BYTES
 from evenkeel_runtime.models.loaded import Call, Loaded
+from evenkeel_runtime.report import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,9 +72,15 @@ def fastest(loaded: Loaded, plain: Call, most: int, first_s: float) -> tuple[Cal
     batches = [made_up(loaded, size) for size in sorted({1, many})]
     took = dict.fromkeys(found, 0.0)
     for rows in batches:
-        for path, call in found.items():
+        try:
+            spent = {path: seconds(call, rows, loaded.device) for path, call in found.items()}
+        except RuntimeError as error:
+            if rows is batches[0] or not is_out_of_memory(error):
+                raise
+            break  # so many rows will be no batch
+        for path, once in spent.items():
             # the mean of the logarithms: to be twice as fast counts as much for one row as for many
-            took[path] += math.log(seconds(call, rows, loaded.device))
+            took[path] += math.log(once)
     path = min(took, key=lambda path: took[path])
     return found[path], path
 

@@ -33,6 +33,7 @@ from evenkeel_runtime.models.program import (
     Stored,
     parse,
 )
+from evenkeel_runtime.models.ranges import ranges
 
 if TYPE_CHECKING:
     import torch
@@ -163,6 +164,7 @@ def _signature(program: Program) -> Signature:
         batch,
         _example(ins, symbol, limits),
         dimensions=_dimensions(ins, symbol, limits),
+        ranges=ranges(program),
         way_out=_way_out(rows, len(ins)) if isinstance(rows, int) else "",
     )
 

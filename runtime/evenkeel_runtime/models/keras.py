@@ -18,6 +18,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from evenkeel_runtime.models.archive import Archive
 from evenkeel_runtime.models.datatypes import BY_TORCH
 from evenkeel_runtime.models.format import Format, no_types
 from evenkeel_runtime.models.hdf5 import Stored
-from evenkeel_runtime.models.loaded import Loaded, Signature
+from evenkeel_runtime.models.loaded import Loaded, Range, Signature
 from evenkeel_runtime.report import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def load(archive: Archive, buffer: memoryview, device: str, trusted: frozenset[s
     call = _module(keras, model, found, device)
     fixed = all(size > 0 for tensor in seen.inputs for size in tensor.shape[1:])
     return Loaded(
-        NAME, PLATFORM, seen, call, device,
+        NAME, PLATFORM, replace(seen, ranges=_ranges(keras, model, found)), call, device,
         # A loop over time steps is traced for as many as it was shown, and a size that is free as the one it had.
         traceable=fixed and not found.is_recurrent,
         parameters={"keras_version": _version(archive)},
@@ -265,6 +266,25 @@ def _store(arrays: Mapping[str, Stored], weights: memoryview) -> Any:
             return shaped if shaped.flags.aligned else shaped.copy()
 
     return Store()
+
+
+def _ranges(keras: Any, model: Any, found: Architecture) -> tuple[Range, ...]:
+    """Return what inputs may hold that are looked up as they come."""
+    places = {
+        tensor.name: index for index, tensor in enumerate(found.inputs) if _tensor(tensor).datatype != contract.BF16
+    }
+    rows: dict[int, int] = {}
+    for layer in model.layers:
+        if not isinstance(layer, keras.layers.Embedding):
+            continue
+        for given in model.inputs:
+            if (
+                any(given is one for node in layer._inbound_nodes for one in node.input_tensors)
+                and given.name in places
+            ):
+                index = places[given.name]
+                rows[index] = min(layer.input_dim, rows.get(index, layer.input_dim))
+    return tuple(Range(index, 0, count - 1) for index, count in sorted(rows.items()))
 
 
 def _module(keras: Any, model: Any, found: Architecture, device: str) -> Callable[..., Sequence[torch.Tensor]]:

@@ -48,6 +48,15 @@ class Dimension:
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """What the numbers of an input have to be, both ends included, for a model that looks them up in a table."""
+
+    input: int
+    least: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class Signature:
     """What callers see, and what the file says about batches.
 
@@ -56,8 +65,9 @@ class Signature:
     shape of one row to try the model with; None where the file does not say enough. `classes` has the class names in
     the order of the scores, empty where the file names none.
 
-    `dimensions` are those of the inputs that a request has to be checked for, the batch not among them. `way_out` says
-    how to save the model so that it takes more than the one number of rows that its file allows.
+    `dimensions` are those of the inputs that a request has to be checked for, the batch not among them, and `ranges`
+    are what its numbers have to be held against, as far as the file lets that be known. `way_out` says how to save the
+    model so that it takes more than the one number of rows that its file allows.
     """
 
     inputs: tuple[Tensor, ...]
@@ -66,6 +76,7 @@ class Signature:
     example: tuple[tuple[int, ...], ...] | None
     classes: tuple[str, ...] = ()
     dimensions: tuple[Dimension, ...] = ()
+    ranges: tuple[Range, ...] = ()
     way_out: str = ""
 
 
