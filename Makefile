@@ -79,13 +79,20 @@ soak: venv  ## the full counts of the cluster tests: 20 kills, 100 rolling updat
 soak-runtime: venv  ## half an hour of requests to one replica, whose memory has to stay flat, and a hundred drains
 	EVENKEEL_SOAK=1 $(PYTEST) -s tests/system/runtime/test_soak.py
 
+.PHONY: gpu
+gpu: venv  ## the runtime on this machine's GPU; no other test needs one
+	$(PYTEST) tests/gpu
+
 .PHONY: fuzz
 fuzz: venv  ## a million mutated requests and ten thousand mutated model files
 	EVENKEEL_FUZZ=full $(PYTEST) -s tests/system/runtime/test_fuzz.py
 
-.PHONY: bench-runtime bench-start bench-canary bench-operator bench-poll bench-feedback bench-control bench-trace bench-verdict
+.PHONY: bench-runtime bench-gpu bench-start bench-canary bench-operator bench-poll bench-feedback bench-control bench-trace bench-verdict
 bench-runtime: venv  ## the runtime against raw torch and other Python servers; last line JSON
 	$(BIN)/python -m tests.bench.runtime
+
+bench-gpu: venv  ## calls of a model on this machine's GPU, in every way, and served; last line JSON
+	$(BIN)/python -m tests.bench.runtime.gpu
 
 bench-start: venv  ## what a start of the runtime takes beside torch's import; last line JSON
 	$(BIN)/python -m tests.bench.runtime.start

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from evenkeel_runtime import contract
@@ -106,6 +107,20 @@ def test_every_client_gets_its_own_rows(
     assert wrong == []
 
 
+def test_a_program_that_a_cpu_exported_shares_calls(serving: Any, tmp_path: Path) -> None:
+    """Its views are of tensors that lie otherwise on a GPU."""
+    module = network(lambda: nn.Sequential(torchvision.models.resnet18()))
+    export(module, np.zeros((2, 3, 64, 64), np.float32), "input", tmp_path / "m.pt2")
+    replica = serving(tmp_path / "m.pt2")
+    print(said(replica))
+    assert said(replica)["max_batch_size"] > 1
+    rows = np.random.default_rng(0).random((33, 3, 64, 64), np.float32)
+    (got,) = by_binary(replica, {"input": rows}).values()
+    with torch.inference_mode():
+        want = module(torch.from_numpy(rows)).numpy()
+    np.testing.assert_allclose(got, want, rtol=0.02, atol=0.02)
+
+
 class Heavy(nn.Module):
     """Takes a GiB of memory for every row, and keeps none."""
 
@@ -121,6 +136,16 @@ def test_a_batch_is_no_larger_than_the_memory(serving: Any, tmp_path: Path) -> N
     rows = np.full((100, 4), 2.0, np.float32)
     (got,) = by_binary(replica, {"row": rows}).values()
     assert (got == 3.0).all()
+
+
+def test_a_number_beyond_a_table_is_the_clients_fault_alone(serving: Any, tmp_path: Path) -> None:
+    export(network(lambda: models.Words(3)), np.zeros(4, np.int64), "word", tmp_path / "m.pt2")
+    replica = serving(tmp_path / "m.pt2")
+    asked = {"inputs": [{"name": "word", "datatype": "INT64", "shape": [1], "data": [3]}]}
+    answer = replica.infer(asked)
+    assert (answer.status, answer.json["error"]) == (400, "inputs: word holds 3, the model takes 0 to 2")
+    asked["inputs"][0]["data"] = [2]
+    assert replica.infer(asked).status == 200
 
 
 def test_a_lost_context_ends_the_process_and_nobody_hangs(serving: Any, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ It is a machine's program, so it is loaded only where the spec says so and pins 
 its inputs, and checks nothing: given rows of another length it reads past their end and answers (torch 2.13). So the
 archive has to hold the exported program that was compiled, too, which says what callers see, has the weights, and is
 what the code is held against: it is used where it answers the same, and faster. Where this machine cannot run it
-(another processor, device or torch), the program answers alone.
+(another processor or torch), the program answers alone. So it does on a GPU: to read code that was compiled for one
+ended the process (torch 2.11, an H100), and a recording of the program leaves it little to win.
 """
 
 from __future__ import annotations
@@ -109,12 +110,14 @@ def _unfit(metadata: Mapping[str, str], exported_by: str, device: str) -> str:
 
     if _line(exported_by) != _line(torch.__version__):
         return f"it was compiled by torch {exported_by}, this is torch {torch.__version__}"
+    if device != "cpu":
+        return "code is called on CPUs only; on a GPU the program is, recorded"
     if metadata["AOTI_DEVICE_KEY"] != device:
         return f"it was compiled for {metadata['AOTI_DEVICE_KEY']}, this is {device}"
     here = ("linux", platform.machine())
     if (there := (metadata["AOTI_PLATFORM"], metadata["AOTI_MACHINE"])) != here:
         return f"it was compiled for {' '.join(there)}, this is {' '.join(here)}"
-    return _unfit_processor(metadata["AOTI_CPU_ISA"].split(), _flags()) if device == "cpu" else _unfit_gpu(metadata)
+    return _unfit_processor(metadata["AOTI_CPU_ISA"].split(), _flags())
 
 
 def _unfit_processor(words: Sequence[str], flags: frozenset[str]) -> str:
@@ -122,14 +125,6 @@ def _unfit_processor(words: Sequence[str], flags: frozenset[str]) -> str:
         return f"it was compiled for a processor of {' '.join(words)}, of which {unknown[0]!r} is not known here"
     missing = sorted(frozenset[str]().union(*(_FLAGS[word] for word in words)) - flags)
     return f"it was compiled for {' '.join(words)}, this processor lacks {', '.join(missing)}" if missing else ""
-
-
-def _unfit_gpu(metadata: Mapping[str, str]) -> str:
-    import torch
-
-    major, minor = torch.cuda.get_device_capability()
-    there = metadata.get("AOTI_COMPUTE_CAPABILITY", "")
-    return "" if there == f"{major}{minor}" else f"it was compiled for a GPU of {there}, this one is {major}{minor}"
 
 
 def _line(version: str) -> tuple[str, ...]:

@@ -43,6 +43,9 @@ PLATFORM = "pytorch_torchexport"
 MODEL = "models/model.json"
 _STRIDED = 7
 _LINEAR = "torch.ops.aten.linear.default"
+_ANYWHERE = {"torch.ops.aten.view.default": "torch.ops.aten.reshape.default"}
+"""Where a program was exported, a tensor lay so that it needed no copy for another shape; elsewhere, it may: cuDNN
+answers a convolution with the channels last where that is faster."""
 _EXAMPLE_SIZE = 8
 """How long a free dimension is, other than the batch, when the model is tried out."""
 _ASSUMED = 2
@@ -353,7 +356,7 @@ class _Builder:
             return getattr(operator, target.removeprefix("_operator."))
         if target.startswith("math."):
             return getattr(math, target.removeprefix("math."))
-        *path, last = target.split(".")[1:]
+        *path, last = _ANYWHERE.get(target, target).split(".")[1:]
         if path[:2] == ["ops", "prims"]:
             deferred.complete()  # it is what registers them
         found: Any = self._torch

@@ -1,17 +1,23 @@
 """What does a call of the model take on this machine's GPU, by each way to call it? Last line JSON.
 
 Rows lie on the host before, and answers after. `eager` is torch as it is written, with pageable memory; `compiled` is
-torch.compile's code, with a recording of its own (mode reduce-overhead). Three interleaved rounds, medians.
+torch.compile's code, recorded. Three interleaved rounds, medians. Then a replica serves each model, exported, and the
+rows/s that it answers are set beside those of `eager`.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,6 +25,8 @@ from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.engine import cuda, paths
 from evenkeel_runtime.engine.measure import made_up
 from evenkeel_runtime.models.loaded import Loaded, Signature
+from tests.system.runtime.replica import Replica, request_bytes
+from tests.system.runtime.saved import export
 
 ROUNDS, CALLS = 3, 200
 SIZES = (1, 32)
@@ -33,8 +41,8 @@ class Encoder(nn.Module):
         self.layers = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
         self.answer = nn.Linear(256, 10)
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.answer(self.layers(rows)[:, 0])
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.answer(self.layers(input)[:, 0])
         return found
 
 
@@ -52,8 +60,7 @@ def convolution() -> nn.Module:
 def residual() -> nn.Module:
     import torchvision
 
-    found: nn.Module = torchvision.models.resnet18()
-    return found
+    return nn.Sequential(torchvision.models.resnet18())
 
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -87,24 +94,19 @@ def ways(module: nn.Module, shape: tuple[int, ...]) -> tuple[dict[str, Callable[
         "recorded": cuda.OnGpu(served, 1024, records=True),
     }
     begun = time.perf_counter()
-    traced = paths._traced(loaded, 3).get("torchscript")
-    if traced is not None:
-        found["traced"] = cuda.OnGpu(traced, 1024, records=True)
+    for path, way in paths._traced(loaded, 3).items():
+        found[path] = cuda.OnGpu(way, 1024, records=True)
     took["trace_s"] = time.perf_counter() - begun
-    for mode in ("default", "reduce-overhead"):
-        begun = time.perf_counter()
-        try:
-            compiled = torch.compile(served, mode=mode, dynamic=False)
-            for size in SIZES:
-                compiled(torch.zeros(size, *shape, device=cuda.DEVICE))
-        except Exception as error:  # noqa: BLE001 - what the compiler lacks here is part of the answer
-            print(f"not compiled ({mode}): {str(error)[:300]}")
-            continue
-        took[f"compile_{mode}_s"] = time.perf_counter() - begun
-        if mode == "default":
-            found["compiled"] = cuda.OnGpu(compiled, 1024, records=True)
-        else:
-            found["compiled_own_graphs"] = lambda rows, compiled=compiled: [compiled(rows.to(cuda.DEVICE))[0].cpu()]
+    begun = time.perf_counter()
+    try:
+        compiled = torch.compile(served, dynamic=False)
+        for size in SIZES:
+            compiled(torch.zeros(size, *shape, device=cuda.DEVICE))
+    except Exception as error:  # noqa: BLE001 - what the compiler lacks here is part of the answer
+        print(f"not compiled: {str(error)[:300]}")
+    else:
+        found["compiled"] = cuda.OnGpu(compiled, 1024, records=True)
+    took["compile_s"] = time.perf_counter() - begun
     return found, loaded, took
 
 
@@ -115,6 +117,36 @@ def seconds(call: Callable[..., Any], rows: list[torch.Tensor]) -> float:
         call(*rows)
         found.append(time.perf_counter() - begun)
     return statistics.median(found)
+
+
+def served_by_replica(module: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return rows/s of the served model by how many connections ask for a row each, and of 32 rows at once."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        export(module, np.zeros((4, *shape), np.float32), "input", path / "m.pt2")
+        replica = Replica(path / "m.pt2", path / "termination", {})
+        try:
+            replica.await_ready()
+            found["path"] = replica.ask("GET", "/v2/models/m").json["parameters"]["call_path"]
+            for connections, rows in ((1, 1), (32, 1), (128, 1), (4, 32)):
+                data = np.random.default_rng(0).random((rows, *shape), np.float32)
+                entry: dict[str, Any] = {"name": "input", "datatype": "FP32", "shape": list(data.shape)}
+                entry["parameters"] = {"binary_data_size": data.nbytes}
+                text = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
+                more = f"Inference-Header-Content-Length: {len(text)}\r\n"
+                request = request_bytes("POST", "/v2/models/m/infer", text + data.tobytes(), more)
+                (path / "request").write_bytes(request)
+                command = [sys.executable, "-m", "tests.bench.runtime.client", "127.0.0.1", str(replica.port)]
+                told = subprocess.run(
+                    [*command, str(path / "request"), str(connections), "3"], capture_output=True, check=True
+                )
+                got = json.loads(told.stdout)
+                found[f"rows_per_s_{connections}x{rows}"] = round(got["requests"] / got["seconds"] * rows)
+                found[f"p50_ms_{connections}x{rows}"] = round(got["p50_ms"], 3)
+        finally:
+            replica.kill()
+    return found
 
 
 def main() -> None:
@@ -136,6 +168,9 @@ def main() -> None:
                 micro = {way: round(statistics.median(values) * 1e6, 1) for way, values in times.items()}
                 print(f"{name:9} rows={size:3} us: {micro}", flush=True)
                 result[name][str(size)] = micro
+    for name, (make, shape) in MODELS.items():
+        result[name]["served"] = served_by_replica(make().eval(), shape)
+        print(f"{name:9} served: {result[name]['served']}", flush=True)
     print(json.dumps(result))
 
 

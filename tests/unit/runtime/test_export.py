@@ -16,12 +16,31 @@ from evenkeel_runtime.engine.measure import are_equal
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.models.inspect import recognise
 from evenkeel_runtime.models.loaded import Loaded
-from tests.unit.runtime.models import CASES, Case, exported
+from tests.unit.runtime.models import BATCH, CASES, Case, exported, floats
 
 
 def loaded(data: bytes) -> Loaded:
     found, archive = recognise(io.BytesIO(data), len(data))
     return found.load(archive, memoryview(bytearray(data)), "cpu", frozenset())
+
+
+class Viewed(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.answer = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4 * 6 * 6, 2)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.answer(self.convolution(image).view(image.shape[0], -1))
+        return found
+
+
+def test_a_tensor_may_lie_otherwise_than_where_the_program_was_exported() -> None:
+    """A view of an image whose channels come last is not one of its rows, and cuDNN answers with such images."""
+    model = loaded(exported(Case(Viewed, floats(3, 8, 8), {"image": {0: BATCH}})))
+    rows = torch.rand(2, 3, 8, 8)
+    with torch.inference_mode():
+        want, got = model.call(rows), model.call(rows.contiguous(memory_format=torch.channels_last))
+    assert are_equal(model, want, got)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from evenkeel_runtime import config
 from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.engine.batching import Policy, Queue
+from evenkeel_runtime.engine.cuda import DeviceLost
 from evenkeel_runtime.engine.forward import Forward
 from evenkeel_runtime.engine.modes import Inline, Mode, Threaded
-from evenkeel_runtime.models.loaded import Signature
+from evenkeel_runtime.models.loaded import Call, Signature
 from evenkeel_runtime.serve.answer import Writer
 from evenkeel_runtime.serve.oip import Plan, Reader
 from evenkeel_runtime.serve.service import Ready, Service
@@ -63,12 +65,16 @@ class Asking:
         return head + np.array(self.values).tobytes(), b"%d" % len(head)
 
 
-def serving(mode: type[Inline] | type[Threaded]) -> Service:
-    """Return a service whose model answers 3 x + 1."""
+def answer(x: torch.Tensor) -> list[torch.Tensor]:
+    return [x * 3 + 1]
+
+
+def serving(mode: type[Inline] | type[Threaded], call: Call = answer) -> Service:
+    """Return a service whose model answers 3 x + 1, unless told otherwise."""
     model = config.Model("Auto", "", False)
     told = config.Serve("m", "v1", Path("m"), model, "127.0.0.1", 0, 0, 0.0, 30.0, config.Limits())
     service = Service(told, lambda exchange, render: None)
-    forward = Forward(Signature(INPUT, OUTPUT, 0, None), lambda x: [x * 3 + 1], "cpu", 16)
+    forward = Forward(Signature(INPUT, OUTPUT, 0, None), call, "cpu", 16)
     found: Mode = mode(Queue(Policy(16, WAITING)), forward, service.answered, service.expired)
     service.ready = Ready(
         mode=found,
@@ -147,6 +153,23 @@ async def test_no_answer_is_lost_or_another_ones(mode: type[Inline] | type[Threa
     assert sum(seen.values()) + left == COUNT
     assert (service.metrics.requests, service.metrics.rows) == (seen, rows)
     assert (service.metrics.cancelled, service.metrics.in_flight) == (left, 0)
+
+
+async def test_a_lost_gpu_is_said_to_whoever_waits_and_to_who_runs_the_process() -> None:
+    def lost(x: torch.Tensor) -> list[torch.Tensor]:
+        raise DeviceLost("the GPU answers this process no more")
+
+    service = serving(Threaded, lost)
+    heard: list[DeviceLost] = []
+    service.on_lost = heard.append
+    clients = await asked(service, 40, 0)
+    assert service.ready is not None
+    service.ready.mode.stop()
+    told = {status for client in clients for status, _ in client.told}
+    assert 503 in told
+    assert 200 not in told
+    assert heard
+    assert service.metrics.rejected["device_lost"] == len(heard)
 
 
 class Refusing(Writer):

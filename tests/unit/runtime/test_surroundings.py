@@ -161,6 +161,7 @@ class OutOfMemoryError(RuntimeError):
         (ModelError(Reason.MODEL_NOT_FOUND, "x"), Reason.MODEL_NOT_FOUND),
         (MemoryError(), Reason.OUT_OF_MEMORY),
         (OutOfMemoryError("CUDA out of memory"), Reason.OUT_OF_MEMORY),
+        (RuntimeError("of TorchScript: CUDA out of memory. Tried to allocate"), Reason.OUT_OF_MEMORY),
         (
             RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
             Reason.OUT_OF_MEMORY,
