@@ -1,8 +1,9 @@
 """Which messages does the Open Inference Protocol's gRPC service exchange?
 
-Written down from the protocol's description (KServe, "Open Inference Protocol", gRPC), field by field, and made into
-classes when gRPC is switched on. They live in a pool of their own, where another description of the same names in the
-same process, such as a client's, does not meet them.
+Written down from the protocol's description (KServe, "Open Inference Protocol", gRPC; of a model's configuration, what
+Triton's model_config.proto has for it, an enumeration as the number that it is), field by field, and made into classes
+when gRPC is switched on. They live in a pool of their own, where another description of the same names in the same
+process, such as a client's, does not meet them.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ _MESSAGES = {
     "ModelMetadataResponse.TensorMetadata": _TENSOR,
     "ModelMetadataResponse": "string name 1, repeated string versions 2, string platform 3, "
     "repeated ModelMetadataResponse.TensorMetadata inputs 4, repeated ModelMetadataResponse.TensorMetadata outputs 5",
+    "ModelConfigRequest": "string name 1, string version 2",
+    "ModelConfigResponse": "ModelConfig config 1",
+    "ModelConfig": "string name 1, string platform 2, int32 max_batch_size 4, repeated ModelInput input 5, "
+    "repeated ModelOutput output 6",
+    "ModelInput": "string name 1, int32 data_type 2, repeated int64 dims 4",
+    "ModelOutput": "string name 1, int32 data_type 2, repeated int64 dims 3",
     "ModelInferRequest.InferInputTensor": _ANY_TENSOR,
     "ModelInferRequest.InferRequestedOutputTensor": "string name 1, map InferParameter parameters 2",
     "ModelInferRequest": f"{_NAMED}, repeated ModelInferRequest.InferInputTensor inputs 5, "

@@ -1,4 +1,4 @@
-"""What do a server and its model say about themselves, in the Open Inference Protocol's words?"""
+"""What do a server and its model say about themselves, in the Open Inference Protocol's words, and in Triton's?"""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 
 from evenkeel_runtime.contract import Tensor
+from evenkeel_runtime.models.datatypes import BYTES
 
-EXTENSIONS = ("binary_tensor_data", "classification")
+EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration")
 """What this server does beyond the Open Inference Protocol, in Triton's words."""
 
 
@@ -40,3 +41,30 @@ def of_model(
         "parameters": more,
     }
     return orjson.dumps(body)
+
+
+def configuration_of(
+    name: str, platform: str, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], most_rows: int
+) -> dict[str, Any]:
+    """Return the model's configuration in Triton's words (its protocol extension "model configuration"), for clients
+    that ask how many rows a request may have: at most `most_rows`, of which `dims` have one; 0, all of a request's."""
+    put, got = (
+        [
+            {"name": tensor.name, "data_type": _data_type(tensor), "dims": tensor.shape[1 if most_rows else 0 :]}
+            for tensor in group
+        ]
+        for group in (inputs, outputs)
+    )
+    return {"name": name, "platform": platform, "max_batch_size": most_rows, "input": put, "output": got}
+
+
+def _data_type(tensor: Tensor) -> str:
+    word = "STRING" if tensor.datatype == BYTES else tensor.datatype
+    return f"TYPE_{word}" if word in DATA_TYPES else "TYPE_INVALID"
+
+
+DATA_TYPES = (
+    "INVALID", "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64",
+    "STRING", "BF16",
+)  # fmt: skip
+"""In the order of their numbers (model_config.proto)."""

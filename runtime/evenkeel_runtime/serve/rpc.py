@@ -25,7 +25,7 @@ from evenkeel_runtime.contract import Env
 from evenkeel_runtime.models.datatypes import BYTES
 from evenkeel_runtime.serve.body import BadRequest
 from evenkeel_runtime.serve.messages import PACKAGE, SERVICE, Messages
-from evenkeel_runtime.serve.metadata import of_server
+from evenkeel_runtime.serve.metadata import DATA_TYPES, of_server
 from evenkeel_runtime.serve.ports import cannot_listen
 from evenkeel_runtime.serve.service import LOADING, Ready, Service
 from evenkeel_runtime.serve.strings import packed
@@ -119,6 +119,7 @@ class RpcServer:
             "ModelReady": self._model_ready,
             "ServerMetadata": self._server_metadata,
             "ModelMetadata": self._model_metadata,
+            "ModelConfig": self._model_config,
             "ModelInfer": self._infer,
         }
         handlers: dict[str, Any] = {
@@ -163,6 +164,15 @@ class RpcServer:
         document = orjson.loads(self._require_ready().metadata)
         del document["parameters"]
         return self._sent(self._messages.ModelMetadataResponse(**document))
+
+    async def _model_config(self, request: bytes, context: Context) -> bytes:
+        asked = _parsed(self._messages.ModelConfigRequest, request)
+        self._require_ours(asked.name, asked.version)
+        found = dict(self._require_ready().configuration)
+        for group in ("input", "output"):
+            numbers = (DATA_TYPES.index(entry["data_type"].removeprefix("TYPE_")) for entry in found[group])
+            found[group] = [entry | {"data_type": number} for entry, number in zip(found[group], numbers, strict=True)]
+        return self._sent(self._messages.ModelConfigResponse(config=found))
 
     async def _infer(self, request: bytes, context: Context) -> bytes:
         begun = time.perf_counter()

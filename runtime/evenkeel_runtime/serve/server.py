@@ -257,6 +257,9 @@ class _Replica:
                 signature.outputs,
                 parameters,
             ),
+            configuration=metadata.configuration_of(
+                config.name, running.loaded.platform, signature.inputs, signature.outputs, most_rows * has_batch
+            ),
             receipts=receipts,
         )
         load_s = time.monotonic() - self._started

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 import orjson
@@ -83,6 +83,7 @@ class Ready:
     shown: Outputs
     rows_per_second: float
     metadata: bytes
+    configuration: dict[str, Any]
     receipts: Receipts | None = None
 
 
@@ -317,7 +318,7 @@ class Service:
                 self.infer(exchange)
             else:
                 self._error(exchange, 405, "infer takes POST", b"allow: POST\r\n")
-        elif rest not in ([], ["ready"]):
+        elif rest not in ([], ["ready"], ["config"]):
             self._error(exchange, 404, f"there is nothing at {path[:200]}")
         elif exchange.method not in (b"GET", b"HEAD"):
             self._error(exchange, 405, f"{path[:200]} takes GET", b"allow: GET, HEAD\r\n")
@@ -326,7 +327,7 @@ class Service:
         elif self.ready is None:
             self._error(exchange, 503, LOADING, b"retry-after: 1\r\n")
         else:
-            exchange.respond(200, JSON, self.ready.metadata)
+            exchange.respond(200, JSON, orjson.dumps(self.ready.configuration) if rest else self.ready.metadata)
 
     def _v1_route(self, exchange: Exchange, path: str) -> None:
         """Whatever is not `/v1/models/{model}` or its `:predict`, where model is ours."""

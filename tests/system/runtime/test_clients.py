@@ -65,6 +65,17 @@ def test_triton_asks_whether_it_lives_and_what_it_takes(triton: tuple[Any, Any])
         assert model["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 12]}]
 
 
+def test_triton_asks_how_it_is_configured(triton: tuple[Any, Any]) -> None:
+    client, module = triton
+    found = client.get_model_config("m")
+    if module is triton_http:
+        assert (found["name"], found["max_batch_size"]) == ("m", 64)
+        assert found["input"] == [{"name": "image", "data_type": "TYPE_FP32", "dims": [12]}]
+        return
+    assert (found.config.name, found.config.max_batch_size) == ("m", 64)
+    assert [(one.name, list(one.dims)) for one in found.config.output] == [("linear_1", [3])]
+
+
 def test_triton_infers(triton: tuple[Any, Any], want: NDArray[np.float32]) -> None:
     client, module = triton
     answer = client.infer("m", [given(module, "image", IMAGE, "FP32")], request_id="a7")

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import model_config_pb2, service_pb2
 
 from evenkeel_runtime.config import Limits
 from evenkeel_runtime.contract import Tensor
@@ -15,12 +15,14 @@ from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.models.datatypes import BY_WORD
 from evenkeel_runtime.serve.body import BadRequest
 from evenkeel_runtime.serve.messages import Messages
+from evenkeel_runtime.serve.metadata import DATA_TYPES, configuration_of
 from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.rpc import CONTENTS, RpcServer, document_of
 from evenkeel_runtime.serve.service import Service
 
 MESSAGES = Messages()
-OURS = [name for name in vars(MESSAGES) if not name.startswith("_")]
+IN_PART = ("ModelConfigResponse", "ModelConfig", "ModelInput", "ModelOutput")
+OURS = [name for name in vars(MESSAGES) if not name.startswith("_") and name not in IN_PART]
 
 
 def shape_of(descriptor: Any) -> dict[str, Any]:
@@ -42,6 +44,21 @@ def test_fields_are_the_published_ones(name: str) -> None:
     """Triton's client carries the protocol's description, as it was published."""
     want = shape_of(service_pb2.DESCRIPTOR.message_types_by_name[name])
     assert shape_of(getattr(MESSAGES, name).DESCRIPTOR) == want
+
+
+def test_a_configuration_says_to_tritons_client_what_it_says_here() -> None:
+    inputs = (Tensor("x", "FP32", (-1, 12)), Tensor("text", "BYTES", (-1,)))
+    found = configuration_of("m", "pytorch", inputs, (Tensor("y", "BF16", (-1, 3)),), 64)
+    for entry in (*found["input"], *found["output"]):
+        entry["data_type"] = DATA_TYPES.index(entry["data_type"].removeprefix("TYPE_"))
+    sent = MESSAGES.ModelConfigResponse(config=found).SerializeToString()
+    got = service_pb2.ModelConfigResponse.FromString(sent).config
+    kind = model_config_pb2.DataType.Name
+    assert (got.name, got.platform, got.max_batch_size) == ("m", "pytorch", 64)
+    assert [(one.name, kind(one.data_type), list(one.dims)) for one in got.input] == [
+        ("x", "TYPE_FP32", [12]), ("text", "TYPE_STRING", [])
+    ]  # fmt: skip
+    assert [(one.name, kind(one.data_type), list(one.dims)) for one in got.output] == [("y", "TYPE_BF16", [3])]
 
 
 def request(word: str, **more: Any) -> Any:

@@ -84,6 +84,7 @@ def serving(mode: type[Inline] | type[Threaded], call: Call = answer) -> Service
         shown=Outputs(OUTPUT, (), True),
         rows_per_second=1e6,
         metadata=b"{}",
+        configuration={},
     )
     return service
 
