@@ -50,8 +50,8 @@ class OnGpu:
     """A model on the GPU as one that takes rows of the host and answers there; answers are valid until the next call.
 
     `records` says that calls are recorded, at the first of each size; raises RuntimeError where that is not possible.
-    Sizes are powers of two up to `most_rows`; None: the model takes the rows that it is given, and no others. Not
-    thread-safe, but not bound to a thread either.
+    Sizes are powers of two up to `most_rows`; None: what the tensors have in their first dimension are no rows, and
+    each shape is a size. Not thread-safe, but not bound to a thread either.
     """
 
     def __init__(self, call: Call, most_rows: int | None, *, records: bool) -> None:
@@ -64,7 +64,7 @@ class OnGpu:
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._done = _event(sleeps=True)
         self._pool = torch.cuda.graph_pool_handle()
-        self._recordings: dict[tuple[object, ...], _Recording] = {}
+        self._recordings: dict[tuple[tuple[int, ...], ...], _Recording] = {}
         self._is_open = True
 
     def forget(self) -> None:
@@ -75,8 +75,9 @@ class OnGpu:
         """End recording: what is larger than `most` rows is dropped, and what comes new is launched kernel by kernel,
         for no request may wait for a recording, nor memory be taken for each shape that clients think of."""
         self._is_open = False
-        largest = self._size(most)
-        self._recordings = {key: one for key, one in self._recordings.items() if len(one.inputs[0]) <= largest}
+        if self._most_rows is not None:
+            largest = self._size(most)
+            self._recordings = {key: one for key, one in self._recordings.items() if len(one.inputs[0]) <= largest}
 
     def __call__(self, *rows: Any) -> Sequence[Any]:
         torch = self._torch
@@ -104,40 +105,50 @@ class OnGpu:
         ]
 
     def _replayed(self, recording: _Recording, rows: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        count = len(rows[0])
-        for place, given in zip(recording.inputs, rows, strict=True):
-            place[:count].copy_(given, non_blocking=True)
+        for place, given in zip(self._first(rows, recording.inputs), rows, strict=True):
+            place.copy_(given, non_blocking=True)
         recording.graph.replay()
-        answers = [one[:count] for one in recording.answers]
-        for place, found in zip(answers, recording.outputs, strict=True):
-            place.copy_(found[:count], non_blocking=True)
+        answers = self._first(rows, recording.answers)
+        for place, found in zip(answers, self._first(rows, recording.outputs), strict=True):
+            place.copy_(found, non_blocking=True)
         return answers
 
+    def _first(self, rows: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the part of a recording's tensors that is these rows'."""
+        return list(tensors) if self._most_rows is None else [one[: len(rows[0])] for one in tensors]
+
     def _recording(self, rows: Sequence[torch.Tensor]) -> _Recording | None:
-        size = self._size(len(rows[0]))
-        key = (size, *(one.shape[1:] for one in rows))
-        found = self._recordings.get(key)
+        shapes = tuple(self._recorded(one.shape) for one in rows)
+        found = self._recordings.get(shapes)
         if found is None and self._is_open:
-            found = self._recordings[key] = self._record(rows, size)
+            found = self._recordings[shapes] = self._record(rows, shapes)
         return found
+
+    def _recorded(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape that is recorded for tensors of this one."""
+        return tuple(shape) if self._most_rows is None else (self._size(shape[0]), *shape[1:])
 
     def _size(self, rows: int) -> int:
         """Return the batch size whose recording computes so many rows."""
-        return rows if self._most_rows is None else max(rows, min(1 << (rows - 1).bit_length(), self._most_rows))
+        return max(rows, min(1 << (rows - 1).bit_length(), self._most_rows or rows))
 
-    def _record(self, rows: Sequence[torch.Tensor], size: int) -> _Recording:
+    def _record(self, rows: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]) -> _Recording:
         torch = self._torch
-        inputs = tuple(torch.zeros((size, *one.shape[1:]), dtype=one.dtype, device=DEVICE) for one in rows)
-        for place, given in zip(inputs, rows, strict=True):
-            place[: len(given)].copy_(given)
+        inputs = tuple(
+            torch.zeros(shape, dtype=one.dtype, device=DEVICE) for shape, one in zip(shapes, rows, strict=True)
+        )
+        for place, given in zip(self._first(rows, inputs), rows, strict=True):
+            place.copy_(given)
         for _ in range(_WARM_UPS):
             self._call(*inputs)
         self._stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
             outputs = tuple(self._call(*inputs))
-        if any(one.ndim == 0 or len(one) != size or not one.is_cuda for one in outputs):
-            raise RuntimeError("the model's answers are not as many rows as it is given, on the GPU")
+        if not all(one.is_cuda for one in outputs):
+            raise RuntimeError("the model answers from the host, where a recording does not come by")
+        if self._most_rows is not None and any(one.shape[:1] != shapes[0][:1] for one in outputs):
+            raise RuntimeError("the model's answers are not as many rows as it is given")
         answers = tuple(torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in outputs)
         graph.replay()
         self._stream.synchronize()
