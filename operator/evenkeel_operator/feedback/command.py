@@ -75,7 +75,9 @@ async def _run(settings: FeedbackSettings) -> int:
         await site.start()
         log.info("listening http_port=%d keys=%s", runner.addresses[0][1], ",".join(map(str, sorted(keys))))
         while not stop.is_set():
-            commits.expire(int(time.time()) - settings.retention_s)
+            now_s = int(time.time())
+            # An id is of use for as long as a label may come, or be corrected; after that it is only somebody's name.
+            commits.expire(now_s - settings.retention_s, now_s - settings.horizon_s)
             try:
                 await asyncio.wait_for(stop.wait(), EXPIRE_EVERY_S)
             except TimeoutError:

@@ -54,6 +54,42 @@ _OF_ONE = [
     },
 ]
 
+_COUNTS = {
+    "predictions": "[class, count] of what was predicted.",
+    "confusion": "[predicted class, actual class, count] of what has a label.",
+    "errors": "Of numbers: count, and the sums of the absolute and of the squared errors of what has a label.",
+    "pairs": "[canary revision, class by stable, class by canary, actual class, count] of mirrored rows with a label.",
+    "unlabelledPairs": "[canary revision, class by stable, class by canary, count] of those whose label is not known.",
+}
+_COHORT = {
+    "type": "object",
+    "required": ["start"],
+    "description": "Predictions of cohortSeconds; what has no counts is left out. Classes are indices.",
+    "properties": {
+        "start": {"type": "integer", "description": "Unix seconds."},
+        **{
+            name: {"type": "object" if name == "errors" else "array", "description": description}
+            for name, description in _COUNTS.items()
+        },
+    },
+}
+_QUALITY = {
+    "type": "object",
+    "properties": {
+        "cohortSeconds": {"type": "integer"},
+        "revisions": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "revision": {"type": "string"},
+                    "cohorts": {"type": "array", "items": {"$ref": "#/components/schemas/Cohort"}},
+                },
+            },
+        },
+    },
+}
+
 
 def _said(description: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"description": description} | ({} if content is None else {"content": content})
@@ -122,7 +158,7 @@ DESCRIPTION: dict[str, Any] = {
                 "summary": "The counts of predictions and labels per revision and cohort of 15 minutes.",
                 "security": [{"token": []}],
                 "parameters": _OF_ONE,
-                "responses": {"200": _said("The counts.", _json({"type": "object"})), **_DENIED},
+                "responses": {"200": _said("The counts.", _json(_QUALITY)), **_DENIED},
             }
         },
         "/v1/labels/{namespace}/{name}": {
@@ -135,7 +171,7 @@ DESCRIPTION: dict[str, Any] = {
         },
     },
     "components": {
-        "schemas": {"Item": _ITEM, "Answer": _ANSWER},
+        "schemas": {"Item": _ITEM, "Answer": _ANSWER, "Cohort": _COHORT},
         "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
     },
 }

@@ -19,8 +19,10 @@ def quality(namespace: str, name: str, subject: bytes, since_s: int, series: Seq
 
     Classes are indices everywhere; `classes` names them where they have names. In `cohorts`, `predictions` holds
     [class, count], `confusion` [predicted, actual, count], `errors` the count and the sums of absolute and squared
-    errors, `pairs` [canary revision, class of stable, class of canary, actual, count]. `variant` is what the replicas
-    say of themselves: what a canary has predicted is found by its revision.
+    errors, `pairs` [canary revision, class of stable, class of canary, actual, count], and `unlabelledPairs` the same
+    of pairs whose label is not known, without an actual class: [canary revision, class of stable, class of canary,
+    count]. What has no cells is left out. `variant` is what the replicas say of themselves: what a canary has
+    predicted is found by its revision.
     """
     head = {"namespace": namespace, "name": name, "uid": uid_of(subject), "since": since_s, "cohortSeconds": COHORT_S}
     return _with(head, "revisions", [_with(_totals(one), "cohorts", _cohorts(one)) for one in series])
@@ -32,7 +34,7 @@ def _with(head: dict[str, Any], last: str, texts: Sequence[str]) -> str:
 
 
 def _cohorts(series: Series) -> list[str]:
-    found: dict[int, dict[str, Any]] = {start: {"start": start} for start in series.confusion}
+    found: dict[int, dict[str, Any]] = {}
 
     def cohort(start: int) -> dict[str, Any]:
         return found.setdefault(start, {"start": start})
@@ -45,14 +47,15 @@ def _cohorts(series: Series) -> list[str]:
             "absolute": errors.absolute,
             "squared": errors.squared,
         }
-    for (start, revision, stable, canary, actual), count in series.pairs.items():
-        cohort(start).setdefault("pairs", []).append([revision, stable, canary, actual, count])
-    texts = []
-    for start in sorted(found):
-        text = json.dumps(found[start])
-        cells = series.confusion.get(start)
-        texts.append(text if cells is None else f'{text[:-1]}, "confusion": {cells}}}')
-    return texts
+    cells = {"confusion": series.confusion, "pairs": series.pairs, "unlabelledPairs": series.unlabelled_pairs}
+    for start in (start for texts in cells.values() for start in texts):
+        cohort(start)
+    return [
+        json.dumps(found[start])[:-1]
+        + "".join(f', "{name}": {texts[start]}' for name, texts in cells.items() if start in texts)
+        + "}"
+        for start in sorted(found)
+    ]
 
 
 def _totals(series: Series) -> dict[str, Any]:

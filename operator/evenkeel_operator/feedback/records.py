@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 COHORT_S = 900
 """A cohort is the predictions of 15 minutes, counted from the Unix epoch."""
+MOST = 1 << 53
+"""Numbers that are predicted or true are smaller, either way: larger ones are no measurements, and typing errors."""
+
+Row = tuple[Any, ...]
+Ask = Callable[[str, Sequence[Any]], list[Row]]
+"""Runs one statement; returns its rows. Raises Unavailable."""
+
+
+def cohort_of(time_ms: int) -> int:
+    """Return the start of the cohort that a moment is in, Unix seconds."""
+    return time_ms // 1000 // COHORT_S * COHORT_S
 
 
 class Outcome(enum.StrEnum):
@@ -29,7 +41,7 @@ class Answer:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Source:
     """Whose predictions: one revision of one ModelDeployment. `classes` is 0 for numbers.
 
@@ -58,7 +70,7 @@ class Label:
     @property
     def cohort(self) -> int:
         """The start of its cohort, Unix seconds."""
-        return self.time_ms // 1000 // COHORT_S * COHORT_S
+        return cohort_of(self.time_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +129,10 @@ class Totals:
 class Series:
     """The counts of one source since a moment.
 
-    `predictions` is by (cohort, class), `errors` by cohort, `pairs` by (cohort, canary's revision, stable's class,
-    canary's class, actual class). `confusion` is by cohort the JSON text of its cells, [predicted, actual, count] each,
-    as the database writes it: a week of ten classes has 67,000 of them. `labels` is by predicted class how many have a
-    label, and how many of these are right.
+    `predictions` is by (cohort, class), `errors` by cohort, `labels` by predicted class how many have a label, and how
+    many of these are right. The others are by cohort the JSON text of their cells, as the database writes it, for a
+    week of ten classes has 67,000 of them: `confusion` [predicted, actual, count] each, `pairs` [canary's revision,
+    stable's class, canary's class, actual class, count], `unlabelled_pairs` the same without an actual class.
     """
 
     source: Source
@@ -129,4 +141,5 @@ class Series:
     confusion: Mapping[int, str]
     labels: Mapping[int, tuple[int, int]]
     errors: Mapping[int, Errors]
-    pairs: Mapping[tuple[int, str, int, int, int], int]
+    pairs: Mapping[int, str]
+    unlabelled_pairs: Mapping[int, str]

@@ -23,8 +23,8 @@ from evenkeel_operator.feedback.commits import Commits, Full
 from evenkeel_operator.feedback.judge import NDJSON, BadPost, Claim, Item
 from evenkeel_operator.feedback.metrics import Metrics
 from evenkeel_operator.feedback.names import Names, Of
-from evenkeel_operator.feedback.records import Answer, Label, Outcome
-from evenkeel_operator.feedback.store import Row, Store, Unavailable
+from evenkeel_operator.feedback.records import Answer, Label, Outcome, Row
+from evenkeel_operator.feedback.store import Store, Unavailable
 from evenkeel_runtime import receipts
 
 MOST_BODY_BYTES = 8 << 20
@@ -353,7 +353,7 @@ def _told(answer: Answer) -> dict[str, str]:
 
 
 def _line(row: Row, names: Sequence[str]) -> str:
-    revision, variant, nonce, number, time_ms, predicted, confidence, actual = row
+    revision, variant, nonce, number, time_ms, predicted, confidence, actual, own_id = row
     told: dict[str, Any] = {
         "revision": revision,
         "variant": receipts.Variant(variant).name.capitalize(),
@@ -363,7 +363,7 @@ def _line(row: Row, names: Sequence[str]) -> str:
         "predicted": _named(predicted, names),
         "label": _named(actual, names),
         "confidence": round(confidence / receipts.SCALE, 5),
-    }
+    } | ({} if own_id is None else {"id": own_id})
     return json.dumps(told) + "\n"
 
 

@@ -39,6 +39,7 @@ def series(
     confusion: Mapping[tuple[int, int, int], int] | None = None,
     errors: Mapping[int, Errors] | None = None,
     pairs: Mapping[tuple[int, str, int, int, int], int] | None = None,
+    unlabelled_pairs: Mapping[int, str] | None = None,
 ) -> Series:
     source = Source(SUBJECT, revision, variant, classes)
     cells: dict[int, list[list[int]]] = {}
@@ -48,7 +49,11 @@ def series(
         known, right = labels.get(predicted, (0, 0))
         labels[predicted] = known + count, right + (count if predicted == actual else 0)
     texts = {start: json.dumps(rows) for start, rows in cells.items()}
-    return Series(source, names, predictions or {}, texts, labels, errors or {}, pairs or {})
+    both: dict[int, list[list[object]]] = {}
+    for (start, *pair), count in (pairs or {}).items():
+        both.setdefault(start, []).append([*pair, count])
+    pair_texts = {start: json.dumps(rows) for start, rows in both.items()}
+    return Series(source, names, predictions or {}, texts, labels, errors or {}, pair_texts, unlabelled_pairs or {})
 
 
 def body(*told: Series) -> bytes:
@@ -67,6 +72,7 @@ def test_what_the_service_tells_is_read_as_it_counts() -> None:
                 predictions={(AT_S, 0): 5, (AT_S, 2): 7, (AT_S + COHORT_S, 1): 1},
                 confusion={(AT_S, 0, 0): 3, (AT_S, 0, 2): 1, (AT_S, 2, 1): 2},
                 pairs={(AT_S, CANARY, 0, 2, 2): 4, (AT_S, CANARY, 1, 1, 1): 6, (AT_S, "digits-older", 1, 0, 1): 9},
+                unlabelled_pairs={AT_S: json.dumps([[CANARY, 0, 2, 11]])},
             ),
             series(CANARY, confusion={(AT_S + COHORT_S, 1, 0): 8}),
         )

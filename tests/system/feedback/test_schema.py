@@ -1,0 +1,203 @@
+"""Is a database of the earlier release brought up to this one's form with all its counts, and a later one's refused?"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import psycopg
+import pytest
+
+from evenkeel_operator.feedback import schema
+from evenkeel_operator.feedback.records import Errors, Told
+from evenkeel_operator.feedback.store import Store, Unavailable
+from evenkeel_runtime.receipts import nonce_or_none
+from tests.system.feedback.server import Deployment
+from tests.system.feedback.test_pairs import CANARY, pair, told
+from tests.system.feedback.test_store import COHORT, NOW_S, NUMBERS, SOURCE, SUBJECT, confusion, label, nonce, pairs
+
+# As release 1 has made them, the words aside that the databases call differently.
+VERSION_1 = """
+CREATE TABLE schema_version (version {integer} NOT NULL);
+CREATE TABLE series (id {identity}, subject {blob} NOT NULL, revision {text} NOT NULL, variant {integer} NOT NULL,
+    classes {integer} NOT NULL, names {text} NOT NULL, UNIQUE (subject, revision, variant, classes));
+CREATE TABLE label (series {integer} NOT NULL, nonce {blob} NOT NULL, row_number {integer} NOT NULL,
+    time_ms {bigint} NOT NULL, predicted {real} NOT NULL, confidence {integer} NOT NULL, actual {real} NOT NULL,
+    PRIMARY KEY (series, nonce, row_number)) {clustered};
+CREATE TABLE confusion (series {integer} NOT NULL, cohort {bigint} NOT NULL, predicted {integer} NOT NULL,
+    actual {integer} NOT NULL, count {bigint} NOT NULL, PRIMARY KEY (series, cohort, predicted, actual)) {clustered};
+CREATE TABLE error (series {integer} NOT NULL, cohort {bigint} NOT NULL, count {bigint} NOT NULL,
+    absolute {real} NOT NULL, squared {real} NOT NULL, PRIMARY KEY (series, cohort)) {clustered};
+CREATE TABLE prediction (series {integer} NOT NULL, cohort {bigint} NOT NULL, class {integer} NOT NULL,
+    process {blob} NOT NULL, count {bigint} NOT NULL, PRIMARY KEY (series, cohort, class, process)) {clustered};
+CREATE TABLE pair (series {integer} NOT NULL, cohort {bigint} NOT NULL, nonce {blob} NOT NULL,
+    row_number {integer} NOT NULL, stable {integer} NOT NULL, canary_revision {text} NOT NULL,
+    canary {integer} NOT NULL, PRIMARY KEY (series, cohort, nonce, row_number)) {clustered};
+CREATE TABLE own_id (subject {blob} NOT NULL, id {text} NOT NULL, receipt {text} NOT NULL, at_s {bigint} NOT NULL,
+    PRIMARY KEY (subject, id)) {clustered};
+CREATE TABLE model (subject {blob} PRIMARY KEY, namespace {text} NOT NULL, name {text} NOT NULL) {clustered};
+CREATE INDEX label_time ON label {by_time};
+INSERT INTO schema_version VALUES (1)
+"""
+SQLITE = {
+    **dict.fromkeys(("integer", "bigint"), "INTEGER"),
+    **{"identity": "INTEGER PRIMARY KEY", "blob": "BLOB", "text": "TEXT", "real": "REAL"},
+    **{"clustered": "WITHOUT ROWID", "by_time": "(time_ms)"},
+}
+POSTGRES = {
+    **{"integer": "integer", "bigint": "bigint", "identity": "integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY"},
+    **{"blob": "bytea", "text": "text", "real": "double precision", "clustered": "", "by_time": "USING brin (time_ms)"},
+}
+
+Run = Callable[..., Any]
+
+
+class Database:
+    """A database as another program sees it."""
+
+    def __init__(self, flag: str, where: str) -> None:
+        self.words = SQLITE if flag == "--path" else POSTGRES
+        self._connection: Any = (
+            sqlite3.connect(where, isolation_level=None)
+            if flag == "--path"
+            else psycopg.connect(where, autocommit=True)
+        )
+
+    def run(self, sql: str, *values: Any) -> list[Any]:
+        mark = "?" if self.words is SQLITE else "%s"
+        cursor = self._connection.execute(sql.replace("?", mark), values)
+        return list(cursor.fetchall()) if cursor.description else []
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def old(database: tuple[str, ...]) -> Any:
+    """An empty database of release 1."""
+    with closing(Database(*database)) as found:
+        for statement in VERSION_1.format(**found.words).split(";"):
+            found.run(statement)
+        for revision, classes in ((SOURCE.revision, 10), (NUMBERS.revision, 0)):
+            found.run(
+                "INSERT INTO series (subject, revision, variant, classes, names) VALUES (?, ?, 0, ?, '[]')",
+                *(SUBJECT, revision, classes),
+            )
+        yield found
+
+
+def labelled(old: Database, series: int, number: int, predicted: float, actual: float) -> None:
+    old.run(
+        "INSERT INTO label VALUES (?, ?, 0, ?, ?, 0, ?)", series, nonce(number), COHORT * 1000 + 5, predicted, actual
+    )
+
+
+def mirrored(old: Database, number: int, cohort: int = COHORT) -> None:
+    one = pair(number)
+    values = 1, cohort, one.nonce, 0, one.stable, one.canary_revision, one.canary
+    old.run("INSERT INTO pair VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
+
+
+def test_pairs_of_the_earlier_release_are_counted_and_go_on_being_counted(old: Database, open_store: Any) -> None:
+    for number, actual in ((1, 4), (7, 4), (9, 5)):
+        labelled(old, 1, number, 3, actual)
+        old.run(
+            "INSERT INTO confusion VALUES (1, ?, 3, ?, 1) ON CONFLICT (series, cohort, predicted, actual) "
+            "DO UPDATE SET count = confusion.count + 1",
+            *(COHORT, actual),
+        )
+    for number in (1, 7, 13):
+        mirrored(old, number)
+    mirrored(old, 9, COHORT - 900)  # of another cohort than its label: no pair of it
+    store: Store = open_store()
+    assert pairs(store) == {(CANARY, 1, 1, 4): 2, (CANARY, 1, 1, None): 1, (CANARY, 0, 1, None): 1}
+    assert confusion(store) == {(3, 4): 2, (3, 5): 1}
+    store.write([label(1, 6, corrects=True), label(13, 6)], told(pair(9), pair(1)), NOW_S)
+    assert pairs(store) == {
+        **{(CANARY, 1, 1, 4): 1, (CANARY, 1, 1, 6): 2},
+        **{(CANARY, 0, 1, 5): 1, (CANARY, 0, 1, None): 1},
+    }
+    assert confusion(store) == {(3, 4): 1, (3, 5): 1, (3, 6): 2}
+
+
+def test_totals_of_the_earlier_release_are_summed_and_grow(old: Database, open_store: Any) -> None:
+    for process, count in ((b"one", 5), (b"two", 2)):
+        old.run("INSERT INTO prediction VALUES (1, ?, 3, ?, ?)", COHORT, process, count)
+    store: Store = open_store()
+    assert store.quality(SUBJECT, 0)[0].predictions == {(COHORT, 3): 7}
+    store.write([], [Told(SOURCE, b"one", (), {(COHORT, 3): 6}), Told(SOURCE, b"two", (), {(COHORT, 3): 1})], NOW_S)
+    assert store.quality(SUBJECT, 0)[0].predictions == {(COHORT, 3): 8}
+
+
+def test_errors_of_the_earlier_release_are_summed_anew_from_their_labels(old: Database, open_store: Any) -> None:
+    for number, (predicted, actual) in enumerate(((1.0, 2.0), (1.0, 3.5), (1e200, 1.0))):
+        labelled(old, 2, number, predicted, actual)
+    old.run("INSERT INTO error VALUES (2, ?, 3, ?, ?)", COHORT, float("inf"), float("inf"))
+    store: Store = open_store()
+    assert store.quality(SUBJECT, 0)[1].errors == {COHORT: Errors(2, 1 + 2.5, 1 + 6.25)}
+    store.write([label(1, 1.0, 1.0, source=NUMBERS, corrects=True)], [], NOW_S)
+    assert store.quality(SUBJECT, 0)[1].errors == {COHORT: Errors(2, 1.0, 1.0)}
+
+
+def test_ids_of_the_earlier_release_are_told_with_their_labels(old: Database, open_store: Any) -> None:
+    model = Deployment()
+    receipt = model.receipt(3)
+    old.run("INSERT INTO own_id VALUES (?, ?, ?, ?)", SUBJECT, "order-1", receipt, NOW_S)
+    old.run("INSERT INTO own_id VALUES (?, ?, ?, ?)", SUBJECT, "order-2", "no receipt", NOW_S)
+    store: Store = open_store()
+    store.write([label(nonce=nonce_or_none(receipt))], [], NOW_S)
+    assert [row[-1] for page in store.labelled(SUBJECT, 0) for row in page] == ["order-1"]
+    assert store.receipts(SUBJECT, ["order-1", "order-2"]) == {"order-1": receipt, "order-2": "no receipt"}
+
+
+def test_it_is_done_once(old: Database, open_store: Any) -> None:
+    mirrored(old, 1)
+    stores = [open_store() for _ in range(3)]
+    assert [pairs(store) for store in stores] == [{(CANARY, 1, 1, None): 1}] * 3
+    assert old.run("SELECT version FROM schema_version") == [(2,)]
+
+
+def test_all_of_it_is_done_or_nothing(old: Database, open_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirrored(old, 1)
+    monkeypatch.setattr(schema, "_FILL_PAIR_CELLS", "INSERT INTO nowhere VALUES (1)")
+    with pytest.raises(Unavailable, match="nowhere"):
+        open_store()
+    assert old.run("SELECT version FROM schema_version") == [(1,)]
+    assert len(old.run("SELECT * FROM pair")) == 1
+    monkeypatch.undo()
+    assert pairs(open_store()) == {(CANARY, 1, 1, None): 1}
+
+
+@pytest.mark.parametrize(
+    ("sql", "values"),
+    [
+        pytest.param("INSERT INTO confusion VALUES (1, ?, 3, 3, 1)", (COHORT,), id="counts a label"),
+        pytest.param("INSERT INTO error VALUES (2, ?, 1, 1, 1)", (COHORT,), id="counts an error"),
+        pytest.param("INSERT INTO prediction VALUES (1, ?, 3, ?, 1)", (COHORT, b"one"), id="keeps a total"),
+        pytest.param("INSERT INTO pair VALUES (1, ?, ?, 0, 3, 'x', 3)", (COHORT, b"n"), id="keeps a pair"),
+    ],
+)
+def test_a_replica_of_the_earlier_release_that_still_runs_stores_nothing_that_nobody_counts(
+    sql: str, values: tuple[Any, ...], old: Database, open_store: Any
+) -> None:
+    old.run(sql, *values)
+    old.run("DELETE FROM error")
+    open_store()
+    with pytest.raises((sqlite3.OperationalError, psycopg.errors.UndefinedTable)):
+        old.run(sql, *values)
+
+
+def test_a_later_release_is_refused(old: Database, open_store: Any) -> None:
+    old.run("UPDATE schema_version SET version = ?", schema.VERSION + 1)
+    with pytest.raises(Unavailable, match=f"form {schema.VERSION + 1} of a later release"):
+        open_store()
+    assert old.run("SELECT COUNT(*) FROM confusion") == [(0,)], "it is as it was"
+
+
+def test_a_new_database_has_this_form(open_store: Any) -> None:
+    store: Store = open_store()
+    assert store.ask("SELECT version FROM schema_version") == [(schema.VERSION,)]
+    assert json.dumps(store.quality(SUBJECT, 0)) == "[]"
