@@ -57,6 +57,28 @@ def test_numbers_are_measured_by_their_errors(service: Service) -> None:
     assert revision["rootMeanSquaredError"] == pytest.approx(((0.25 + 4) / 2) ** 0.5)
 
 
+@pytest.mark.parametrize(
+    ("predicted", "label", "reason"),
+    [
+        pytest.param(1e200, 1.0, "NoNumber", id="a prediction whose square is infinite"),
+        pytest.param(-(2.0**53), 1.0, "NoNumber", id="the first prediction that is too large"),
+        pytest.param(float("nan"), 1.0, "NoNumber", id="a prediction that is no number"),
+        pytest.param(1.0, 2.0**53, "NoItem", id="the first label that is too large"),
+        pytest.param(1.0, -1e200, "NoItem", id="a label far below"),
+    ],
+)
+def test_numbers_that_cannot_be_summed_are_refused_by_name(
+    predicted: float, label: float, reason: str, service: Service
+) -> None:
+    model = Deployment(classes=0)
+    receipt = model.issuer.numbers(int(time.time() * 1000), [predicted, 1.0]).decode()
+    got = service.post([{"receipt": receipt, "label": label}, {"receipt": receipt, "row": 1, "label": 3.0}])["results"]
+    assert [one.get("reason") for one in got] == [reason, None]
+    assert "2^53" in got[0]["message"]
+    (revision,) = service.quality(model)
+    assert (revision["labels"], revision["rootMeanSquaredError"]) == (1, 2.0)
+
+
 def changed(text: str) -> str:
     raw = bytearray(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     raw[-40] ^= 1
@@ -247,6 +269,8 @@ def test_counts_of_others_are_refused(
         pytest.param({"names": [HALF_A_PAIR] * 10}, id="names that are no texts"),
         pytest.param({"process": "ab" * 7}, id="a process of fewer bytes"),
         pytest.param({"process": "ab" * 4000}, id="a process of many bytes"),
+        pytest.param({"pairs": [["ab" * 12, 0, 900, 10, "digits-0123abcd", 3]]}, id="a pair of a class that is none"),
+        pytest.param({"pairs": [["ab" * 12, 0, 900, 3, "digits-0123abcd", 10]]}, id="a canary's class that is none"),
         pytest.param({"pairs": [["ab" * 13, 0, 900, 3, "digits-0123abcd", 3]]}, id="a pair of a longer nonce"),
     ],
 )
