@@ -5,6 +5,7 @@
     access     who may do what: a replica's signature, or Kubernetes' own answer
     judge      is this item a label of a prediction of ours? (pure)
     commits    many posts, one transaction; nobody is answered before it is on the disk
+    reads      whose turn is it to ask the database?
     counts     what do labels and pairs change in the counts? (pure)
     store      how all of it is written, by which SQL; sqlite and postgres are its two databases
     schema     the tables, and how an earlier release's become these; retention deletes what is too old

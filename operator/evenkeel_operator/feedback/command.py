@@ -57,13 +57,14 @@ async def _run(settings: FeedbackSettings) -> int:
     keys = master_keys(settings.keys_dir)
     open_store = opener(settings)
     writes = await asyncio.to_thread(open_store)
-    reads = await asyncio.to_thread(open_store)
+    questions = await asyncio.to_thread(open_store)
+    lookups = await asyncio.to_thread(open_store)
     connection = None if settings.is_open else await Connection.open(settings.kubeconfig)
     kubernetes = None if connection is None else Kubernetes(connection, settings.namespaces)
     if kubernetes is not None:
-        kubernetes.recall(await asyncio.to_thread(reads.models))
+        kubernetes.recall(await asyncio.to_thread(lookups.models))
     commits = Commits(writes)
-    service = Service(keys, commits, reads, kubernetes, settings.horizon_s)
+    service = Service(keys, commits, questions, lookups, kubernetes, settings.horizon_s)
     rates = await asyncio.to_thread(open_store)
     present = None if kubernetes is None else kubernetes.present
     ratings = Ratings(rates, present, service.metrics.rated, settings.quality_s)
@@ -88,7 +89,8 @@ async def _run(settings: FeedbackSettings) -> int:
         await commits.stop()
         await rating
         writes.close()
-        reads.close()
+        questions.close()
+        lookups.close()
         rates.close()
         if connection is not None:
             await connection.close()

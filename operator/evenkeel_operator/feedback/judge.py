@@ -30,6 +30,14 @@ _OUTCOMES = {
     receipts.Reason.BAD_SIGNATURE: Outcome.FORGED,
 }
 
+RECEIPT_NEEDED = Answer(
+    Outcome.FORGED,
+    "ReceiptNeeded",
+    "through a replica an id alone replaces no label, for whoever reaches one may guess it: send the prediction's "
+    "receipt, or post to the feedback service with a token that may create modeldeployments/feedback",
+)
+"""A replica asks nobody for a right. A receipt is proof enough: who has it was given the answer. An id is none."""
+
 
 class BadPost(Exception):
     """The post as a whole cannot be read; `status` is the HTTP status."""

@@ -18,7 +18,8 @@ _ITEM = {
         "id": {
             "type": "string",
             "pattern": f"^[ -~]{{1,{MAX_ID}}}$",
-            "description": "Instead of the receipt: what the request's header evenkeel-id has called the prediction.",
+            "description": "Instead of the receipt: what the request's header evenkeel-id has called the prediction. "
+            "Known until the prediction is too old to be labelled. Where a replica takes the post, only a first label.",
         },
         "model": {
             "type": "string",
@@ -29,7 +30,11 @@ _ITEM = {
             "description": "The truth: the name of the class, its index where the classes have no names, or a number.",
         },
         "row": {"type": "integer", "minimum": 0, "default": 0, "description": "Which row of the request."},
-        "corrects": {"type": "boolean", "default": False, "description": "Replace the label that is stored."},
+        "corrects": {
+            "type": "boolean",
+            "default": False,
+            "description": "Replace the label that is stored. With id, not where a replica takes the post.",
+        },
     },
 }
 _ANSWER = {

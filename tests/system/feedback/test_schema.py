@@ -43,7 +43,7 @@ CREATE INDEX label_time ON label {by_time};
 INSERT INTO schema_version VALUES (1)
 """
 SQLITE = {
-    **dict.fromkeys(("integer", "bigint"), "INTEGER"),
+    **{"integer": "INTEGER", "bigint": "INTEGER"},
     **{"identity": "INTEGER PRIMARY KEY", "blob": "BLOB", "text": "TEXT", "real": "REAL"},
     **{"clustered": "WITHOUT ROWID", "by_time": "(time_ms)"},
 }
@@ -116,10 +116,8 @@ def test_pairs_of_the_earlier_release_are_counted_and_go_on_being_counted(old: D
     assert pairs(store) == {(CANARY, 1, 1, 4): 2, (CANARY, 1, 1, None): 1, (CANARY, 0, 1, None): 1}
     assert confusion(store) == {(3, 4): 2, (3, 5): 1}
     store.write([label(1, 6, corrects=True), label(13, 6)], told(pair(9), pair(1)), NOW_S)
-    assert pairs(store) == {
-        **{(CANARY, 1, 1, 4): 1, (CANARY, 1, 1, 6): 2},
-        **{(CANARY, 0, 1, 5): 1, (CANARY, 0, 1, None): 1},
-    }
+    want = {(CANARY, 1, 1, 4): 1, (CANARY, 1, 1, 6): 2, (CANARY, 0, 1, 5): 1, (CANARY, 0, 1, None): 1}
+    assert pairs(store) == want
     assert confusion(store) == {(3, 4): 1, (3, 5): 1, (3, 6): 2}
 
 

@@ -308,6 +308,35 @@ def test_a_users_own_id_stands_for_the_receipt(service: Service) -> None:
     assert service.labels(model) == 1
 
 
+def test_through_a_replica_an_id_alone_labels_once_and_replaces_nothing(service: Service) -> None:
+    """Whoever reaches a replica may guess an id: what others have said stays."""
+    model = Deployment()
+    receipt = model.receipt(3)
+    body = counts(model, cohorts=[], ids=[["order-17", receipt], ["order-18", model.receipt(4)]])
+    assert service.ask("POST", "/v1/predictions", body, model.signed(COUNTS, body))[0] == 200
+    items = [
+        {"id": "order-18", "label": 5, "corrects": True},
+        {"id": "nobody's", "label": 5, "corrects": True},
+        {"id": "order-17", "label": 3},
+        {"id": "order-17", "label": 5},
+        {"id": "order-17", "label": 5, "corrects": True},
+    ]
+    body = json.dumps(items).encode()
+    got = service.post(body, **model.signed(PASSED_ON, body))["results"]
+    refused = ("forged", "ReceiptNeeded")
+    assert [(one["outcome"], one.get("reason")) for one in got] == [
+        *(refused, refused, ("accepted", None), ("duplicate", "AlreadyLabelled"), refused)
+    ]
+    assert "receipt" in got[-1]["message"]
+    assert "token" in got[-1]["message"]
+    body = json.dumps({"receipt": receipt, "label": 6, "corrects": True}).encode()
+    assert service.post(body, **model.signed(PASSED_ON, body))["reason"] == "Corrected", "a receipt is proof"
+    with_right = {"id": "order-17", "model": f"-/{model.uid}", "label": 7, "corrects": True}
+    assert service.post(with_right)["reason"] == "Corrected", "so is a right, which is asked nobody here"
+    (revision,) = service.quality(model)
+    assert [cohort["confusion"] for cohort in revision["cohorts"]] == [[[3, 7, 1]]]
+
+
 def test_the_service_describes_itself(service: Service) -> None:
     status, got = service.ask("GET", "/openapi.json")
     assert status == 200
