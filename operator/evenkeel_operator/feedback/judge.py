@@ -103,7 +103,12 @@ def judged(claim: Claim, names: Sequence[str], now_ms: int, horizon_s: int) -> L
     item, receipt = claim.item, claim.receipt
     age_s = (now_ms - receipt.time_ms) / 1000
     if age_s > horizon_s:
-        return Answer(Outcome.EXPIRED, "TooOld", f"the prediction is {age_s / 86400:.1f} days old, older than is kept")
+        return Answer(
+            Outcome.EXPIRED,
+            "TooOld",
+            f"the prediction is {age_s / 86400:.1f} days old; labels are taken for {horizon_s / 86400:g} days "
+            "(feedback.horizonDays of the chart)",
+        )
     if age_s < -SKEW_S:
         return Answer(Outcome.MALFORMED, "InFuture", f"the prediction is {-age_s:.0f} s ahead of this service's clock")
     if item.row >= receipt.rows:

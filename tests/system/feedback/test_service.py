@@ -144,6 +144,12 @@ def test_a_bad_item_is_answered_by_name_and_not_counted(
     assert service.labels(model) == 1
 
 
+def test_whoever_comes_too_late_is_told_for_how_long_labels_are_taken(service: Service) -> None:
+    got = service.post({"receipt": Deployment().receipt(after_s=-31 * 86400), "label": 3})
+    assert "31.0 days old" in got["message"]
+    assert "for 30 days (feedback.horizonDays" in got["message"]
+
+
 def test_a_replayed_receipt_counts_once_beside_new_ones(service: Service) -> None:
     model = Deployment()
     old = {"receipt": model.receipt(), "label": 3}
