@@ -34,6 +34,13 @@ def test_feedback_pods_are_restricted_and_understand_their_arguments(values: tup
         assert container["env"][0]["valueFrom"]["secretKeyRef"] == {"name": "database", "key": "dsn"}
 
 
+def test_a_database_may_take_an_hour_to_be_brought_up(render: Render) -> None:
+    (container,) = pod(render(*FEEDBACK), "evenkeel-feedback")["containers"]
+    probe = container["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 3600
+    assert probe["httpGet"] == container["livenessProbe"]["httpGet"]
+
+
 def test_labels_are_taken_for_as_long_as_any_objective_may_wait_for_them(render: Render) -> None:
     installed = feedback.parse(pod(render(*FEEDBACK), "evenkeel-feedback")["containers"][0]["args"], {})
     for got in (installed, feedback.parse([], {})):

@@ -8,6 +8,7 @@ beside the first of the new one finds its tables no more and answers 503, instea
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from evenkeel_operator.feedback.records import COHORT_S, MOST, Ask, Label, Sourc
 from evenkeel_runtime import receipts
 
 VERSION = 2
+
+log = logging.getLogger(__name__)
 
 RunMany = Callable[[str, Sequence[Sequence[Any]]], None]
 """Runs one statement for each of some rows."""
@@ -105,6 +108,7 @@ def make(run: Ask, run_many: RunMany, words: Mapping[str, str]) -> None:
         _run_all(run, _FROM_1, words)
     _run_all(run, _TABLES, words)
     if version == 1:
+        log.info("counting what is stored, once: the database is brought up to this release's form")
         _fill(run, run_many)
         run("UPDATE schema_version SET version = ?", (VERSION,))
     if version is None:
