@@ -70,6 +70,9 @@ def _real(name: str) -> ModuleType:
     for absent in (_METAS,) if name == _METAS else (_COMPILER, _ITS_TOOLS):
         if isinstance(sys.modules.get(absent), _Absent):
             del sys.modules[absent]
+    if name != _METAS:
+        # torch 2.13's compiler imports torch.utils._content_store, which can be begun from torch._prims alone.
+        importlib.import_module("torch._prims")
     return importlib.import_module(name)
 
 

@@ -26,6 +26,8 @@ def guard(name: str, operator: Callable[..., Any]) -> Callable[..., Any]:
     """Return the operator of that name (`aten.lstm`), or, where torch checks too little, one that checks before."""
     if name == "aten.empty":
         return _zeros
+    if name in _BAGS:
+        return _bag(operator)
     check = _CHECKS.get(name.removesuffix("_"))
     if check is None:
         return operator
@@ -37,6 +39,16 @@ def guard(name: str, operator: Callable[..., Any]) -> Callable[..., Any]:
 
     guarded.__name__ = guarded.__qualname__ = "guarded_" + name.replace(".", "_")
     return guarded
+
+
+def _bag(operator: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the operator with offsets of at least 0: a client may send them, and a negative one ends the process. A
+    trace keeps the operator that sees to it, where it would lose a question."""
+
+    def guarded_bag(weight: Any, indices: Any, offsets: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return operator(weight, indices, offsets.clamp(min=0), *args, **kwargs)
+
+    return guarded_bag
 
 
 def _zeros(size: Any, *, memory_format: Any = None, **kwargs: Any) -> torch.Tensor:
@@ -83,6 +95,23 @@ def _weight_norm(given: Arguments) -> None:
         _need("a weight norm's g", gain, tuple(shape))
 
 
+def _spectrum(given: Arguments) -> None:
+    dimensions = given["self"].dim()
+    if any(not -dimensions <= one < dimensions for one in given["dim"]):
+        raise Misfit(f"a Fourier transform is over the dimensions {list(given['dim'])} of {dimensions}")
+
+
+def _grid(given: Arguments) -> None:
+    if given["interpolation_mode"] not in (0, 1, 2) or given["padding_mode"] not in (0, 1, 2):
+        raise Misfit("a grid sampler's interpolation_mode and padding_mode have to be 0, 1 or 2")
+
+
+def _repeated(given: Arguments) -> None:
+    repeats: Any = given.get("repeats")
+    if hasattr(repeats, "numel") and repeats.numel() and float(repeats.max()) * repeats.numel() > _MOST_REPEATED:
+        raise Misfit(f"a row is to be repeated {int(repeats.max())} times")
+
+
 def _recurrent(gates: int) -> Callable[[Arguments], None]:
     def check(given: Arguments) -> None:
         rows, states, weights = given["input"], given["hx"], list(given["params"])
@@ -108,12 +137,23 @@ def _recurrent(gates: int) -> Callable[[Arguments], None]:
     return check
 
 
+_BAGS = frozenset(f"aten.{name}" for name in ("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"))
+_MOST_REPEATED = 1 << 40
+"""Beyond any memory, and far from where the sum of the repeats would overflow."""
+
 _CHECKS: Mapping[str, Callable[[Arguments], None]] = {
     "aten.native_batch_norm": _batch_norm,
     "aten._native_batch_norm_legit": _batch_norm,
     "aten._native_batch_norm_legit_no_training": _batch_norm,
     "aten.scaled_dot_product_attention": _attention,
     "aten._scaled_dot_product_flash_attention_for_cpu": _attention,
+    "aten.repeat_interleave": _repeated,
+    "aten.grid_sampler": _grid,
+    "aten.grid_sampler_2d": _grid,
+    "aten.grid_sampler_3d": _grid,
+    "aten._fft_c2c": _spectrum,
+    "aten._fft_c2r": _spectrum,
+    "aten._fft_r2c": _spectrum,
     "aten._weight_norm": _weight_norm,
     "aten._weight_norm_interface": _weight_norm,
     "aten.lstm": _recurrent(4),

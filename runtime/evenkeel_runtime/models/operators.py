@@ -101,8 +101,13 @@ fft_irfft fft_irfft2 fft_irfftn fft_rfft fft_rfft2 fft_rfftfreq fft_rfftn istft 
 """
 _ATEN = frozenset(" ".join((_ELEMENTWISE, _REDUCTIONS, _PRODUCTS, _SHAPES, _MADE, _INDICES, _LAYERS, _SPECTRA)).split())
 _PRIMS = frozenset({"broadcast_in_dim", "convert_element_type", "iota", "rev", "view_of", "where"})
-_ARGUMENTS_OF_ITS_OWN = frozenset(("lstm.data", "gru.data", "rnn_tanh.data", "rnn_relu.data"))
-"""Overloads that take packed sequences, whose batch sizes are an argument and not checked."""
+_TRUSTING = frozenset(
+    (
+        *("lstm.data", "gru.data", "rnn_tanh.data", "rnn_relu.data"),
+        *("_upsample_bilinear2d_aa.default", "_upsample_bicubic2d_aa.default"),
+    )
+)
+"""Overloads that take batch sizes of packed sequences, or scales, as they come; the others of these names do not."""
 
 
 def is_listed(target: str) -> bool:
@@ -116,5 +121,5 @@ def is_listed(target: str) -> bool:
     return (
         (name in _ATEN or name.removesuffix("_") in _ATEN)
         and not overload.endswith("out")
-        and f"{name}.{overload}" not in _ARGUMENTS_OF_ITS_OWN
+        and f"{name}.{overload}" not in _TRUSTING
     )

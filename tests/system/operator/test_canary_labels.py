@@ -81,7 +81,7 @@ async def test_nothing_is_promoted_on_accuracy_while_the_feedback_service_is_dow
     grown_old(api)
     async with operator(api, tmp_path, replicas, name="second", feedback=service.url) as second:
         await eventually(lambda: condition(api, "AccuracyMet") == ("Unknown", "MetricsMissing"))
-        await eventually(lambda: row(api)["why"] == "NoTraffic")
+        await eventually(lambda: row(api)["why"] == "LabelsUnknown")
         await asked(of(api, replicas, stable), times=10)
         assert (row(api)["state"], selector(api), size(api, stable)) == ("Canary", stable, COUNT)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -95,12 +96,41 @@ def test_what_fits_is_called(call: Callable[[], Any]) -> None:
             lambda: attention((1, 1, 5, 4), (1, 1, 6, 4), (1, 1, 6, 4), ones(2, 6)), "mask", id="a mask of fewer rows"
         ),
         pytest.param(lambda: (A._weight_norm.default, (ones(4, 3), ones(1, 1), 0)), "weight norm", id="one weight's g"),
+        pytest.param(
+            lambda: (A._fft_c2r.default, (torch.ones(3, dtype=torch.complex64), [7], 0, 4)),
+            "Fourier",
+            id="no dimension",
+        ),
+        pytest.param(
+            lambda: (A.grid_sampler.default, (ones(1, 1, 4, 4), ones(1, 2, 2, 2), 7, 0, False)), "grid", id="no mode"
+        ),
+        pytest.param(
+            lambda: (A.repeat_interleave.Tensor, (torch.full((4,), 1 << 62),)), "repeated", id="repeats that overflow"
+        ),
     ],
 )
 def test_what_does_not_fit_is_not_called(call: Callable[[], Any], word: str) -> None:
     operator, args, *_ = call()
     with pytest.raises(Misfit, match=word):
         guard(str(operator).rpartition(".")[0], operator)(*args)
+
+
+@pytest.mark.parametrize("name", ["embedding_bag.padding_idx", "_embedding_bag_forward_only.default"])
+def test_negative_offsets_count_as_none_in_a_trace_too(name: str) -> None:
+    base, overload = name.split(".")
+    bag = guard(f"aten.{base}", getattr(getattr(A, base), overload))
+
+    def call(indices: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = bag(ones(4, 2), indices, offsets, False, 0, False, None, False, -1)[0]
+        return found
+
+    ids, offsets = torch.tensor([0, 1, 2]), torch.tensor([0, -100000])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(call, (ids, torch.tensor([0, 1])), check_trace=False)  # type: ignore[no-untyped-call]
+    want = call(ids, torch.tensor([0, 0]))
+    torch.testing.assert_close(call(ids, offsets), want)
+    torch.testing.assert_close(traced(ids, offsets), want)
 
 
 def test_memory_is_never_handed_out_as_it_is() -> None:
@@ -124,6 +154,8 @@ def test_memory_is_never_handed_out_as_it_is() -> None:
         ("torch.ops.aten.resize_.default", False),
         ("torch.ops.aten.new_empty.default", False),
         ("torch.ops.aten.lstm.data", False),
+        ("torch.ops.aten._upsample_bilinear2d_aa.vec", True),
+        ("torch.ops.aten._upsample_bilinear2d_aa.default", False),
         ("torch.ops.prims.convert_element_type.default", True),
         ("torch.ops.prims.empty_strided.default", False),
         ("torch.ops.quantized.linear.default", False),
