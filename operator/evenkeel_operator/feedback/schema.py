@@ -69,8 +69,9 @@ CREATE TABLE IF NOT EXISTS model (
 """
 
 # In the order in which version 1 writes to these: a replica of it that is at work and this wait for each other in none
-# other.
+# other. The first of them is there already; on PostgreSQL it waits all the same for who has written labels.
 _FROM_1 = """
+CREATE INDEX IF NOT EXISTS label_time ON label {by_time};
 ALTER TABLE confusion RENAME TO cell;
 DROP TABLE error;
 ALTER TABLE prediction RENAME TO tally;
@@ -104,6 +105,8 @@ def make(run: Ask, run_many: RunMany, words: Mapping[str, str]) -> None:
     version = int(found[0][0]) if found else None
     if version is not None and version > VERSION:
         raise LaterVersion(f"the database has the form {version} of a later release; this one reads {VERSION}")
+    if version == VERSION:
+        return  # to make an index that is there waits for who writes, on PostgreSQL, and they for this
     if version == 1:
         _run_all(run, _FROM_1, words)
     _run_all(run, _TABLES, words)

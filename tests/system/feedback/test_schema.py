@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -12,6 +16,7 @@ import psycopg
 import pytest
 
 from evenkeel_operator.feedback import schema
+from evenkeel_operator.feedback.postgres import PostgresStore
 from evenkeel_operator.feedback.records import Errors, Told
 from evenkeel_operator.feedback.store import Store, Unavailable
 from evenkeel_runtime.receipts import nonce_or_none
@@ -61,10 +66,12 @@ class Database:
     def __init__(self, flag: str, where: str) -> None:
         self.words = SQLITE if flag == "--path" else POSTGRES
         self._connection: Any = (
-            sqlite3.connect(where, isolation_level=None)
+            sqlite3.connect(where, isolation_level=None, check_same_thread=False)
             if flag == "--path"
             else psycopg.connect(where, autocommit=True)
         )
+        if flag == "--path":
+            self.run("PRAGMA journal_mode = WAL")
 
     def run(self, sql: str, *values: Any) -> list[Any]:
         mark = "?" if self.words is SQLITE else "%s"
@@ -167,6 +174,69 @@ def test_all_of_it_is_done_or_nothing(old: Database, open_store: Any, monkeypatc
     assert len(old.run("SELECT * FROM pair")) == 1
     monkeypatch.undo()
     assert pairs(open_store()) == {(CANARY, 1, 1, None): 1}
+
+
+def test_killed_half_way_it_has_done_nothing_and_is_done_by_the_next(
+    old: Database, database: tuple[str, ...], open_store: Any
+) -> None:
+    mirrored(old, 1)
+    labelled(old, 1, 1, 3, 4)
+    old.run("INSERT INTO confusion VALUES (1, ?, 3, 4, 1)", COHORT)
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from evenkeel_operator.feedback import schema\n"
+        "from evenkeel_operator.feedback.postgres import PostgresStore\n"
+        "from evenkeel_operator.feedback.sqlite import SqliteStore\n"
+        "schema._fill_nonces = lambda *_: os.kill(os.getpid(), 9)\n"
+        "flag, where = sys.argv[1:]\n"
+        "SqliteStore(Path(where)) if flag == '--path' else PostgresStore(where)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, *database], check=False).returncode == -signal.SIGKILL
+    assert old.run("SELECT version FROM schema_version") == [(1,)]
+    assert old.run("SELECT COUNT(*) FROM confusion") == [(1,)]
+    store: Store = open_store()
+    assert (confusion(store), pairs(store)) == ({(3, 4): 1}, {(CANARY, 1, 1, 4): 1})
+
+
+def test_replicas_that_start_together_do_it_once(old: Database, open_store: Any) -> None:
+    for number in range(50):
+        mirrored(old, number)
+        labelled(old, 2, number, number, 0.0)
+    with ThreadPoolExecutor(3) as pool:
+        stores: list[Store] = [future.result() for future in [pool.submit(open_store) for _ in range(3)]]
+    for store in stores:
+        assert sum(pairs(store).values()) == 50
+        errors = store.quality(SUBJECT, 0)[1].errors[COHORT]
+        assert (errors.count, errors.absolute) == (50, sum(range(50)))
+
+
+def test_what_the_earlier_release_is_writing_meanwhile_is_counted(old: Database, open_store: Any) -> None:
+    """It has stored the label and not yet counted it: this waits for that, and that not for this."""
+    old.run("BEGIN")
+    labelled(old, 1, 1, 3, 4)
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(open_store)
+        with pytest.raises(TimeoutError):
+            opened.result(timeout=2)
+        old.run("INSERT INTO confusion VALUES (1, ?, 3, 4, 1)", COHORT)
+        old.run("COMMIT")
+        assert confusion(opened.result(timeout=30)) == {(3, 4): 1}
+
+
+def test_a_replica_that_starts_and_one_that_writes_do_not_wait_for_each_other(open_store: Any) -> None:
+    """Whoever makes an index that is there waits for those who write to its table, and they for him at the next."""
+    first: Store = open_store()
+    if not isinstance(first, PostgresStore):
+        pytest.skip("one process has the file, and opens it before it writes")
+    first._begin()
+    first._write([label()], [Told(SOURCE, b"process!", (), {(COHORT, 3): 1})], NOW_S)
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(open_store)
+        try:
+            opened.result(timeout=10)
+        finally:
+            first._commit()
 
 
 @pytest.mark.parametrize(
