@@ -10,6 +10,7 @@
     store      how all of it is written, by which SQL; sqlite and postgres are its two databases
     schema     the tables, and how an earlier release's become these; retention deletes what is too old
     series     what is known of each revision: the counts as they are kept, for quality
+    cohorts    what an answer says of each cohort, made once for each of its versions
     ratings    how good each model is, for Prometheus, of what totals adds up
 
 The way of one label: access says for which ModelDeployments the post may speak, judge verifies each item's receipt,

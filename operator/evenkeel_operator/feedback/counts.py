@@ -9,6 +9,7 @@ its own power of two: e = m 2^exponent with 0.5 <= m < 1, and m and m^2 in units
 from __future__ import annotations
 
 import math
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ UNKNOWN = -1
 BITS = 32
 """Of an error's m that count: a relative precision of 1e-10, and 2^31 labels in the 63 bits of a sum."""
 
+_ADD_JUDGED = """
+INSERT INTO predicted VALUES (?, ?, ?, 0, ?, ?)
+ON CONFLICT (series, cohort, class) DO UPDATE SET labels = predicted.labels + excluded.labels,
+    hits = predicted.hits + excluded.hits
+"""
 _ADD_CELL = """
 INSERT INTO cell VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (series, cohort, predicted, actual) DO UPDATE SET count = cell.count + excluded.count
@@ -41,6 +47,10 @@ _ADD_PAIR_CELL = """
 INSERT INTO pair_cell VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (series, cohort, canary_revision, stable, canary, actual)
 DO UPDATE SET count = pair_cell.count + excluded.count
+"""
+_PUT_VERSION = """
+INSERT INTO cohort_version VALUES (?, ?, ?)
+ON CONFLICT (series, cohort) DO UPDATE SET version = excluded.version
 """
 
 
@@ -93,6 +103,11 @@ class Changes:
         self._cells: Counter[tuple[int, int, int, int]] = Counter()
         self._deviations: dict[tuple[int, int, int], tuple[int, int, int]] = {}
         self._pair_cells: Counter[tuple[int, int, str, int, int, int]] = Counter()
+        self._cohorts: set[tuple[int, int]] = set()
+
+    def told(self, series: int, cohort: int) -> None:
+        """Note that predictions of a cohort were told."""
+        self._cohorts.add((series, cohort))
 
     def judged(self, series: int, truth: Truth) -> None:
         """Count a truth about a prediction, instead of the one before it."""
@@ -110,11 +125,25 @@ class Changes:
         self._pair_cells[(*key[:2], *both, _class(truth.label.actual))] += 1
 
     def write(self, run_many: Callable[[str, Sequence[Sequence[Any]]], None]) -> None:
-        """Add everything, by its keys. Raises what `run_many` raises."""
+        """Add everything, by its keys, and give the cohorts of it a new version. Raises what `run_many` raises.
+
+        A version is a random number, for one that is counted on begins anew where its row was deleted.
+        """
+        cells = [(*cell, count) for cell, count in self._cells.items() if count]
+        deviations = [(*place, *sums) for place, sums in self._deviations.items() if any(sums)]
+        pair_cells = [(*cell, count) for cell, count in self._pair_cells.items() if count]
+        judged: dict[tuple[int, int, int], tuple[int, int]] = {}
+        for series, cohort, predicted, actual, count in cells:
+            labels, hits = judged.get(place := (series, cohort, predicted), (0, 0))
+            judged[place] = labels + count, hits + (count if predicted == actual else 0)
+        cohorts = self._cohorts.union(row[:2] for rows in (cells, deviations, pair_cells) for row in rows)
+        version = secrets.randbits(63)
         for statement, rows in (
-            (_ADD_CELL, [(*cell, count) for cell, count in self._cells.items() if count]),
-            (_ADD_DEVIATION, [(*place, *sums) for place, sums in self._deviations.items() if any(sums)]),
-            (_ADD_PAIR_CELL, [(*cell, count) for cell, count in self._pair_cells.items() if count]),
+            (_ADD_JUDGED, [(*place, *sums) for place, sums in judged.items() if any(sums)]),
+            (_ADD_CELL, cells),
+            (_ADD_DEVIATION, deviations),
+            (_ADD_PAIR_CELL, pair_cells),
+            (_PUT_VERSION, [(*cohort, version) for cohort in cohorts]),
         ):
             if rows:
                 run_many(statement, sorted(rows))

@@ -129,17 +129,12 @@ class Totals:
 class Series:
     """The counts of one source since a moment.
 
-    `predictions` is by (cohort, class), `errors` by cohort, `labels` by predicted class how many have a label, and how
-    many of these are right. The others are by cohort the JSON text of their cells, as the database writes it, for a
-    week of ten classes has 67,000 of them: `confusion` [predicted, actual, count] each, `pairs` [canary's revision,
-    stable's class, canary's class, actual class, count], `unlabelled_pairs` the same without an actual class.
+    `classes` is by predicted class: how many predictions, how many of them have a label, how many of these are right.
+    `errors` is of all cohorts together. `cohorts` is by start the JSON text of one, as it is told.
     """
 
     source: Source
     names: tuple[str, ...]
-    predictions: Mapping[tuple[int, int], int]
-    confusion: Mapping[int, str]
-    labels: Mapping[int, tuple[int, int]]
-    errors: Mapping[int, Errors]
-    pairs: Mapping[int, str]
-    unlabelled_pairs: Mapping[int, str]
+    classes: Mapping[int, tuple[int, int, int]]
+    errors: Errors | None
+    cohorts: Mapping[int, str]

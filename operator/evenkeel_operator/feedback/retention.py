@@ -38,8 +38,10 @@ class _Aged:
 
 
 _OWN_ID = _Aged("own_id", ("subject", "id"), "at_s")
-# What was counted before its counts.
+# A cohort is told for as long as it has a version, so that none is told that is there in part. What was counted goes
+# before its counts.
 _OTHERS = (
+    _Aged("cohort_version", ("series", "cohort")),
     _Aged("label", ("series", "nonce", "row_number"), "time_ms", 1000),
     _Aged("mirrored", ("series", "cohort", "nonce", "row_number")),
     _Aged("tally", ("series", "cohort", "class", "process")),

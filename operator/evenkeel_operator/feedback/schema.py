@@ -1,7 +1,8 @@
 """In which tables is everything kept, and how do those of an earlier release become these?
 
-Three kinds: what was posted and told (label, mirrored, tally, own_id), counts of it, which are kept so that no question
-has to count (cell, deviation, pair_cell, predicted), and who it is about (series, model). Version 2 has counts that
+Four kinds: what was posted and told (label, mirrored, tally, own_id), counts of it, which are kept so that no question
+has to count (cell, deviation, pair_cell, predicted), a number that is another one whenever any count of a cohort is
+(cohort_version), and who it is about (series, model). Version 2 has counts that
 version 1 did not keep, so what version 1 writes has other names here: a replica of the earlier release that still runs
 beside the first of the new one finds its tables no more and answers 503, instead of storing what nobody counts.
 """
@@ -47,8 +48,12 @@ CREATE TABLE IF NOT EXISTS tally (
 CREATE INDEX IF NOT EXISTS tally_cohort ON tally (cohort);
 CREATE TABLE IF NOT EXISTS predicted (
     series {integer} NOT NULL, cohort {bigint} NOT NULL, class {integer} NOT NULL, count {bigint} NOT NULL,
-    PRIMARY KEY (series, cohort, class)) {clustered};
+    labels {bigint} NOT NULL, hits {bigint} NOT NULL, PRIMARY KEY (series, cohort, class)) {clustered};
 CREATE INDEX IF NOT EXISTS predicted_cohort ON predicted (cohort);
+CREATE TABLE IF NOT EXISTS cohort_version (
+    series {integer} NOT NULL, cohort {bigint} NOT NULL, version {bigint} NOT NULL,
+    PRIMARY KEY (series, cohort)) {clustered};
+CREATE INDEX IF NOT EXISTS cohort_version_cohort ON cohort_version (cohort);
 CREATE TABLE IF NOT EXISTS mirrored (
     series {integer} NOT NULL, cohort {bigint} NOT NULL, nonce {blob} NOT NULL, row_number {integer} NOT NULL,
     stable {integer} NOT NULL, canary_revision {text} NOT NULL, canary {integer} NOT NULL,
@@ -78,7 +83,12 @@ ALTER TABLE prediction RENAME TO tally;
 ALTER TABLE own_id ADD COLUMN nonce {blob};
 ALTER TABLE pair RENAME TO mirrored
 """
-_FILL_PREDICTED = "INSERT INTO predicted SELECT series, cohort, class, SUM(count) FROM tally GROUP BY 1, 2, 3"
+_FILL_PREDICTED = """
+INSERT INTO predicted SELECT series, cohort, class, SUM(count), SUM(labels), SUM(hits) FROM (
+    SELECT series, cohort, class, count, 0 AS labels, 0 AS hits FROM tally UNION ALL
+    SELECT series, cohort, predicted, 0, count, CASE WHEN predicted = actual THEN count ELSE 0 END FROM cell) AS parts
+GROUP BY 1, 2, 3
+"""
 _FILL_PAIR_CELLS = f"""
 INSERT INTO pair_cell
 SELECT mirrored.series, mirrored.cohort, canary_revision, stable, canary,
@@ -87,6 +97,11 @@ FROM mirrored JOIN series ON series.id = mirrored.series AND series.classes > 0
 LEFT JOIN label ON label.series = mirrored.series AND label.nonce = mirrored.nonce
     AND label.row_number = mirrored.row_number AND label.time_ms / {COHORT_S * 1000} * {COHORT_S} = mirrored.cohort
 GROUP BY 1, 2, 3, 4, 5, 6
+"""
+_FILL_VERSIONS = """
+INSERT INTO cohort_version SELECT series, cohort, 0 FROM (
+    SELECT series, cohort FROM predicted UNION SELECT series, cohort FROM deviation UNION
+    SELECT series, cohort FROM pair_cell) AS places
 """
 _PAGE = 1000
 
@@ -136,6 +151,8 @@ def _fill(run: Ask, run_many: RunMany) -> None:
             if abs(predicted) < MOST:
                 changes.judged(series, Truth(Label(source, nonce, row, time_ms, predicted, 0, actual), None))
     changes.write(run_many)
+    run("DELETE FROM cohort_version", ())
+    run(_FILL_VERSIONS, ())
     _fill_nonces(run, run_many)
 
 

@@ -4,60 +4,35 @@ question counts anything, or joins what was told with what was posted."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from evenkeel_operator.feedback import counts
-from evenkeel_operator.feedback.counts import UNKNOWN
-from evenkeel_operator.feedback.records import Ask, Errors, Row, Series, Source
+from evenkeel_operator.feedback import cohorts
+from evenkeel_operator.feedback.cohorts import AsJson, Texts
+from evenkeel_operator.feedback.records import Ask, Row, Series, Source
+from evenkeel_operator.feedback.totals import errors_since
 
-_PLACE = "WHERE series = ? AND cohort >= ?"
-_PREDICTIONS = f"SELECT cohort, class, count FROM predicted {_PLACE} ORDER BY cohort, class"
-# By cohort first, which is the order of the key: to sort all cells by class takes as long as all the rest.
-_LABELS = f"""
-SELECT predicted, SUM(labels), SUM(hits) FROM (
-    SELECT cohort, predicted, SUM(count) AS labels, SUM(CASE WHEN predicted = actual THEN count ELSE 0 END) AS hits
-    FROM cell {_PLACE} GROUP BY cohort, predicted) AS of_cohorts
-GROUP BY predicted
+_CLASSES = """
+SELECT class, SUM(count), SUM(labels), SUM(hits) FROM predicted WHERE series = ? AND cohort >= ?
+GROUP BY class ORDER BY class
 """
-_ERRORS = f"SELECT cohort, exponent, count, absolute, squared FROM deviation {_PLACE} ORDER BY cohort, exponent"
 
 
-def quality(ask: Ask, as_json: Callable[[str], str], subject: bytes, since_s: int) -> list[Series]:
+def quality(ask: Ask, as_json: AsJson, kept: Texts, subject: bytes, since_s: int) -> list[Series]:
     """Return the counts of every revision of a ModelDeployment, of cohorts since that moment.
 
-    `as_json` makes of columns the aggregate that is the JSON text of a cohort's cells.
+    Within a transaction that sees one moment; `kept` are the texts of cohorts that were told before.
     """
     rows = ask("SELECT id, revision, variant, classes, names FROM series WHERE subject = ? ORDER BY id", (subject,))
-    found = []
-    for id_, revision, variant, classes, names in rows:
-        place = (id_, since_s)
-
-        def texts(columns: str, of: str, place: tuple[int, int] = place) -> dict[int, str]:
-            sql = f"SELECT cohort, {as_json(columns)} FROM {of} GROUP BY cohort"
-            return dict(ask(sql, place))
-
-        both = "canary_revision, stable, canary"
-        found.append(
-            Series(
-                Source(subject, revision, variant, classes),
-                tuple(json.loads(names)),
-                {(cohort, class_): int(count) for cohort, class_, count in ask(_PREDICTIONS, place)},
-                texts("predicted, actual, count", f"cell {_PLACE} AND count <> 0"),
-                {predicted: (int(n), int(hits)) for predicted, n, hits in ask(_LABELS, place) if n},
-                _errors(ask(_ERRORS, place)),
-                texts(f"{both}, actual, count", f"pair_cell {_PLACE} AND count <> 0 AND actual <> {UNKNOWN}"),
-                texts(f"{both}, count", f"pair_cell {_PLACE} AND count <> 0 AND actual = {UNKNOWN}"),
-            )
+    return [
+        Series(
+            Source(subject, revision, variant, classes),
+            tuple(json.loads(names)),
+            {class_: (int(n), int(labels), int(hits)) for class_, n, labels, hits in ask(_CLASSES, (id_, since_s))},
+            errors_since(ask, id_, since_s),
+            cohorts.told(ask, as_json, kept, id_, since_s),
         )
-    return found
-
-
-def _errors(rows: list[Row]) -> dict[int, Errors]:
-    by_cohort: dict[int, list[tuple[int, int, int, int]]] = {}
-    for cohort, exponent, count, absolute, squared in rows:
-        by_cohort.setdefault(cohort, []).append((exponent, count, absolute, squared))
-    sums = {cohort: counts.errors(of_cohort) for cohort, of_cohort in by_cohort.items()}
-    return {cohort: found for cohort, found in sums.items() if found is not None}
+        for id_, revision, variant, classes, names in rows
+    ]
 
 
 def labelled(ask: Ask, subject: bytes, since_s: int, page: int) -> Iterator[list[Row]]:

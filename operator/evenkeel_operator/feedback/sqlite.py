@@ -88,11 +88,11 @@ class SqliteStore(Store):
     def _hold_all(self) -> None:
         """The same."""
 
-    def _json(self, columns: str) -> str:
-        return f"json_group_array(json_array({columns}))"
+    def _json(self, numbers: str) -> str:
+        return f"json_group_array(json_array({numbers}))"
 
-    def _begin(self) -> None:
-        self._run("BEGIN IMMEDIATE")
+    def _begin(self, *, reads: bool = False) -> None:
+        self._run("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     def _commit(self) -> None:
         self._run("COMMIT")

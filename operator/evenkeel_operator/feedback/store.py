@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from evenkeel_operator.feedback import retention, schema, series
+from evenkeel_operator.feedback.cohorts import Texts
 from evenkeel_operator.feedback.counts import Both, Changes, Key, PairKey, Truth, settled
 from evenkeel_operator.feedback.records import Answer, Label, Row, Series, Source, Told, cohort_of
 from evenkeel_runtime import receipts
@@ -25,7 +26,7 @@ from evenkeel_runtime import receipts
 # Of a total that a process has told, the sum over processes grows by what it is more than before.
 _ADD_PREDICTED = """
 INSERT INTO predicted
-SELECT told.series, told.cohort, told.class, told.count - COALESCE(tally.count, 0)
+SELECT told.series, told.cohort, told.class, told.count - COALESCE(tally.count, 0), 0, 0
 FROM (SELECT ? AS series, ? AS cohort, ? AS class, ? AS process, ? AS count) AS told
 LEFT JOIN tally ON tally.series = told.series AND tally.cohort = told.cohort AND tally.class = told.class
     AND tally.process = told.process
@@ -62,6 +63,7 @@ class Store(ABC):
     def __init__(self) -> None:
         self._series: dict[Source, int] = {}
         self._named: set[int] = set()
+        self._told = Texts()
 
     # what the databases do differently
 
@@ -101,11 +103,12 @@ class Store(ABC):
         """Wait for those who make the tables, and let none do so until the transaction ends."""
 
     @abstractmethod
-    def _json(self, columns: str) -> str:
-        """Return the aggregate that makes JSON text of rows: an array of arrays."""
+    def _json(self, numbers: str) -> str:
+        """Return the aggregate that makes JSON text of rows of numbers: an array of arrays."""
 
     @abstractmethod
-    def _begin(self) -> None: ...
+    def _begin(self, *, reads: bool = False) -> None:
+        """Begin a transaction; one that `reads` only sees what was committed before its first question."""
 
     @abstractmethod
     def _commit(self) -> None:
@@ -154,9 +157,9 @@ class Store(ABC):
             self._within(lambda: self._run_many(doomed.delete, doomed.rows))
         return doomed is not None
 
-    def _within(self, work: Callable[[], T]) -> T:
+    def _within(self, work: Callable[[], T], *, reads: bool = False) -> T:
         try:
-            self._begin()
+            self._begin(reads=reads)
             done = work()
             self._commit()
         except BaseException:
@@ -175,8 +178,8 @@ class Store(ABC):
         for id_, alone in sorted(held.items()):
             self._hold(id_, alone=alone)
         answers, truths = self._settle(labels) if labels else ([], {})
-        self._keep(told, now_s)
         changes = Changes()
+        self._keep(told, now_s, changes)
         for key, truth in truths.items():
             changes.judged(key[0], truth)
         self._pair(truths, told, changes)
@@ -206,7 +209,7 @@ class Store(ABC):
             self._run_many(_CORRECT, corrected)
         return answers, truths
 
-    def _keep(self, told: Sequence[Told], now_s: int) -> None:
+    def _keep(self, told: Sequence[Told], now_s: int, changes: Changes) -> None:
         totals: dict[tuple[int, int, int, bytes], int] = {}
         ids: dict[tuple[bytes, str], str] = {}
         for one in told:
@@ -217,6 +220,7 @@ class Store(ABC):
             for (cohort, class_), count in one.totals.items():
                 place = id_, cohort, class_, one.process
                 totals[place] = max(count, totals.get(place, 0))
+                changes.told(id_, cohort)
             for name, receipt in one.ids:
                 ids.setdefault((one.source.subject, name), receipt)
         if totals:
@@ -279,7 +283,7 @@ class Store(ABC):
 
     def quality(self, subject: bytes, since_s: int) -> list[Series]:
         """Return the counts of every revision of a ModelDeployment, of cohorts since that moment."""
-        return series.quality(self._run, self._json, subject, since_s)
+        return self._within(lambda: series.quality(self._run, self._json, self._told, subject, since_s), reads=True)
 
     def labelled(self, subject: bytes, since_s: int, page: int = 1000) -> Iterator[list[Row]]:
         """Yield pages of labelled predictions, as `series.labelled` does."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from evenkeel_operator.feedback.counts import errors
-from evenkeel_operator.feedback.records import Ask, Source, Totals
+from evenkeel_operator.feedback.records import Ask, Errors, Source, Totals
 
 _PREDICTIONS = "SELECT SUM(count) FROM predicted WHERE series = ? AND cohort >= ?"
 _CONFUSION = """
@@ -36,7 +36,13 @@ def totals(ask: Ask, subject: bytes, since_s: int) -> list[Totals]:
                 tuple(json.loads(names)),
                 int(predictions or 0),
                 {(predicted, actual): int(n) for predicted, actual, n in ask(_CONFUSION, place) if n},
-                errors((int(e), int(n), int(sum_), int(squares)) for e, n, sum_, squares in ask(_ERRORS, place)),
+                errors_since(ask, id_, since_s),
             )
         )
     return found
+
+
+def errors_since(ask: Ask, series: int, since_s: int) -> Errors | None:
+    """Return the errors of a series, of all cohorts since that moment together."""
+    rows = ask(_ERRORS, (series, since_s))
+    return errors((int(e), int(count), int(absolute), int(squared)) for e, count, absolute, squared in rows)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from evenkeel_operator.feedback.records import MOST, Errors
 from evenkeel_operator.feedback.store import Store
 from evenkeel_operator.feedback.totals import totals
-from tests.system.feedback.test_store import COHORT, NOW_S, NUMBERS, SUBJECT, label
+from tests.system.feedback.test_store import COHORT, NOW_S, NUMBERS, SUBJECT, label, told
 
 Open = Callable[[], Store]
 
@@ -25,8 +25,9 @@ def errors(store: Store, subject: bytes = SUBJECT) -> Errors | None:
     """Return the errors of the one cohort; those of all cohorts together have to be the same."""
     (series,) = store.quality(subject, 0)
     (everything,) = totals(store.ask, subject, 0)
-    found = series.errors.get(COHORT)
-    assert everything.errors == found
+    of_cohort = told(series, "errors").get(COHORT)
+    found = None if of_cohort is None else Errors(**of_cohort)
+    assert series.errors == everything.errors == found
     return found
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from evenkeel_operator.feedback.records import Label, Outcome, Pair, Row, Told
 from evenkeel_operator.feedback.store import Store
-from tests.system.feedback.test_store import COHORT, NOW_S, SOURCE, SUBJECT, label, nonce, pairs
+from tests.system.feedback.test_store import COHORT, NOW_S, SOURCE, SUBJECT, label, nonce, pairs, predictions
 
 CANARY, OTHER = "digits-89abcdef", "digits-00000000"
 
@@ -101,7 +101,7 @@ def test_a_total_that_is_told_twice_at_once_counts_once(open_store: Open) -> Non
     post: Post = ([], [Told(SOURCE, b"process!", (), {(COHORT, 3): 5})])
     at_once(first, second, post, post)
     (series,) = first.quality(SUBJECT, 0)
-    assert series.predictions == {(COHORT, 3): 5}
+    assert predictions(series) == {(COHORT, 3): 5}
 
 
 def test_many_who_post_and_tell_at_once_wait_for_nobody_in_a_circle(open_store: Open) -> None:
@@ -135,7 +135,7 @@ def test_many_who_post_and_tell_at_once_wait_for_nobody_in_a_circle(open_store: 
     for (*_, actual), count in pairs(stores[0]).items():
         got[actual] += count
     assert got == {2: 3 * 43}
-    assert [sum(series.predictions.values()) for series in stores[0].quality(SUBJECT, 0)] == [39 + 39] * 3
+    assert [sum(predictions(series).values()) for series in stores[0].quality(SUBJECT, 0)] == [39 + 39] * 3
 
 
 def test_no_question_about_quality_joins_what_was_posted_with_what_was_told(
@@ -155,4 +155,4 @@ def test_no_question_about_quality_joins_what_was_posted_with_what_was_told(
     assert len(pairs(store)) == 2
     words = {word.strip("(),") for sql in asked for word in sql.replace(".", " ").split()}
     assert words.isdisjoint({"label", "mirrored", "tally"})
-    assert {"cell", "pair_cell", "predicted", "deviation"} <= words
+    assert {"cell", "pair_cell", "predicted", "deviation", "cohort_version"} <= words

@@ -22,7 +22,18 @@ from evenkeel_operator.feedback.store import Store, Unavailable
 from evenkeel_runtime.receipts import nonce_or_none
 from tests.system.feedback.server import Deployment
 from tests.system.feedback.test_pairs import CANARY, pair, told
-from tests.system.feedback.test_store import COHORT, NOW_S, NUMBERS, SOURCE, SUBJECT, confusion, label, nonce, pairs
+from tests.system.feedback.test_store import (
+    COHORT,
+    NOW_S,
+    NUMBERS,
+    SOURCE,
+    SUBJECT,
+    confusion,
+    label,
+    nonce,
+    pairs,
+    predictions,
+)
 
 # As release 1 has made them, the words aside that the databases call differently.
 VERSION_1 = """
@@ -132,9 +143,9 @@ def test_totals_of_the_earlier_release_are_summed_and_grow(old: Database, open_s
     for process, count in ((b"one", 5), (b"two", 2)):
         old.run("INSERT INTO prediction VALUES (1, ?, 3, ?, ?)", COHORT, process, count)
     store: Store = open_store()
-    assert store.quality(SUBJECT, 0)[0].predictions == {(COHORT, 3): 7}
+    assert predictions(store.quality(SUBJECT, 0)[0]) == {(COHORT, 3): 7}
     store.write([], [Told(SOURCE, b"one", (), {(COHORT, 3): 6}), Told(SOURCE, b"two", (), {(COHORT, 3): 1})], NOW_S)
-    assert store.quality(SUBJECT, 0)[0].predictions == {(COHORT, 3): 8}
+    assert predictions(store.quality(SUBJECT, 0)[0]) == {(COHORT, 3): 8}
 
 
 def test_errors_of_the_earlier_release_are_summed_anew_from_their_labels(old: Database, open_store: Any) -> None:
@@ -142,9 +153,9 @@ def test_errors_of_the_earlier_release_are_summed_anew_from_their_labels(old: Da
         labelled(old, 2, number, predicted, actual)
     old.run("INSERT INTO error VALUES (2, ?, 3, ?, ?)", COHORT, float("inf"), float("inf"))
     store: Store = open_store()
-    assert store.quality(SUBJECT, 0)[1].errors == {COHORT: Errors(2, 1 + 2.5, 1 + 6.25)}
+    assert store.quality(SUBJECT, 0)[1].errors == Errors(2, 1 + 2.5, 1 + 6.25)
     store.write([label(1, 1.0, 1.0, source=NUMBERS, corrects=True)], [], NOW_S)
-    assert store.quality(SUBJECT, 0)[1].errors == {COHORT: Errors(2, 1.0, 1.0)}
+    assert store.quality(SUBJECT, 0)[1].errors == Errors(2, 1.0, 1.0)
 
 
 def test_ids_of_the_earlier_release_are_told_with_their_labels(old: Database, open_store: Any) -> None:
@@ -207,7 +218,8 @@ def test_replicas_that_start_together_do_it_once(old: Database, open_store: Any)
         stores: list[Store] = [future.result() for future in [pool.submit(open_store) for _ in range(3)]]
     for store in stores:
         assert sum(pairs(store).values()) == 50
-        errors = store.quality(SUBJECT, 0)[1].errors[COHORT]
+        errors = store.quality(SUBJECT, 0)[1].errors
+        assert errors is not None
         assert (errors.count, errors.absolute) == (50, sum(range(50)))
 
 
