@@ -8,8 +8,7 @@ take their share of the same cores. Each figure is that of batches of a hundred 
     lost, double     service and database killed at random moments under load: labels that were acknowledged and are
                      not counted, and labels counted more often than they were given
     quality_ms       the slowest of some answers of GET /v1/quality with that many labels stored, to their last byte,
-                     the worse of the two; the first is asked for as soon as the service listens, and finds nothing that
-                     was told before
+                     the worse of the two; the first is asked for as soon as the service listens
 
 The last line is one JSON object. A bar that is missed makes the exit code 1.
 """

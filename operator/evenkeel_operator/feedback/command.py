@@ -17,15 +17,17 @@ from aiohttp import web
 from evenkeel_operator.feedback.access import Kubernetes
 from evenkeel_operator.feedback.commits import Commits
 from evenkeel_operator.feedback.ratings import Ratings
-from evenkeel_operator.feedback.service import Service
+from evenkeel_operator.feedback.service import QUALITY_SINCE_S, Service
 from evenkeel_operator.feedback.settings import FeedbackSettings, master_keys, parse
 from evenkeel_operator.feedback.sqlite import SqliteStore
 from evenkeel_operator.feedback.store import Store, Unavailable
+from evenkeel_operator.feedback.totals import subjects
 from evenkeel_operator.flags import log_to_stderr
 from evenkeel_operator.world.connection import Connection, LoginError
 
 EXPIRE_EVERY_S = 600.0
 DRAIN_S = 10.0
+WARM_UP_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,18 @@ def opener(settings: FeedbackSettings) -> Callable[[], Store]:
     return lambda: PostgresStore(settings.dsn)
 
 
+def warm_up(questions: Store, for_s: float = WARM_UP_S) -> None:
+    """Ask how good each model is, for so long at most, so that the first who asks need not wait for what is made once.
+
+    Raises Unavailable.
+    """
+    until = time.monotonic() + for_s
+    for subject in subjects(questions.ask):
+        if time.monotonic() >= until:
+            return
+        questions.quality(subject, int(time.time()) - QUALITY_SINCE_S)
+
+
 async def _run(settings: FeedbackSettings) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -63,6 +77,7 @@ async def _run(settings: FeedbackSettings) -> int:
     kubernetes = None if connection is None else Kubernetes(connection, settings.namespaces)
     if kubernetes is not None:
         kubernetes.recall(await asyncio.to_thread(lookups.models))
+    await asyncio.to_thread(warm_up, questions)
     commits = Commits(writes)
     service = Service(keys, commits, questions, lookups, kubernetes, settings.horizon_s)
     rates = await asyncio.to_thread(open_store)

@@ -11,7 +11,6 @@ status.accuracy and in the conditions.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -30,8 +29,6 @@ from evenkeel_runtime.receipts import Variant, uid_of
 SINCE_S = 7 * 86400
 MOST_CLASSES = 32
 """Of models with more, accuracy alone: an average's bounds take long and say little where classes have few labels."""
-FIRST_AFTER_S = 2.0
-"""A service that starts is first there for those who have waited for it."""
 GOOD_FOR_S = 300.0
 """Numbers older than this are told no more: the database does not answer, and nobody knows."""
 
@@ -162,7 +159,6 @@ class Ratings:
     async def run(self) -> None:
         """Return when stopped; the store is in nobody's use then."""
         looked_at = time.monotonic()
-        await self._wait(min(FIRST_AFTER_S, self._every_s))
         while not self._stopped.is_set():
             try:
                 places = None if self._present is None else await self._present()
@@ -174,17 +170,15 @@ class Ratings:
                 log.exception("quality not looked at")
             if time.monotonic() - looked_at > GOOD_FOR_S:
                 self._tell(b"")
-            await self._wait(self._every_s)
+            try:
+                await asyncio.wait_for(self._stopped.wait(), self._every_s)
+            except TimeoutError:
+                continue
 
     def stop(self) -> None:
         """Let `run` return soon."""
         self._is_stopping = True
         self._stopped.set()
-
-    async def _wait(self, seconds: float) -> None:
-        """Return when that time is over, or it is stopped."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopped.wait(), seconds)
 
     def _look(self, places: Places | None) -> bytes:
         since_s = int(time.time()) - SINCE_S

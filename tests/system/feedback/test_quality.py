@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from evenkeel_operator.feedback import cohorts
 from evenkeel_operator.feedback.cohorts import Texts
+from evenkeel_operator.feedback.command import warm_up
 from evenkeel_operator.feedback.quality import quality
 from evenkeel_operator.feedback.records import COHORT_S, Label, Pair, Row, Source, Told, cohort_of
 from evenkeel_operator.feedback.store import Store
@@ -198,6 +200,22 @@ def test_a_cohort_is_read_again_only_when_it_has_changed(open_store: Open, monke
         assert read_of_cells(seen) == want
         assert (again != first) == bool(want)
         first = again
+
+
+def test_the_first_who_asks_a_service_that_has_just_started_waits_for_no_cohort(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, now_s = open_store(), int(time.time())
+    sources = [replace(STABLE, subject=bytes([n] * 16)) for n in range(3)]
+    store.write([label(source=source, time_ms=now_s * 1000) for source in sources], [], now_s)
+    warm_up(store, for_s=0.0)
+    seen = spied(store, monkeypatch)
+    warm_up(store)
+    assert len(read_of_cells(seen)) == 3, "there was no time for any before"
+    seen.clear()
+    for source in sources:
+        asked(store, source.subject)
+    assert read_of_cells(seen) == []
 
 
 def test_a_cohort_that_was_deleted_and_is_told_again_is_no_longer_what_it_was(open_store: Open) -> None:
