@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evenkeel_operator.feedback.records import Answer, Errors, Label, Outcome
+from evenkeel_operator.feedback.records import MOST, Answer, Errors, Label, Outcome
 
 Key = tuple[int, bytes, int]
 """A prediction: series, nonce, row."""
@@ -28,6 +28,8 @@ UNKNOWN = -1
 """The actual class in the cell of pairs without a label: a NULL would not be one key."""
 BITS = 32
 """Of an error's m that count: a relative precision of 1e-10, and 2^31 labels in the 63 bits of a sum."""
+_MOST_EXPONENT = MOST.bit_length()
+"""Of the difference of two numbers below MOST, either way."""
 
 _ADD_JUDGED = """
 INSERT INTO predicted VALUES (?, ?, ?, 0, ?, ?)
@@ -162,8 +164,12 @@ class Changes:
 
 
 def errors(rows: Iterable[tuple[int, int, int, int]]) -> Errors | None:
-    """Return the sums of rows of exponent, count, absolute and squared; None where no label is among them."""
-    held = [row for row in rows if row[1]]
+    """Return the sums of rows of exponent, count, absolute and squared; None where no label is among them.
+
+    Without errors that no two numbers below MOST have: an earlier release took labels as large as 1e300, whose square
+    is no number any more. They wait to be corrected.
+    """
+    held = [row for row in rows if row[1] and row[0] <= _MOST_EXPONENT]
     if not held:
         return None
     return Errors(

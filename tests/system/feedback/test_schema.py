@@ -19,6 +19,7 @@ from evenkeel_operator.feedback import schema
 from evenkeel_operator.feedback.postgres import PostgresStore
 from evenkeel_operator.feedback.records import Errors, Told
 from evenkeel_operator.feedback.store import Store, Unavailable
+from evenkeel_operator.feedback.totals import totals
 from evenkeel_runtime.receipts import nonce_or_none
 from tests.system.feedback.server import Deployment
 from tests.system.feedback.test_pairs import CANARY, pair, told
@@ -156,6 +157,16 @@ def test_errors_of_the_earlier_release_are_summed_anew_from_their_labels(old: Da
     assert store.quality(SUBJECT, 0)[1].errors == Errors(2, 1 + 2.5, 1 + 6.25)
     store.write([label(1, 1.0, 1.0, source=NUMBERS, corrects=True)], [], NOW_S)
     assert store.quality(SUBJECT, 0)[1].errors == Errors(2, 1.0, 1.0)
+
+
+def test_a_typing_error_that_only_the_earlier_release_took_hides_no_other_label(old: Database, open_store: Any) -> None:
+    labelled(old, 2, 0, 1.0, 2.0)
+    labelled(old, 2, 1, 1.0, 1e300)
+    store: Store = open_store()
+    assert store.quality(SUBJECT, 0)[1].errors == Errors(1, 1.0, 1.0)
+    assert [found.errors for found in totals(store.ask, SUBJECT, 0)] == [None, Errors(1, 1.0, 1.0)]
+    store.write([label(1, 3.0, 1.0, source=NUMBERS, corrects=True)], [], NOW_S)
+    assert store.quality(SUBJECT, 0)[1].errors == Errors(2, 1.0 + 2.0, 1.0 + 4.0)
 
 
 def test_ids_of_the_earlier_release_are_told_with_their_labels(old: Database, open_store: Any) -> None:
