@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import sqlite3
 import subprocess
@@ -23,6 +24,7 @@ from evenkeel_operator.feedback.totals import totals
 from evenkeel_runtime.receipts import nonce_or_none
 from tests.system.feedback.server import Deployment
 from tests.system.feedback.test_pairs import CANARY, pair, told
+from tests.system.feedback.test_quality import asked, assert_is_of_the_rows
 from tests.system.feedback.test_store import (
     COHORT,
     NOW_S,
@@ -157,6 +159,29 @@ def test_errors_of_the_earlier_release_are_summed_anew_from_their_labels(old: Da
     assert store.quality(SUBJECT, 0)[1].errors == Errors(2, 1 + 2.5, 1 + 6.25)
     store.write([label(1, 1.0, 1.0, source=NUMBERS, corrects=True)], [], NOW_S)
     assert store.quality(SUBJECT, 0)[1].errors == Errors(2, 1.0, 1.0)
+
+
+def test_whatever_the_earlier_release_has_stored_is_told_as_it_is(old: Database, open_store: Any) -> None:
+    chance = random.Random(1)
+    for number in range(60):
+        at, class_ = COHORT + 900 * chance.randrange(3), chance.randrange(3)
+        if chance.random() < 0.7:
+            mirrored(old, number, at)
+        if chance.random() < 0.7:
+            predicted, actual = number % 3, chance.randrange(3)
+            for series in (1, 2):
+                values = series, nonce(number), at * 1000 + number, predicted, actual
+                old.run("INSERT INTO label VALUES (?, ?, 0, ?, ?, 0, ?)", *values)
+            old.run(
+                "INSERT INTO confusion VALUES (1, ?, ?, ?, 1) ON CONFLICT (series, cohort, predicted, actual) "
+                "DO UPDATE SET count = confusion.count + 1",
+                *(at, predicted, actual),
+            )
+        total = at, class_, b"process" + bytes([number]), 1 + chance.randrange(9)
+        old.run("INSERT INTO prediction VALUES (1, ?, ?, ?, ?)", *total)
+    store: Store = open_store()
+    for since_s in (0, COHORT + 900):
+        assert_is_of_the_rows(asked(store, SUBJECT, since_s), store, SUBJECT, since_s)
 
 
 def test_a_typing_error_that_only_the_earlier_release_took_hides_no_other_label(old: Database, open_store: Any) -> None:
