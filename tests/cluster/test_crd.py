@@ -147,7 +147,7 @@ def of_before(kubectl: Kubectl, namespace: str, custom: client.CustomObjectsApi)
         kubectl.ask("delete", "crd", f"{PLURAL}.{group}")
 
 
-def _is_made(custom: client.CustomObjectsApi, place: tuple[str, ...], document: Object) -> bool:
+def _is_made(custom: client.CustomObjectsApi, place: tuple[str, str, str, str], document: Object) -> bool:
     try:
         custom.create_namespaced_custom_object(*place, document)
     except ApiException as e:
