@@ -37,7 +37,7 @@ class _Aged:
         )
 
 
-_OWN_ID = _Aged("own_id", ("subject", "id"), "at_s")
+_OWN_ID = _Aged("own_name", ("subject", "id"), "at_s")
 # A cohort is told for as long as it has a version, so that none is told that is there in part. What was counted goes
 # before its counts.
 _OTHERS = (

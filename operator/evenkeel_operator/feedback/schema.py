@@ -1,10 +1,10 @@
 """In which tables is everything kept, and how do those of an earlier release become these?
 
-Four kinds: what was posted and told (label, mirrored, tally, own_id), counts of it, which are kept so that no question
-has to count (cell, deviation, pair_cell, predicted), a number that is another one whenever any count of a cohort is
-(cohort_version), and who it is about (series, model). Version 2 has counts that
-version 1 did not keep, so what version 1 writes has other names here: a replica of the earlier release that still runs
-beside the first of the new one finds its tables no more and answers 503, instead of storing what nobody counts.
+Four kinds: what was posted and told (label, mirrored, tally, own_name), counts of it, which are kept so that no
+question has to count (cell, deviation, pair_cell, predicted), a number that is another one whenever any count of a
+cohort is (cohort_version), and who it is about (series, model). Version 2 has counts that version 1 did not keep, so
+what version 1 writes has other names here: a replica of the earlier release that still runs beside the first of the new
+one finds its tables no more and answers 503, instead of storing what nobody counts.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ CREATE TABLE IF NOT EXISTS pair_cell (
     canary {integer} NOT NULL, actual {integer} NOT NULL, count {bigint} NOT NULL,
     PRIMARY KEY (series, cohort, canary_revision, stable, canary, actual)) {clustered};
 CREATE INDEX IF NOT EXISTS pair_cell_cohort ON pair_cell (cohort);
-CREATE TABLE IF NOT EXISTS own_id (
+CREATE TABLE IF NOT EXISTS own_name (
     subject {blob} NOT NULL, id {text} NOT NULL, receipt {text} NOT NULL, at_s {bigint} NOT NULL, nonce {blob},
     PRIMARY KEY (subject, id)) {clustered};
-CREATE INDEX IF NOT EXISTS own_id_nonce ON own_id (subject, nonce);
-CREATE INDEX IF NOT EXISTS own_id_time ON own_id (at_s);
+CREATE INDEX IF NOT EXISTS own_name_nonce ON own_name (subject, nonce);
+CREATE INDEX IF NOT EXISTS own_name_time ON own_name (at_s);
 CREATE TABLE IF NOT EXISTS model (
     subject {blob} PRIMARY KEY, namespace {text} NOT NULL, name {text} NOT NULL) {clustered}
 """
@@ -80,7 +80,8 @@ CREATE INDEX IF NOT EXISTS label_time ON label {by_time};
 ALTER TABLE confusion RENAME TO cell;
 DROP TABLE error;
 ALTER TABLE prediction RENAME TO tally;
-ALTER TABLE own_id ADD COLUMN nonce {blob};
+ALTER TABLE own_id RENAME TO own_name;
+ALTER TABLE own_name ADD COLUMN nonce {blob};
 ALTER TABLE pair RENAME TO mirrored
 """
 _FILL_PREDICTED = """
@@ -170,12 +171,12 @@ def _labels(run: Ask, series: int) -> Any:
 def _fill_nonces(run: Ask, run_many: RunMany) -> None:
     subject, name = b"", ""
     while rows := run(
-        "SELECT subject, id, receipt FROM own_id WHERE subject > ? OR (subject = ? AND id > ?) "
+        "SELECT subject, id, receipt FROM own_name WHERE subject > ? OR (subject = ? AND id > ?) "
         f"ORDER BY subject, id LIMIT {_PAGE}",
         (subject, subject, name),
     ):
         run_many(
-            "UPDATE own_id SET nonce = ? WHERE subject = ? AND id = ?",
+            "UPDATE own_name SET nonce = ? WHERE subject = ? AND id = ?",
             [(receipts.nonce_or_none(receipt), subject, name) for subject, name, receipt in rows],
         )
         subject, name = bytes(rows[-1][0]), rows[-1][1]

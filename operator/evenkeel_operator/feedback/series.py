@@ -47,7 +47,7 @@ def labelled(ask: Ask, subject: bytes, since_s: int, page: int) -> Iterator[list
         while True:
             rows = ask(
                 "SELECT nonce, row_number, time_ms, predicted, confidence, actual, "
-                "(SELECT MIN(id) FROM own_id WHERE own_id.subject = ? AND own_id.nonce = label.nonce) FROM label "
+                "(SELECT MIN(id) FROM own_name WHERE own_name.subject = ? AND own_name.nonce = label.nonce) FROM label "
                 "WHERE series = ? AND (nonce > ? OR (nonce = ? AND row_number > ?)) AND time_ms >= ? "
                 f"ORDER BY nonce, row_number LIMIT {page}",
                 (subject, id_, nonce, nonce, row, since_s * 1000),

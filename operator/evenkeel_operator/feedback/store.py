@@ -38,7 +38,7 @@ INSERT INTO tally VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (series, cohort, class, process) DO UPDATE SET count = excluded.count
 WHERE excluded.count > tally.count
 """
-_PUT_ID = "INSERT INTO own_id (subject, id, receipt, at_s, nonce) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_PUT_ID = "INSERT INTO own_name (subject, id, receipt, at_s, nonce) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _PUT_MODEL = """
 INSERT INTO model VALUES (?, ?, ?)
 ON CONFLICT (subject) DO UPDATE SET namespace = excluded.namespace, name = excluded.name
@@ -300,7 +300,7 @@ class Store(ABC):
         """Return the receipts that were given these ids by users."""
         found = {}
         for name in ids:
-            for (receipt,) in self._run("SELECT receipt FROM own_id WHERE subject = ? AND id = ?", (subject, name)):
+            for (receipt,) in self._run("SELECT receipt FROM own_name WHERE subject = ? AND id = ?", (subject, name)):
                 found[name] = receipt
         return found
 

@@ -16,7 +16,7 @@ from tests.system.feedback.test_pairs import pair
 from tests.system.feedback.test_store import COHORT, NUMBERS, SOURCE, SUBJECT, label, told
 
 OLD = COHORT - 9000
-TABLES = ("label", "mirrored", "tally", "own_id", "cell", "deviation", "pair_cell", "predicted", "cohort_version")
+TABLES = ("label", "mirrored", "tally", "own_name", "cell", "deviation", "pair_cell", "predicted", "cohort_version")
 
 Open = Callable[[], Store]
 
@@ -51,7 +51,7 @@ def test_a_post_waits_for_a_part_of_one_table_at_most(open_store: Open, monkeypa
         "label": 6,
         "mirrored": 3,
         "tally": 3,
-        "own_id": 3,
+        "own_name": 3,
         "cell": 3,
         "deviation": 3,
         "pair_cell": 3,
@@ -66,7 +66,7 @@ def test_a_post_waits_for_a_part_of_one_table_at_most(open_store: Open, monkeypa
         assert len(gone) == 1
         assert max(gone.values()) <= 7
         before = after
-        is_whole = gone.keys() <= {"own_id"}
+        is_whole = gone.keys() <= {"own_name"}
         assert len(store.quality(SUBJECT, 0)[0].cohorts) == 1 + is_whole, "none is told in part"
     assert rows(store) == kept
     assert told(store.quality(SUBJECT, 0)[0], "confusion") == {COHORT: [[0, 0, 1], [0, 1, 1], [0, 2, 1]]}
@@ -77,7 +77,7 @@ def test_ids_go_by_a_moment_of_their_own(open_store: Open) -> None:
     filled(store, 2, OLD)
     assert store.expire(OLD, OLD + 1)
     assert not store.expire(OLD, OLD + 1)
-    assert rows(store)["own_id"] == 0
+    assert rows(store)["own_name"] == 0
     assert rows(store)["label"] == 4
 
 

@@ -294,6 +294,7 @@ def test_a_replica_that_starts_and_one_that_writes_do_not_wait_for_each_other(op
         pytest.param("INSERT INTO error VALUES (2, ?, 1, 1, 1)", (COHORT,), id="counts an error"),
         pytest.param("INSERT INTO prediction VALUES (1, ?, 3, ?, 1)", (COHORT, b"one"), id="keeps a total"),
         pytest.param("INSERT INTO pair VALUES (1, ?, ?, 0, 3, 'x', 3)", (COHORT, b"n"), id="keeps a pair"),
+        pytest.param("INSERT INTO own_id VALUES (?, 'order-1', 'r', 1)", (SUBJECT,), id="keeps an id"),
     ],
 )
 def test_a_replica_of_the_earlier_release_that_still_runs_stores_nothing_that_nobody_counts(
