@@ -210,7 +210,7 @@ def test_the_first_who_asks_a_service_that_has_just_started_waits_for_no_cohort(
     store.write([label(source=source, time_ms=now_s * 1000) for source in sources], [], now_s)
     warm_up(store, for_s=0.0)
     seen = spied(store, monkeypatch)
-    warm_up(store)
+    warm_up(store, for_s=60.0)
     assert len(read_of_cells(seen)) == 3, "there was no time for any before"
     seen.clear()
     for source in sources:

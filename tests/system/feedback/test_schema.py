@@ -282,7 +282,7 @@ def test_a_replica_that_starts_and_one_that_writes_do_not_wait_for_each_other(op
     with ThreadPoolExecutor(1) as pool:
         opened = pool.submit(open_store)
         try:
-            opened.result(timeout=10)
+            opened.result(timeout=60)
         finally:
             first._commit()
 
