@@ -251,16 +251,8 @@ def _padding(length: int) -> int:
 def opened(text: str, key_of: Callable[[int, bytes], bytes | None]) -> Receipt:
     """Return what a receipt says; raises BadReceipt. `key_of` finds a key by its id and the subject, or None."""
     raw = _decoded(text)
-    if not raw:
-        raise BadReceipt(Reason.TRUNCATED, "the receipt is empty")
-    if raw[0] != _VERSION:
-        raise BadReceipt(Reason.UNKNOWN_VERSION, f"the receipt's format is {raw[0]}, this service reads {_VERSION}")
-    if len(raw) < _FIXED.size:
-        raise _truncated(len(raw), _FIXED.size)
+    start = _varying_at(raw)
     _, flags, variant, key_id, subject, classes, process, length = _FIXED.unpack_from(raw)
-    start = _FIXED.size + length + _padding(length)
-    if len(raw) < start + _VARYING.size:
-        raise _truncated(len(raw), start + _VARYING.size)
     count, moment = _VARYING.unpack_from(raw, start)
     time_ms, rows = moment >> 16, moment & 0xFFFF
     start += _VARYING.size
@@ -286,6 +278,32 @@ def opened(text: str, key_of: Callable[[int, bytes], bytes | None]) -> Receipt:
     if bool(flags & _NUMERIC) == bool(classes) or (flags & _NAMED and not classes):
         raise BadReceipt(Reason.MALFORMED, f"the receipt's flags are {flags}, which contradicts its {classes} classes")
     return Receipt(origin, process + count.to_bytes(4), time_ms, rows, raw[start:end])
+
+
+def nonce_or_none(text: str) -> bytes | None:
+    """Return the nonce that a receipt names, whoever has written it; None where it is no receipt."""
+    try:
+        raw = _decoded(text)
+        start = _varying_at(raw)
+    except BadReceipt:
+        return None
+    process, (count, _) = _FIXED.unpack_from(raw)[6], _VARYING.unpack_from(raw, start)
+    return bytes(process + count.to_bytes(4))
+
+
+def _varying_at(raw: bytes) -> int:
+    """Return where the part of a receipt begins that is its own; raises BadReceipt where there is none."""
+    if not raw:
+        raise BadReceipt(Reason.TRUNCATED, "the receipt is empty")
+    if raw[0] != _VERSION:
+        raise BadReceipt(Reason.UNKNOWN_VERSION, f"the receipt's format is {raw[0]}, this service reads {_VERSION}")
+    if len(raw) < _FIXED.size:
+        raise _truncated(len(raw), _FIXED.size)
+    length = raw[_FIXED.size - 1]
+    start = _FIXED.size + length + _padding(length)
+    if len(raw) < start + _VARYING.size:
+        raise _truncated(len(raw), start + _VARYING.size)
+    return start
 
 
 def _revision(name: bytes) -> str:

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pytest
 import yaml
@@ -24,6 +24,15 @@ from tests.contract.bad_specs import BAD, BadSpec
 from tests.contract.specs import GOOD, GoodSpec, merged, minimal
 
 pytestmark = pytest.mark.cluster
+
+
+class Of(NamedTuple):
+    """A CRD of a group of its own, and what the spec of an object of it says."""
+
+    group: str
+    crd: str
+    spec: Object
+
 
 CRD = Path(__file__).resolve().parents[2] / "crds" / "modeldeployments.evenkeel.dev.yaml"
 NAME = f"{PLURAL}.{GROUP}"
@@ -115,6 +124,70 @@ def test_minimal_spec_is_stored_without_noise(custom: client.CustomObjectsApi, n
 def test_name_of_forty_characters_is_accepted(custom: client.CustomObjectsApi, namespace: str) -> None:
     name = "d" * 40
     assert create(custom, namespace, minimal(name))["metadata"]["name"] == name
+
+
+@pytest.fixture
+def of_before(kubectl: Kubectl, namespace: str, custom: client.CustomObjectsApi) -> Iterator[Of]:
+    """A CRD of another group, as it was when horizons were up to 2160h; in it an object with one of 1000h."""
+    crd = yaml.safe_load(CRD.read_text())
+    group = f"g{uuid.uuid4().hex[:8]}.example.com"
+    crd["metadata"] = {"name": f"{PLURAL}.{group}"}
+    crd["spec"]["group"] = group
+    del crd["spec"]["names"]["shortNames"], crd["spec"]["names"]["categories"]
+    of = Of(group, json.dumps(crd), {"objectives": {"accuracy": [{"metric": "F1", "floor": 0.9, "horizon": "1000h"}]}})
+    before = of.crd.replace("duration('720h')", "duration('2160h')")
+    assert before != of.crd
+    kubectl.apply(before)
+    try:
+        kubectl.ask("wait", "--for=condition=Established", f"crd/{PLURAL}.{group}", "--timeout=30s")
+        document = merged(minimal(), {"apiVersion": f"{group}/{VERSION}", "spec": of.spec})
+        wait_until("it is served", lambda: _is_made(custom, (group, VERSION, namespace, PLURAL), document))
+        yield of
+    finally:
+        kubectl.ask("delete", "crd", f"{PLURAL}.{group}")
+
+
+def _is_made(custom: client.CustomObjectsApi, place: tuple[str, str, str, str], document: Object) -> bool:
+    try:
+        custom.create_namespaced_custom_object(*place, document)
+    except ApiException as e:
+        if e.status != 404:
+            raise
+        return False
+    return True
+
+
+def test_a_horizon_that_is_stored_already_hinders_no_other_change(
+    of_before: Of, kubectl: Kubectl, namespace: str, custom: client.CustomObjectsApi
+) -> None:
+    """The API server judges again only what changes (from Kubernetes 1.30 on), so that the operator writes its status
+    and the user whatever else; a horizon that is written has to be one that labels are taken for."""
+    place = (of_before.group, VERSION, namespace, PLURAL, "digits")
+
+    def changed(horizon: str) -> None:
+        accuracy = [{"metric": "F1", "floor": 0.9, "horizon": horizon}]
+        custom.patch_namespaced_custom_object(*place, {"spec": {"objectives": {"accuracy": accuracy}}}, dry_run="All")
+
+    changed("1100h")
+    kubectl.apply(of_before.crd)
+
+    def is_judged() -> bool:
+        try:
+            changed("1100h")
+        except ApiException as e:
+            told = str(e.body)
+            return e.status == 422 and "accuracy[0].horizon" in told and "takes labels for 30 days" in told
+        return False
+
+    wait_until("the rule is in force", is_judged)
+    custom.patch_namespaced_custom_object_status(*place, {"status": {"replicas": 3}})
+    custom.patch_namespaced_custom_object(*place, {"spec": {"replicas": 4}})
+    floor = [{"metric": "F1", "floor": 0.8, "horizon": "1000h"}]
+    custom.patch_namespaced_custom_object(*place, {"spec": {"objectives": {"accuracy": floor}}})
+    got = cast(Object, custom.get_namespaced_custom_object(*place))
+    assert (got["spec"]["replicas"], got["status"]["replicas"]) == (4, 3)
+    assert got["spec"]["objectives"]["accuracy"][0] == got["spec"]["objectives"]["accuracy"][0] | floor[0]
+    changed("720h")
 
 
 @pytest.fixture

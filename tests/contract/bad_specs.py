@@ -268,13 +268,7 @@ BAD = (
     _held("a target of an hour", {"target": "60m"}, None, _TARGET, "from 1ms to 10m"),
     _held("no target", {"target": None}, None, _TARGET, "Required value"),
     _held("a quantile in percent", {"quantile": 95}, None, "spec.objectives.latency[0].quantile", "from 0.5 to 0.999"),
-    _held(
-        "a budget of everything",
-        {"violationBudget": 1},
-        None,
-        "spec.objectives.latency[0].violationBudget",
-        "from 0 to 0.5",
-    ),
+    _held("a budget of all", {"violationBudget": 1}, None, "spec.objectives.latency[0].violationBudget", "0 to 0.5"),
     # How good the answers have to be.
     _judged("no floor", {"floor": None}, ".floor", "Required value"),
     _judged("a floor in percent", {"floor": 92}, ".floor", "between 0 and 1"),
@@ -285,7 +279,8 @@ BAD = (
     _judged("no positive class", {"average": "Binary"}, ".positiveClass", "name the class that counts as positive"),
     _judged("a positive class of an average", {"positiveClass": "7"}, ".positiveClass", "leave it out"),
     _judged("a horizon in days", {"horizon": "3d"}, ".horizon", "one number and its unit"),
-    _judged("a horizon of no time", {"horizon": "0s"}, ".horizon", "from 1s to 2160h"),
+    _judged("a horizon of no time", {"horizon": "0s"}, ".horizon", "from 1s to 720h"),
+    _judged("a horizon beyond which no label is taken", {"horizon": "721h"}, ".horizon", "takes labels for 30 days"),
     BadSpec(
         "two objectives of one metric",
         {"objectives": {"accuracy": [{"metric": "F1", "floor": 0.9}, {"metric": "F1", "floor": 0.8}]}},

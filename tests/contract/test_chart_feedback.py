@@ -6,6 +6,7 @@ import base64
 
 import pytest
 
+from evenkeel_operator.api.rules import MOST_HORIZON_DAYS
 from evenkeel_operator.feedback import settings as feedback
 from tests.contract.conftest import Render
 from tests.contract.rendered import find, kinds, pod, verbs
@@ -31,6 +32,20 @@ def test_feedback_pods_are_restricted_and_understand_their_arguments(values: tup
     else:
         assert "labels" not in mounts.values()
         assert container["env"][0]["valueFrom"]["secretKeyRef"] == {"name": "database", "key": "dsn"}
+
+
+def test_a_database_may_take_an_hour_to_be_brought_up(render: Render) -> None:
+    (container,) = pod(render(*FEEDBACK), "evenkeel-feedback")["containers"]
+    probe = container["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 3600
+    assert probe["httpGet"] == container["livenessProbe"]["httpGet"]
+
+
+def test_labels_are_taken_for_as_long_as_any_objective_may_wait_for_them(render: Render) -> None:
+    installed = feedback.parse(pod(render(*FEEDBACK), "evenkeel-feedback")["containers"][0]["args"], {})
+    for got in (installed, feedback.parse([], {})):
+        assert got.horizon_s == MOST_HORIZON_DAYS * feedback.DAY_S
+        assert got.retention_s >= 2 * got.horizon_s, "so far back labels are looked at"
 
 
 def test_feedback_is_where_replicas_look_for_it(render: Render) -> None:

@@ -60,6 +60,9 @@ Duration = Annotated[str, Field(min_length=2, max_length=16, json_schema_extra=r
 LongDuration = Annotated[str, Field(min_length=2, max_length=16, json_schema_extra=rules.LONG_DURATION)]
 """One number and its unit: s, m or h."""
 
+Horizon = Annotated[str, Field(min_length=2, max_length=16, json_schema_extra=rules.HORIZON)]
+"""A LongDuration within which the feedback service takes labels."""
+
 OpaqueObject = Annotated[Object, WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
 """A core/v1 structure that goes into the pod as it is and is judged by the API server there."""
 

@@ -17,6 +17,7 @@ from evenkeel_operator.api.core import (
     SET,
     Duration,
     EnvVar,
+    Horizon,
     LabelValue,
     LocalObjectReference,
     LongDuration,
@@ -131,8 +132,9 @@ class AccuracyObjective(Model):
     """With average Binary: the class that counts as positive, by its name, or its number where classes have none."""
     margin: float = Field(default=0.01, json_schema_extra=rules.MARGIN)
     """By how much a canary may be below the stable revision and still count as not worse."""
-    horizon: LongDuration = "24h"
-    """How long after a prediction its label is waited for. Predictions are counted by the quarter of an hour; a quarter
+    horizon: Horizon = "24h"
+    """How long after a prediction its label is waited for, no longer than the feedback service takes labels
+    (feedback.horizonDays of the chart). Predictions are counted by the quarter of an hour; a quarter
     counts once this time has passed since its end, and labels that come later still count from then on."""
 
 

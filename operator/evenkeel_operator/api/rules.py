@@ -182,12 +182,23 @@ DURATION = rules(
 QUANTILE = rules(must("self >= 0.5 && self <= 0.999", "must be from 0.5 to 0.999; 0.95 is the 95th percentile"))
 BUDGET = rules(must("self >= 0.0 && self <= 0.5", "must be from 0 to 0.5; 0.05 is three minutes of an hour"))
 
-LONG_DURATION = rules(
-    must(
-        "self.matches('^[0-9]+([.][0-9]+)?[smh]$') && "
-        "duration(self) >= duration('1s') && duration(self) <= duration('2160h')",
-        "must be from 1s to 2160h, one number and its unit, such as 5m or 24h",
+
+def _long_duration(most_h: int, why: str = "") -> Rules:
+    return rules(
+        must(
+            "self.matches('^[0-9]+([.][0-9]+)?[smh]$') && "
+            f"duration(self) >= duration('1s') && duration(self) <= duration('{most_h}h')",
+            f"must be from 1s to {most_h}h, one number and its unit, such as 5m or 24h{why}",
+        )
     )
+
+
+MOST_HORIZON_DAYS = 30
+"""So long the feedback service takes labels, unless it is told otherwise: later ones would be waited for in vain."""
+
+LONG_DURATION = _long_duration(2160)
+HORIZON = _long_duration(
+    24 * MOST_HORIZON_DAYS, f"; the feedback service takes labels for {MOST_HORIZON_DAYS} days after the prediction"
 )
 
 SHARE = rules(must("self > 0.0 && self < 1.0", "must be between 0 and 1, such as 0.92"))

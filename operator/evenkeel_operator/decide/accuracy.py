@@ -15,11 +15,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from evenkeel_operator.api.core import parse_time, seconds
 from evenkeel_operator.api.modeldeployment import AccuracyObjective, Object, Spec
+from evenkeel_operator.api.rules import MOST_HORIZON_DAYS
 from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import conditions
 from evenkeel_operator.decide.conditions import Row
@@ -190,7 +192,7 @@ def _state(found: Quality, known: Interval | NoSignal) -> str:
 
 def _met(wanted: tuple[AccuracyObjective, ...], found: Quality | None) -> Row:
     def row(holds: bool | None, reason: Reason, message: str) -> Row:
-        return Row("AccuracyMet", holds, reason, message)
+        return Row("AccuracyMet", holds, reason, "; ".join((message, *_waiting_in_vain(wanted))))
 
     if found is None or isinstance(found.counted, NoSignal):
         return row(None, Reason.METRICS_MISSING, "the feedback service has not said yet what it has counted")
@@ -215,6 +217,16 @@ def _met(wanted: tuple[AccuracyObjective, ...], found: Quality | None) -> Row:
     if len(known) == len(wanted) and all(at.lower >= objective.floor for objective, at in known):
         return row(True, Reason.ABOVE_FLOOR, text)
     return row(None, Reason.NOT_PROVEN, f"{text}; more labels will tell")
+
+
+def _waiting_in_vain(wanted: tuple[AccuracyObjective, ...]) -> Iterator[str]:
+    """Yield what is to be said of horizons that only an earlier release's CRD has let be stored."""
+    for one in wanted:
+        if seconds(one.horizon) > MOST_HORIZON_DAYS * 86400:
+            yield (
+                f"spec.objectives.accuracy of {one.metric}: horizon is {one.horizon}, but labels are taken for "
+                f"{MOST_HORIZON_DAYS} days ({24 * MOST_HORIZON_DAYS}h): shorten it"
+            )
 
 
 def _told(objective: AccuracyObjective, at: Interval) -> str:

@@ -51,7 +51,7 @@ class Commits:
         self._weight = 0
         self._changed = threading.Condition()
         self._ends = False
-        self._expires_before_s: int | None = None
+        self._expires_before_s: tuple[int, int] | None = None
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._work, name="commits", daemon=True)
         self._thread.start()
@@ -64,10 +64,11 @@ class Commits:
         """Return when what a replica has told is durable; raises Full, Unavailable."""
         await self._wait_for((), told)
 
-    def expire(self, before_s: int) -> None:
-        """Delete what belongs to predictions before that moment, between the posts."""
+    def expire(self, before_s: int, ids_before_s: int) -> None:
+        """Delete what belongs to predictions before that moment, and users' own ids told before theirs, between the
+        posts."""
         with self._changed:
-            self._expires_before_s = before_s
+            self._expires_before_s = before_s, ids_before_s
             self._changed.notify()
 
     @property
@@ -148,14 +149,14 @@ class Commits:
         self._loop.call_soon_threadsafe(_answer, units, answers)
         return None
 
-    def _expire(self, before_s: int) -> None:
+    def _expire(self, before_s: tuple[int, int]) -> None:
         try:
-            if self._store.expire(before_s):
+            if self._store.expire(*before_s):
                 return
         except Unavailable as e:
             log.warning("nothing deleted error=%s", e)
         except Exception:  # whatever it is, posts have to be written all the same
-            log.exception("nothing deleted before_s=%d", before_s)
+            log.exception("nothing deleted before_s=%d ids_before_s=%d", *before_s)
         with self._changed:
             if self._expires_before_s == before_s:
                 self._expires_before_s = None

@@ -7,12 +7,11 @@ the outcomes, a word for the reason and a sentence.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evenkeel_operator.feedback.records import COHORT_S, Answer, Label, Outcome, Pair, Source, Told
+from evenkeel_operator.feedback.records import COHORT_S, MOST, Answer, Label, Outcome, Pair, Source, Told
 from evenkeel_runtime import receipts
 from evenkeel_runtime.receipts import MAX_CLASSES, BadReceipt, Origin, Receipt
 
@@ -30,6 +29,14 @@ _OUTCOMES = {
     receipts.Reason.UNKNOWN_KEY: Outcome.FORGED,
     receipts.Reason.BAD_SIGNATURE: Outcome.FORGED,
 }
+
+RECEIPT_NEEDED = Answer(
+    Outcome.FORGED,
+    "ReceiptNeeded",
+    "through a replica an id alone replaces no label, for whoever reaches one may guess it: send the prediction's "
+    "receipt, or post to the feedback service with a token that may create modeldeployments/feedback",
+)
+"""A replica asks nobody for a right. A receipt is proof enough: who has it was given the answer. An id is none."""
 
 
 class BadPost(Exception):
@@ -96,7 +103,12 @@ def judged(claim: Claim, names: Sequence[str], now_ms: int, horizon_s: int) -> L
     item, receipt = claim.item, claim.receipt
     age_s = (now_ms - receipt.time_ms) / 1000
     if age_s > horizon_s:
-        return Answer(Outcome.EXPIRED, "TooOld", f"the prediction is {age_s / 86400:.1f} days old, older than is kept")
+        return Answer(
+            Outcome.EXPIRED,
+            "TooOld",
+            f"the prediction is {age_s / 86400:.1f} days old; labels are taken for {horizon_s / 86400:g} days "
+            "(feedback.horizonDays of the chart)",
+        )
     if age_s < -SKEW_S:
         return Answer(Outcome.MALFORMED, "InFuture", f"the prediction is {-age_s:.0f} s ahead of this service's clock")
     if item.row >= receipt.rows:
@@ -107,8 +119,12 @@ def judged(claim: Claim, names: Sequence[str], now_ms: int, horizon_s: int) -> L
         if isinstance(item.label, str):
             return Answer(Outcome.MALFORMED, "NoNumber", "the model predicts numbers: label has to be a number")
         predicted, confidence, actual = receipt.number(item.row), 0, float(item.label)
-        if not math.isfinite(predicted):
-            return Answer(Outcome.MALFORMED, "NoNumber", "the model's own prediction was not a finite number")
+        if not abs(predicted) < MOST:  # nor is NaN
+            return Answer(
+                Outcome.MALFORMED,
+                "NoNumber",
+                f"the model's own prediction is {predicted:g}: errors are counted of numbers between -2^53 and 2^53",
+            )
     else:
         found = _class_of(item.label, names, origin.classes)
         if isinstance(found, Answer):
@@ -140,7 +156,7 @@ def told_of(body: bytes, subject: bytes, now_ms: int) -> Told:
             for class_, count in cohort["counts"]:
                 totals[(start, _within(class_, max(0, source.classes - 1)))] = _within(count, 1 << 53)
         ids = tuple((_id(name), _text(receipt, 1 << 20)) for name, receipt in document.get("ids", ()))
-        pairs = tuple(_pair(row) for row in document.get("pairs", ()))
+        pairs = tuple(_pair(row, source.classes) for row in document.get("pairs", ()))
         names = tuple(_text(name, 1024) for name in document.get("names", ()))
         if names and len(names) != source.classes:
             raise ValueError(f"there are {len(names)} names of {source.classes} classes")
@@ -201,8 +217,8 @@ def _item(entry: Any) -> Item | Answer:
     label, row = entry.get("label"), entry.get("row", 0)
     if isinstance(label, bool) or not isinstance(label, str | int | float):
         return _no_item("label is missing: the class, or the number, that turned out to be true")
-    if not isinstance(label, str) and not (abs(label) < 1 << 53):
-        return _no_item("label is not a number that can be stored")
+    if not isinstance(label, str) and not abs(label) < MOST:
+        return _no_item("label has to be a number between -2^53 and 2^53")
     if type(row) is not int or not 0 <= row <= receipts.MAX_ROWS:
         return _no_item("row has to be the row's number within the request, from 0")
     if not isinstance(corrects := entry.get("corrects", False), bool):
@@ -226,15 +242,15 @@ def _require_few(count: int) -> None:
         raise BadPost(f"the body has {count} items, more than the {MOST_ITEMS} of one post; send them in parts", 413)
 
 
-def _pair(row: Any) -> Pair:
+def _pair(row: Any, classes: int) -> Pair:
     nonce, number, start, stable, canary_revision, canary = row
     return Pair(
         _bytes(nonce, receipts.NONCE_BYTES),
         _within(number, receipts.MAX_ROWS),
         _within(start, 1 << 40) // COHORT_S * COHORT_S,
-        _within(stable, MAX_CLASSES),
+        _within(stable, classes - 1),
         _text(canary_revision),
-        _within(canary, MAX_CLASSES),
+        _within(canary, classes - 1),
     )
 
 

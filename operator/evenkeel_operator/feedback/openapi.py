@@ -18,7 +18,8 @@ _ITEM = {
         "id": {
             "type": "string",
             "pattern": f"^[ -~]{{1,{MAX_ID}}}$",
-            "description": "Instead of the receipt: what the request's header evenkeel-id has called the prediction.",
+            "description": "Instead of the receipt: what the request's header evenkeel-id has called the prediction. "
+            "Known until the prediction is too old to be labelled. Where a replica takes the post, only a first label.",
         },
         "model": {
             "type": "string",
@@ -29,7 +30,11 @@ _ITEM = {
             "description": "The truth: the name of the class, its index where the classes have no names, or a number.",
         },
         "row": {"type": "integer", "minimum": 0, "default": 0, "description": "Which row of the request."},
-        "corrects": {"type": "boolean", "default": False, "description": "Replace the label that is stored."},
+        "corrects": {
+            "type": "boolean",
+            "default": False,
+            "description": "Replace the label that is stored. With id, not where a replica takes the post.",
+        },
     },
 }
 _ANSWER = {
@@ -53,6 +58,42 @@ _OF_ONE = [
         "schema": {"type": "integer"},
     },
 ]
+
+_COUNTS = {
+    "predictions": "[class, count] of what was predicted.",
+    "confusion": "[predicted class, actual class, count] of what has a label.",
+    "errors": "Of numbers: count, and the sums of the absolute and of the squared errors of what has a label.",
+    "pairs": "[canary revision, class by stable, class by canary, actual class, count] of mirrored rows with a label.",
+    "unlabelledPairs": "[canary revision, class by stable, class by canary, count] of those whose label is not known.",
+}
+_COHORT = {
+    "type": "object",
+    "required": ["start"],
+    "description": "Predictions of cohortSeconds; what has no counts is left out. Classes are indices.",
+    "properties": {
+        "start": {"type": "integer", "description": "Unix seconds."},
+        **{
+            name: {"type": "object" if name == "errors" else "array", "description": description}
+            for name, description in _COUNTS.items()
+        },
+    },
+}
+_QUALITY = {
+    "type": "object",
+    "properties": {
+        "cohortSeconds": {"type": "integer"},
+        "revisions": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "revision": {"type": "string"},
+                    "cohorts": {"type": "array", "items": {"$ref": "#/components/schemas/Cohort"}},
+                },
+            },
+        },
+    },
+}
 
 
 def _said(description: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -122,7 +163,7 @@ DESCRIPTION: dict[str, Any] = {
                 "summary": "The counts of predictions and labels per revision and cohort of 15 minutes.",
                 "security": [{"token": []}],
                 "parameters": _OF_ONE,
-                "responses": {"200": _said("The counts.", _json({"type": "object"})), **_DENIED},
+                "responses": {"200": _said("The counts.", _json(_QUALITY)), **_DENIED},
             }
         },
         "/v1/labels/{namespace}/{name}": {
@@ -135,7 +176,7 @@ DESCRIPTION: dict[str, Any] = {
         },
     },
     "components": {
-        "schemas": {"Item": _ITEM, "Answer": _ANSWER},
+        "schemas": {"Item": _ITEM, "Answer": _ANSWER, "Cohort": _COHORT},
         "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
     },
 }

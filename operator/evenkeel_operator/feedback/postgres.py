@@ -12,7 +12,9 @@ from typing import Any
 
 import psycopg
 
-from evenkeel_operator.feedback.store import TABLES, Key, Refused, Row, Store, Unavailable
+from evenkeel_operator.feedback.counts import Both, Key, PairKey
+from evenkeel_operator.feedback.records import Row
+from evenkeel_operator.feedback.store import Refused, Store, Unavailable
 
 _WORDS = {
     "integer": "integer",
@@ -22,20 +24,35 @@ _WORDS = {
     "text": "text",
     "real": "double precision",
     "clustered": "",
+    "by_time": "USING brin (time_ms)",
 }
 _MAKE_LOCK = 0x45564B4C
 """Replicas that start together make the tables one after another."""
+_SERIES_LOCK = 0x45564B53
+"""With a series' id: who tells of it, or posts labels of it."""
 
-_INSERT = """
+_INSERT_LABELS = """
 INSERT INTO label SELECT * FROM unnest(
     %s::integer[], %s::bytea[], %s::integer[], %s::bigint[], %s::float8[], %s::integer[], %s::float8[])
 ON CONFLICT DO NOTHING RETURNING series, nonce, row_number
 """
-_ACTUAL = """
-SELECT label.series, label.nonce, label.row_number, label.actual FROM label
+_INSERT_PAIRS = """
+INSERT INTO mirrored SELECT * FROM unnest(
+    %s::integer[], %s::bigint[], %s::bytea[], %s::integer[], %s::integer[], %s::text[], %s::integer[])
+ON CONFLICT DO NOTHING RETURNING series, cohort, nonce, row_number
+"""
+_LABELS = """
+SELECT label.series, label.nonce, label.row_number, label.actual, label.time_ms FROM label
 JOIN unnest(%s::integer[], %s::bytea[], %s::integer[]) AS wanted(series, nonce, row_number)
 ON label.series = wanted.series AND label.nonce = wanted.nonce AND label.row_number = wanted.row_number
 ORDER BY label.series, label.nonce, label.row_number FOR UPDATE OF label
+"""
+_PAIRS = """
+SELECT mirrored.series, mirrored.cohort, mirrored.nonce, mirrored.row_number, canary_revision, stable, canary
+FROM mirrored JOIN unnest(%s::integer[], %s::bigint[], %s::bytea[], %s::integer[])
+AS wanted(series, cohort, nonce, row_number)
+ON mirrored.series = wanted.series AND mirrored.cohort = wanted.cohort AND mirrored.nonce = wanted.nonce
+    AND mirrored.row_number = wanted.row_number
 """
 
 
@@ -46,14 +63,12 @@ _OF_VALUES = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramL
 class PostgresStore(Store):
     """A database, by its DSN. Raises Unavailable where it does not answer."""
 
-    _cells = "CAST(json_agg(json_build_array(predicted, actual, count)) AS text)"
-
     def __init__(self, dsn: str) -> None:
         super().__init__()
         self._dsn = dsn
         self._open: psycopg.Connection[Row] | None = None
         self._is_inside = False
-        self._make()
+        self._make(_WORDS)
 
     @property
     def _connection(self) -> psycopg.Connection[Row]:
@@ -71,15 +86,6 @@ class PostgresStore(Store):
                 raise Unavailable(f"PostgreSQL: {e}") from e
         assert self._open is not None, "a transaction begins with a connection"
         return self._open
-
-    def _make(self) -> None:
-        self._begin()
-        self._run(f"SELECT pg_advisory_xact_lock({_MAKE_LOCK})")
-        for statement in TABLES.format(**_WORDS).split(";"):
-            self._run(statement)
-        self._run("CREATE INDEX IF NOT EXISTS label_time ON label USING brin (time_ms)")
-        self._check_version()
-        self._commit()
 
     def _run(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         try:
@@ -104,17 +110,35 @@ class PostgresStore(Store):
         except psycopg.Error as e:
             raise _told(e) from e
 
-    def _insert(self, rows: Sequence[Row]) -> set[Key]:
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        return {(series, bytes(nonce), row) for series, nonce, row in self._run(_INSERT, columns)}
+    def _insert_labels(self, rows: Sequence[Row]) -> set[Key]:
+        found = self._run(_INSERT_LABELS, _columns(rows))
+        return {(series, bytes(nonce), row) for series, nonce, row in found}
 
-    def _actual(self, keys: Sequence[Key]) -> dict[Key, float]:
-        columns = [list(column) for column in zip(*keys, strict=True)]
-        found = self._run(_ACTUAL, columns)
-        return {(series, bytes(nonce), row): actual for series, nonce, row, actual in found}
+    def _insert_pairs(self, rows: Sequence[Row]) -> set[PairKey]:
+        found = self._run(_INSERT_PAIRS, _columns(rows))
+        return {(series, cohort, bytes(nonce), row) for series, cohort, nonce, row in found}
 
-    def _begin(self) -> None:
-        self._run("BEGIN")
+    def _labels(self, keys: Sequence[Key]) -> dict[Key, tuple[float, int]]:
+        found = self._run(_LABELS, _columns(keys))
+        return {(series, bytes(nonce), row): (actual, time_ms) for series, nonce, row, actual, time_ms in found}
+
+    def _pairs(self, keys: Sequence[PairKey]) -> dict[PairKey, Both]:
+        found = self._run(_PAIRS, _columns(keys))
+        return {(series, cohort, bytes(nonce), row): tuple(both) for series, cohort, nonce, row, *both in found}
+
+    def _hold(self, series: int, *, alone: bool) -> None:
+        lock = "pg_advisory_xact_lock" if alone else "pg_advisory_xact_lock_shared"
+        self._run(f"SELECT {lock}({_SERIES_LOCK}, ?)", (series,))
+
+    def _hold_all(self) -> None:
+        self._run(f"SELECT pg_advisory_xact_lock({_MAKE_LOCK})")
+
+    def _json(self, numbers: str) -> str:
+        # In a third of the time that json_agg takes.
+        return f"translate(CAST(array_agg(ARRAY[{numbers}]) AS text), '{{}}', '[]')"
+
+    def _begin(self, *, reads: bool = False) -> None:
+        self._run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if reads else "BEGIN")
         self._is_inside = True
 
     def _commit(self) -> None:
@@ -137,3 +161,7 @@ class PostgresStore(Store):
 def _told(error: psycopg.Error) -> Unavailable:
     kind = Refused if isinstance(error, _OF_VALUES) else Unavailable
     return kind(f"PostgreSQL: {error}")
+
+
+def _columns(rows: Sequence[Row]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -6,8 +6,7 @@ Counts only: which of them are mature, and what follows from them, is decided wh
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from evenkeel_operator.feedback.records import COHORT_S, Series
@@ -19,62 +18,37 @@ def quality(namespace: str, name: str, subject: bytes, since_s: int, series: Seq
 
     Classes are indices everywhere; `classes` names them where they have names. In `cohorts`, `predictions` holds
     [class, count], `confusion` [predicted, actual, count], `errors` the count and the sums of absolute and squared
-    errors, `pairs` [canary revision, class of stable, class of canary, actual, count]. `variant` is what the replicas
-    say of themselves: what a canary has predicted is found by its revision.
+    errors, `pairs` [canary revision, class of stable, class of canary, actual, count], and `unlabelledPairs` the same
+    of pairs whose label is not known, without an actual class: [canary revision, class of stable, class of canary,
+    count]. What has no cells is left out. `variant` is what the replicas say of themselves: what a canary has
+    predicted is found by its revision.
     """
     head = {"namespace": namespace, "name": name, "uid": uid_of(subject), "since": since_s, "cohortSeconds": COHORT_S}
-    return _with(head, "revisions", [_with(_totals(one), "cohorts", _cohorts(one)) for one in series])
+    return _with(head, "revisions", [_with(_totals(one), "cohorts", one.cohorts.values()) for one in series])
 
 
-def _with(head: dict[str, Any], last: str, texts: Sequence[str]) -> str:
+def _with(head: dict[str, Any], last: str, texts: Iterable[str]) -> str:
     """Return a JSON object with one more member: an array of what is JSON already."""
     return f"{json.dumps(head)[:-1]}, {json.dumps(last)}: [{', '.join(texts)}]}}"
 
 
-def _cohorts(series: Series) -> list[str]:
-    found: dict[int, dict[str, Any]] = {start: {"start": start} for start in series.confusion}
-
-    def cohort(start: int) -> dict[str, Any]:
-        return found.setdefault(start, {"start": start})
-
-    for (start, class_), count in series.predictions.items():
-        cohort(start).setdefault("predictions", []).append([class_, count])
-    for start, errors in series.errors.items():
-        cohort(start)["errors"] = {
-            "count": errors.count,
-            "absolute": errors.absolute,
-            "squared": errors.squared,
-        }
-    for (start, revision, stable, canary, actual), count in series.pairs.items():
-        cohort(start).setdefault("pairs", []).append([revision, stable, canary, actual, count])
-    texts = []
-    for start in sorted(found):
-        text = json.dumps(found[start])
-        cells = series.confusion.get(start)
-        texts.append(text if cells is None else f'{text[:-1]}, "confusion": {cells}}}')
-    return texts
-
-
 def _totals(series: Series) -> dict[str, Any]:
-    source = series.source
-    predictions: Counter[int] = Counter()
-    for (_, class_), count in series.predictions.items():
-        predictions[class_] += count
-    labels = sum(count for count, _ in series.labels.values()) + sum(e.count for e in series.errors.values())
+    source, errors = series.source, series.errors
     found: dict[str, Any] = {
         "revision": source.revision,
         "variant": Variant(source.variant).name.capitalize(),
         "task": "Classification" if source.classes else "Regression",
         "classes": list(series.names) or source.classes,
-        "predictions": predictions.total(),
-        "labels": labels,
+        "predictions": sum(count for count, _, _ in series.classes.values()),
+        "labels": sum(labels for _, labels, _ in series.classes.values()) if errors is None else errors.count,
     }
     if source.classes:
-        found["labelsOfPredicted"] = [[class_, count] for class_, (count, _) in sorted(series.labels.items())]
-        found["predictionsOfClass"] = sorted(map(list, predictions.items()))
-        if labels:
-            found["accuracy"] = sum(right for _, right in series.labels.values()) / labels
-    elif labels:
-        found["meanAbsoluteError"] = sum(e.absolute for e in series.errors.values()) / labels
-        found["rootMeanSquaredError"] = (sum(e.squared for e in series.errors.values()) / labels) ** 0.5
+        classes = sorted(series.classes.items())
+        found["labelsOfPredicted"] = [[class_, labels] for class_, (_, labels, _) in classes if labels]
+        found["predictionsOfClass"] = [[class_, count] for class_, (count, _, _) in classes if count]
+        if found["labels"]:
+            found["accuracy"] = sum(right for _, _, right in series.classes.values()) / found["labels"]
+    elif errors is not None:
+        found["meanAbsoluteError"] = errors.absolute / errors.count
+        found["rootMeanSquaredError"] = (errors.squared / errors.count) ** 0.5
     return found

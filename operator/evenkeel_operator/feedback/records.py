@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 COHORT_S = 900
 """A cohort is the predictions of 15 minutes, counted from the Unix epoch."""
+MOST = 1 << 53
+"""Numbers that are predicted or true are smaller, either way: larger ones are no measurements, and typing errors."""
+
+Row = tuple[Any, ...]
+Ask = Callable[[str, Sequence[Any]], list[Row]]
+"""Runs one statement; returns its rows. Raises Unavailable."""
+
+
+def cohort_of(time_ms: int) -> int:
+    """Return the start of the cohort that a moment is in, Unix seconds."""
+    return time_ms // 1000 // COHORT_S * COHORT_S
 
 
 class Outcome(enum.StrEnum):
@@ -29,7 +41,7 @@ class Answer:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Source:
     """Whose predictions: one revision of one ModelDeployment. `classes` is 0 for numbers.
 
@@ -58,7 +70,7 @@ class Label:
     @property
     def cohort(self) -> int:
         """The start of its cohort, Unix seconds."""
-        return self.time_ms // 1000 // COHORT_S * COHORT_S
+        return cohort_of(self.time_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +129,12 @@ class Totals:
 class Series:
     """The counts of one source since a moment.
 
-    `predictions` is by (cohort, class), `errors` by cohort, `pairs` by (cohort, canary's revision, stable's class,
-    canary's class, actual class). `confusion` is by cohort the JSON text of its cells, [predicted, actual, count] each,
-    as the database writes it: a week of ten classes has 67,000 of them. `labels` is by predicted class how many have a
-    label, and how many of these are right.
+    `classes` is by predicted class: how many predictions, how many of them have a label, how many of these are right.
+    `errors` is of all cohorts together. `cohorts` is by start the JSON text of one, as it is told.
     """
 
     source: Source
     names: tuple[str, ...]
-    predictions: Mapping[tuple[int, int], int]
-    confusion: Mapping[int, str]
-    labels: Mapping[int, tuple[int, int]]
-    errors: Mapping[int, Errors]
-    pairs: Mapping[tuple[int, str, int, int, int], int]
+    classes: Mapping[int, tuple[int, int, int]]
+    errors: Errors | None
+    cohorts: Mapping[int, str]

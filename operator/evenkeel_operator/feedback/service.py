@@ -7,13 +7,12 @@ same post may be sent again.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from aiohttp import web
 
@@ -23,35 +22,39 @@ from evenkeel_operator.feedback.commits import Commits, Full
 from evenkeel_operator.feedback.judge import NDJSON, BadPost, Claim, Item
 from evenkeel_operator.feedback.metrics import Metrics
 from evenkeel_operator.feedback.names import Names, Of
-from evenkeel_operator.feedback.records import Answer, Label, Outcome
-from evenkeel_operator.feedback.store import Row, Store, Unavailable
+from evenkeel_operator.feedback.reads import Reads
+from evenkeel_operator.feedback.records import Answer, Label, Outcome, Row
+from evenkeel_operator.feedback.store import Store, Unavailable
 from evenkeel_runtime import receipts
 
 MOST_BODY_BYTES = 8 << 20
 QUALITY_SINCE_S = 7 * 86400
 """How far back GET /v1/quality looks where nobody says."""
 
-T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = logging.getLogger(__name__)
 
 
 class Service:
-    """The handlers, and what they share. `kubernetes` is None where nobody is asked for a right."""
+    """The handlers, and what they share. `kubernetes` is None where nobody is asked for a right.
+
+    What posts look up has a connection of its own, so that they do not wait for whoever asks how good a model is.
+    """
 
     def __init__(
         self,
         keys: Mapping[int, bytes],
         commits: Commits,
-        reads: Store,
+        questions: Store,
+        lookups: Store,
         kubernetes: Kubernetes | None,
         horizon_s: int,
     ) -> None:
         self._keys = keys
         self._commits = commits
-        self._reads = reads
-        self._reading = asyncio.Lock()
+        self._questions = Reads(questions)
+        self._lookups = Reads(lookups)
         self._kubernetes = kubernetes
         self._horizon_s = horizon_s
         self._names = Names()
@@ -120,12 +123,14 @@ class Service:
             return list(entries)
         found: dict[tuple[bytes, str], str] = {}
         for subject, ids in by_subject.items():
-            receipts_of_ids = await self._read(partial(_receipts, subject=subject, ids=sorted(ids)))
+            receipts_of_ids = await self._lookups.ask(partial(_receipts, subject=subject, ids=sorted(ids)))
             found |= {(subject, name): receipt for name, receipt in receipts_of_ids.items()}
 
         def with_receipt(entry: Item | Answer) -> Item | Answer:
             if isinstance(entry, Answer) or not entry.id:
                 return entry
+            if isinstance(caller, Replica) and entry.corrects:
+                return judge.RECEIPT_NEEDED
             subject = subject_of[entry.model]
             receipt = None if subject is None else found.get((subject, entry.id))
             if receipt is None:
@@ -161,7 +166,7 @@ class Service:
         found: dict[Of, tuple[str, ...]] = {}
         for of in {judge.source_of(claim.receipt.origin) for claim in claims if claim.receipt.origin.is_named}:
             if not (names := self._names.get(of)):
-                names = await self._read(partial(_names, of=of))
+                names = await self._lookups.ask(partial(_names, of=of))
                 if not names:
                     continue
                 self._names.put(of, names)
@@ -187,7 +192,7 @@ class Service:
     async def _quality(self, request: web.Request) -> web.Response:
         namespace, name, subject = await self._asked_for(request)
         since_s = _since(request, int(time.time()) - QUALITY_SINCE_S)
-        text = await self._read(
+        text = await self._questions.ask(
             lambda store: quality.quality(namespace, name, subject, since_s, store.quality(subject, since_s))
         )
         return web.Response(text=text, content_type="application/json")
@@ -195,7 +200,7 @@ class Service:
     async def _labels(self, request: web.Request) -> web.StreamResponse:
         """Every labelled prediction, an NDJSON line each, for retraining."""
         _, _, subject = await self._asked_for(request)
-        pages = self._reads.labelled(subject, _since(request, 0))
+        pages = self._questions.store.labelled(subject, _since(request, 0))
         names: dict[str, tuple[str, ...]] = {}
 
         def page(store: Store) -> list[Row] | None:
@@ -205,13 +210,13 @@ class Service:
                 names[revision] = store.names(subject, revision)
             return rows
 
-        rows = await self._read(page)
+        rows = await self._questions.ask(page)
         response = web.StreamResponse(headers={"Content-Type": NDJSON})
         await response.prepare(request)
         try:
             while rows is not None:
                 await response.write("".join(_line(row, names[row[0]]) for row in rows).encode())
-                rows = await self._read(page)
+                rows = await self._questions.ask(page)
         except Unavailable as e:
             # The status is said already: an answer that breaks off is not taken for all of it.
             log.warning("labels not told to their end error=%s", e)
@@ -295,16 +300,12 @@ class Service:
     async def _remember_places(self) -> None:
         assert self._kubernetes is not None, "asked before"
         if new := self._kubernetes.unstored:
-            await self._read(lambda store: store.remember(new))
+            await self._lookups.ask(lambda store: store.remember(new))
             self._kubernetes.stored(new)
 
     def _key_of(self, key_id: int, subject: bytes) -> bytes | None:
         master = self._keys.get(key_id)
         return None if master is None else receipts.derived_key(master, key_id, subject)
-
-    async def _read(self, ask: Callable[[Store], T]) -> T:
-        async with self._reading:
-            return await asyncio.to_thread(ask, self._reads)
 
     @web.middleware
     async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -353,7 +354,7 @@ def _told(answer: Answer) -> dict[str, str]:
 
 
 def _line(row: Row, names: Sequence[str]) -> str:
-    revision, variant, nonce, number, time_ms, predicted, confidence, actual = row
+    revision, variant, nonce, number, time_ms, predicted, confidence, actual, own_id = row
     told: dict[str, Any] = {
         "revision": revision,
         "variant": receipts.Variant(variant).name.capitalize(),
@@ -363,7 +364,7 @@ def _line(row: Row, names: Sequence[str]) -> str:
         "predicted": _named(predicted, names),
         "label": _named(actual, names),
         "confidence": round(confidence / receipts.SCALE, 5),
-    }
+    } | ({} if own_id is None else {"id": own_id})
     return json.dumps(told) + "\n"
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evenkeel_operator import flags
+from evenkeel_operator.api.rules import MOST_HORIZON_DAYS
 
 LEAST_KEY_BYTES = 32
 DAY_S = 86400
@@ -54,7 +55,11 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> FeedbackSettings:
     add("--host", default="", text="address to listen on; empty: every address")
     add("--port", kind=flags.port, default=8080, text="port to listen on; 0: any free one")
     add(
-        "--horizon-days", kind=flags.days, default=30.0, text="age from which on a prediction can no longer be labelled"
+        "--horizon-days",
+        kind=flags.days,
+        default=float(MOST_HORIZON_DAYS),
+        text="age from which on a prediction can no longer be labelled, and its user's own id is deleted; no less than "
+        "the longest horizon of spec.objectives.accuracy",
     )
     add("--retention-days", kind=flags.days, default=90.0, text="age from which on labels and counts are deleted")
     add(

@@ -7,11 +7,13 @@ synchronous=FULL: in WAL mode, NORMAL would answer before the log is on the disk
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evenkeel_operator.feedback.store import TABLES, Key, Refused, Row, Store, Unavailable
+from evenkeel_operator.feedback.counts import Both, Key, PairKey
+from evenkeel_operator.feedback.records import Row
+from evenkeel_operator.feedback.store import Refused, Store, Unavailable
 
 _WORDS = {
     "integer": "INTEGER",
@@ -21,6 +23,7 @@ _WORDS = {
     "text": "TEXT",
     "real": "REAL",
     "clustered": "WITHOUT ROWID",
+    "by_time": "(time_ms)",
 }
 _CACHE_KIB = 65536
 _OF_VALUES = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
@@ -30,26 +33,15 @@ _OF_VALUES = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError,
 class SqliteStore(Store):
     """A file. Raises Unavailable where it cannot be written or read."""
 
-    _cells = "json_group_array(json_array(predicted, actual, count))"
-
     def __init__(self, path: Path) -> None:
         super().__init__()
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
             for pragma in ("journal_mode = WAL", "synchronous = FULL", f"cache_size = -{_CACHE_KIB}"):
                 self._connection.execute(f"PRAGMA {pragma}")
-            self._make()
         except sqlite3.Error as e:
             raise Unavailable(f"{path}: {e}") from e
-
-    def _make(self) -> None:
-        self._begin()
-        for statement in TABLES.format(**_WORDS).split(";"):
-            self._connection.execute(statement)
-        # The retention's: without it, each of its looks would read every label.
-        self._connection.execute("CREATE INDEX IF NOT EXISTS label_time ON label (time_ms)")
-        self._check_version()
-        self._commit()
+        self._make(_WORDS)
 
     def _run(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         try:
@@ -63,26 +55,44 @@ class SqliteStore(Store):
         except sqlite3.Error as e:
             raise _told(e) from e
 
-    def _insert(self, rows: Sequence[Row]) -> set[Key]:
-        new = set()
+    def _insert_labels(self, rows: Sequence[Row]) -> set[Key]:
+        return {row[:3] for row in self._inserted("label", rows)}
+
+    def _insert_pairs(self, rows: Sequence[Row]) -> set[PairKey]:
+        return {row[:4] for row in self._inserted("mirrored", rows)}
+
+    def _inserted(self, table: str, rows: Sequence[Row]) -> Iterator[Row]:
+        """Insert rows of seven columns; yield those that were not there."""
+        sql = f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?)"
         try:
             for row in rows:
-                done = self._connection.execute("INSERT OR IGNORE INTO label VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-                if done.rowcount:
-                    new.add((row[0], row[1], row[2]))
+                if self._connection.execute(sql, row).rowcount:
+                    yield row
         except sqlite3.Error as e:
             raise _told(e) from e
-        return new
 
-    def _actual(self, keys: Sequence[Key]) -> dict[Key, float]:
-        found = {}
-        for key in keys:
-            ((actual,),) = self._run("SELECT actual FROM label WHERE series = ? AND nonce = ? AND row_number = ?", key)
-            found[key] = actual
-        return found
+    def _labels(self, keys: Sequence[Key]) -> dict[Key, tuple[float, int]]:
+        sql = "SELECT actual, time_ms FROM label WHERE series = ? AND nonce = ? AND row_number = ?"
+        return {key: row for key in keys for row in self._run(sql, key)}
 
-    def _begin(self) -> None:
-        self._run("BEGIN IMMEDIATE")
+    def _pairs(self, keys: Sequence[PairKey]) -> dict[PairKey, Both]:
+        sql = (
+            "SELECT canary_revision, stable, canary FROM mirrored "
+            "WHERE series = ? AND cohort = ? AND nonce = ? AND row_number = ?"
+        )
+        return {key: row for key in keys for row in self._run(sql, key)}
+
+    def _hold(self, series: int, *, alone: bool) -> None:
+        """Nobody else writes to the file since the transaction has begun."""
+
+    def _hold_all(self) -> None:
+        """The same."""
+
+    def _json(self, numbers: str) -> str:
+        return f"json_group_array(json_array({numbers}))"
+
+    def _begin(self, *, reads: bool = False) -> None:
+        self._run("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     def _commit(self) -> None:
         self._run("COMMIT")

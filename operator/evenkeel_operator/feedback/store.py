@@ -1,85 +1,52 @@
 """What does the feedback service keep, and how is a label counted exactly once?
 
 One transaction decides and counts: a label is inserted under the prediction's nonce and row, and only if the row is
-new its confusion cell grows, in the same transaction. Whoever was answered finds the label there for ever; whoever was
-not may send it again. The SQL here is common to both databases; where they differ is in sqlite.py and postgres.py.
+new its confusion cell grows, in the same transaction. So does the cell of a pair, whichever of label and pair comes
+first: the second of them finds the first. Whoever was answered finds the label there for ever; whoever was not may send
+it again. The SQL here is common to both databases; where they differ is in sqlite.py and postgres.py.
 
-Locks are taken in one order (labels by key, then cells by key), so that two replicas on PostgreSQL never wait for each
-other in a circle.
+Locks are taken in one order (series by id, labels by key, what is told by key, cells by key), so that two replicas on
+PostgreSQL never wait for each other in a circle. A series is shared by those who post labels of it; who tells pairs or
+totals of it has it alone, or a label and its pair that are written at once would each not find the other.
 """
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
-from evenkeel_operator.feedback.records import Answer, Errors, Label, Outcome, Series, Source, Told
+from evenkeel_operator.feedback import retention, schema, series
+from evenkeel_operator.feedback.cohorts import Texts
+from evenkeel_operator.feedback.counts import Both, Changes, Key, PairKey, Truth, settled
+from evenkeel_operator.feedback.records import Answer, Label, Row, Series, Source, Told, cohort_of
+from evenkeel_runtime import receipts
 
-Key = tuple[int, bytes, int]
-"""A prediction: series, nonce, row."""
-Row = tuple[Any, ...]
-
-SCHEMA_VERSION = 1
-
-TABLES = """
-CREATE TABLE IF NOT EXISTS schema_version (version {integer} NOT NULL);
-CREATE TABLE IF NOT EXISTS series (
-    id {identity}, subject {blob} NOT NULL, revision {text} NOT NULL, variant {integer} NOT NULL,
-    classes {integer} NOT NULL, names {text} NOT NULL, UNIQUE (subject, revision, variant, classes));
-CREATE TABLE IF NOT EXISTS label (
-    series {integer} NOT NULL, nonce {blob} NOT NULL, row_number {integer} NOT NULL, time_ms {bigint} NOT NULL,
-    predicted {real} NOT NULL, confidence {integer} NOT NULL, actual {real} NOT NULL,
-    PRIMARY KEY (series, nonce, row_number)) {clustered};
-CREATE TABLE IF NOT EXISTS confusion (
-    series {integer} NOT NULL, cohort {bigint} NOT NULL, predicted {integer} NOT NULL, actual {integer} NOT NULL,
-    count {bigint} NOT NULL, PRIMARY KEY (series, cohort, predicted, actual)) {clustered};
-CREATE TABLE IF NOT EXISTS error (
-    series {integer} NOT NULL, cohort {bigint} NOT NULL, count {bigint} NOT NULL, absolute {real} NOT NULL,
-    squared {real} NOT NULL, PRIMARY KEY (series, cohort)) {clustered};
-CREATE TABLE IF NOT EXISTS prediction (
-    series {integer} NOT NULL, cohort {bigint} NOT NULL, class {integer} NOT NULL, process {blob} NOT NULL,
-    count {bigint} NOT NULL, PRIMARY KEY (series, cohort, class, process)) {clustered};
-CREATE TABLE IF NOT EXISTS pair (
-    series {integer} NOT NULL, cohort {bigint} NOT NULL, nonce {blob} NOT NULL, row_number {integer} NOT NULL,
-    stable {integer} NOT NULL, canary_revision {text} NOT NULL, canary {integer} NOT NULL,
-    PRIMARY KEY (series, cohort, nonce, row_number)) {clustered};
-CREATE TABLE IF NOT EXISTS own_id (
-    subject {blob} NOT NULL, id {text} NOT NULL, receipt {text} NOT NULL, at_s {bigint} NOT NULL,
-    PRIMARY KEY (subject, id)) {clustered};
-CREATE TABLE IF NOT EXISTS model (
-    subject {blob} PRIMARY KEY, namespace {text} NOT NULL, name {text} NOT NULL) {clustered}
+# Of a total that a process has told, the sum over processes grows by what it is more than before.
+_ADD_PREDICTED = """
+INSERT INTO predicted
+SELECT told.series, told.cohort, told.class, told.count - COALESCE(tally.count, 0), 0, 0
+FROM (SELECT ? AS series, ? AS cohort, ? AS class, ? AS process, ? AS count) AS told
+LEFT JOIN tally ON tally.series = told.series AND tally.cohort = told.cohort AND tally.class = told.class
+    AND tally.process = told.process
+WHERE told.count > COALESCE(tally.count, 0)
+ON CONFLICT (series, cohort, class) DO UPDATE SET count = predicted.count + excluded.count
 """
-
-_ADD_CELL = """
-INSERT INTO confusion VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (series, cohort, predicted, actual) DO UPDATE SET count = confusion.count + excluded.count
-"""
-_ADD_ERROR = """
-INSERT INTO error VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (series, cohort) DO UPDATE SET count = error.count + excluded.count,
-    absolute = error.absolute + excluded.absolute, squared = error.squared + excluded.squared
-"""
-_PUT_TOTAL = """
-INSERT INTO prediction VALUES (?, ?, ?, ?, ?)
+_PUT_TALLY = """
+INSERT INTO tally VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (series, cohort, class, process) DO UPDATE SET count = excluded.count
-WHERE excluded.count > prediction.count
+WHERE excluded.count > tally.count
 """
-_PUT_PAIR = "INSERT INTO pair VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-_PUT_ID = "INSERT INTO own_id VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_PUT_ID = "INSERT INTO own_name (subject, id, receipt, at_s, nonce) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _PUT_MODEL = """
 INSERT INTO model VALUES (?, ?, ?)
 ON CONFLICT (subject) DO UPDATE SET namespace = excluded.namespace, name = excluded.name
 """
+_ANY_PAIR = "SELECT 1 FROM mirrored WHERE series = ? LIMIT 1"
 _CORRECT = "UPDATE label SET actual = ? WHERE series = ? AND nonce = ? AND row_number = ?"
 
-AGED = ("confusion", "error", "prediction", "pair")
-"""Tables whose rows belong to a cohort."""
-
-DELETED_AT_ONCE = 5000
-"""How many labels one transaction of the retention deletes: a post waits for no longer."""
+T = TypeVar("T")
 
 
 class Unavailable(Exception):
@@ -93,12 +60,10 @@ class Refused(Unavailable):
 class Store(ABC):
     """One connection that writes and reads; used by one thread at a time."""
 
-    _cells: str
-    """The aggregate that makes the JSON text of a cohort's cells."""
-
     def __init__(self) -> None:
         self._series: dict[Source, int] = {}
         self._named: set[int] = set()
+        self._told = Texts()
 
     # what the databases do differently
 
@@ -111,15 +76,39 @@ class Store(ABC):
         """Run one statement for each of these rows."""
 
     @abstractmethod
-    def _insert(self, rows: Sequence[Row]) -> set[Key]:
+    def _insert_labels(self, rows: Sequence[Row]) -> set[Key]:
         """Insert labels, ordered by their keys; return the keys of those that were not there."""
 
     @abstractmethod
-    def _actual(self, keys: Sequence[Key]) -> dict[Key, float]:
-        """Return what the labels of these keys say, held until the transaction ends."""
+    def _insert_pairs(self, rows: Sequence[Row]) -> set[PairKey]:
+        """Insert pairs, ordered by their keys; return the keys of those that were not there."""
 
     @abstractmethod
-    def _begin(self) -> None: ...
+    def _labels(self, keys: Sequence[Key]) -> dict[Key, tuple[float, int]]:
+        """Return what the labels that there are of these keys say, and the time in ms of their predictions.
+
+        They are held until the transaction ends.
+        """
+
+    @abstractmethod
+    def _pairs(self, keys: Sequence[PairKey]) -> dict[PairKey, Both]:
+        """Return what the pairs that there are of these keys say."""
+
+    @abstractmethod
+    def _hold(self, series: int, *, alone: bool) -> None:
+        """Wait for those who have the series alone, or for all who have it, and have it until the transaction ends."""
+
+    @abstractmethod
+    def _hold_all(self) -> None:
+        """Wait for those who make the tables, and let none do so until the transaction ends."""
+
+    @abstractmethod
+    def _json(self, numbers: str) -> str:
+        """Return the aggregate that makes JSON text of rows of numbers: an array of arrays."""
+
+    @abstractmethod
+    def _begin(self, *, reads: bool = False) -> None:
+        """Begin a transaction; one that `reads` only sees what was committed before its first question."""
 
     @abstractmethod
     def _commit(self) -> None:
@@ -132,15 +121,20 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None: ...
 
-    def _check_version(self) -> None:
-        """Mark new tables with the version of their form; raise Unavailable for a later one's."""
-        self._run(
-            "INSERT INTO schema_version SELECT CAST(? AS integer) WHERE NOT EXISTS (SELECT 1 FROM schema_version)",
-            (SCHEMA_VERSION,),
-        )
-        ((found,),) = self._run("SELECT version FROM schema_version")
-        if found > SCHEMA_VERSION:
-            raise Unavailable(f"the database has the form {found} of a later release; this one reads {SCHEMA_VERSION}")
+    def _make(self, words: Mapping[str, str]) -> None:
+        """Make the tables, or close the connection; raises Unavailable, also where they are a later release's."""
+
+        def make() -> None:
+            self._hold_all()
+            schema.make(self._run, self._run_many, words)
+
+        try:
+            self._within(make)
+        except BaseException as e:
+            self.close()
+            if isinstance(e, schema.LaterVersion):
+                raise Unavailable(str(e)) from e
+            raise
 
     # writes: each is one transaction
 
@@ -149,97 +143,122 @@ class Store(ABC):
 
         Raises Unavailable.
         """
+        return self._within(lambda: self._write(labels, told, now_s))
+
+    def remember(self, models: Iterable[tuple[bytes, str, str]]) -> None:
+        """Keep which object (subject, namespace, name) a subject is."""
+        self._within(lambda: self._run_many(_PUT_MODEL, sorted(models)))
+
+    def expire(self, before_s: int, ids_before_s: int) -> bool:
+        """Delete some of what belongs to predictions before that moment, or of users' own ids that were told before
+        theirs; return whether more may be left."""
+        doomed = retention.too_old(self._run, before_s, ids_before_s)
+        if doomed is not None:
+            self._within(lambda: self._run_many(doomed.delete, doomed.rows))
+        return doomed is not None
+
+    def _within(self, work: Callable[[], T], *, reads: bool = False) -> T:
         try:
-            self._begin()
-            answers = self._count(labels) if labels else []
-            for one in told:
-                self._keep(one, now_s)
+            self._begin(reads=reads)
+            done = work()
             self._commit()
         except BaseException:
             self._series.clear()
             self._named.clear()
             self._roll_back()
             raise
+        return done
+
+    def _write(self, labels: Sequence[Label], told: Sequence[Told], now_s: int) -> list[Answer]:
+        telling = {one.source for one in told}
+        held = {
+            self._series_of(source): source in telling
+            for source in sorted(telling.union(label.source for label in labels))
+        }
+        for id_, alone in sorted(held.items()):
+            self._hold(id_, alone=alone)
+        answers, truths = self._settle(labels) if labels else ([], {})
+        changes = Changes()
+        self._keep(told, now_s, changes)
+        for key, truth in truths.items():
+            changes.judged(key[0], truth)
+        self._pair(truths, told, changes)
+        changes.write(self._run_many)
         return answers
 
-    def remember(self, models: Iterable[tuple[bytes, str, str]]) -> None:
-        """Keep which object (subject, namespace, name) a subject is."""
-        self._within(lambda: self._run_many(_PUT_MODEL, sorted(models)))
-
-    def expire(self, before_s: int) -> bool:
-        """Delete some of what belongs to predictions before that moment; return whether more is left."""
-        doomed = self._run(
-            f"SELECT series, nonce, row_number FROM label WHERE time_ms < ? LIMIT {DELETED_AT_ONCE}",
-            (before_s * 1000,),
-        )
-
-        def delete() -> None:
-            self._run_many("DELETE FROM label WHERE series = ? AND nonce = ? AND row_number = ?", sorted(doomed))
-            if len(doomed) < DELETED_AT_ONCE:
-                for table in AGED:
-                    self._run(f"DELETE FROM {table} WHERE cohort < ?", (before_s,))
-                self._run("DELETE FROM own_id WHERE at_s < ?", (before_s,))
-
-        self._within(delete)
-        return len(doomed) == DELETED_AT_ONCE
-
-    def _within(self, work: Any) -> None:
-        try:
-            self._begin()
-            work()
-            self._commit()
-        except BaseException:
-            self._roll_back()
-            raise
-
-    def _count(self, labels: Sequence[Label]) -> list[Answer]:
+    def _settle(self, labels: Sequence[Label]) -> tuple[list[Answer], dict[Key, Truth]]:
+        """Store labels; return the answer to each, and the truths that are new."""
         keys = [(self._series_of(label.source), label.nonce, label.row) for label in labels]
         first: dict[Key, Label] = {}
         for key, label in zip(keys, labels, strict=True):
             first.setdefault(key, label)
-        new = self._insert(
+        new = self._insert_labels(
             [
                 (*key, label.time_ms, label.predicted, label.confidence, label.actual)
                 for key, label in sorted(first.items(), key=lambda item: item[0])
             ]
         )
-        said = self._actual(sorted(first.keys() - new)) if len(new) < len(first) else {}
-        cells: Counter[tuple[int, int, int, int]] = Counter()
-        errors: dict[tuple[int, int], tuple[int, float, float]] = {}
-        corrected: dict[Key, float] = {}
-        answers = []
-        for key, label in zip(keys, labels, strict=True):
-            before = said.get(key)
-            answer = _answered(before, label)
-            answers.append(answer)
-            if answer.outcome == Outcome.ACCEPTED:
-                if before is not None:
-                    corrected[key] = label.actual
-                    _count_one(cells, errors, key, label, before, -1)
-                said[key] = label.actual
-                _count_one(cells, errors, key, label, label.actual, 1)
+        found = self._labels(sorted(first.keys() - new)) if len(new) < len(first) else {}
+        answers, truths = settled(keys, labels, {key: actual for key, (actual, _) in found.items()})
+        corrected = [
+            (truth.label.actual, *key)
+            for key, truth in sorted(truths.items(), key=lambda item: item[0])
+            if truth.label is not first[key] or key not in new
+        ]
         if corrected:
-            self._run_many(_CORRECT, [(corrected[key], *key) for key in sorted(corrected)])
-        if cells:
-            self._run_many(_ADD_CELL, [(*cell, count) for cell, count in sorted(cells.items()) if count])
-        if errors:
-            self._run_many(_ADD_ERROR, [(*place, *sums) for place, sums in sorted(errors.items())])
-        return answers
+            self._run_many(_CORRECT, corrected)
+        return answers, truths
 
-    def _keep(self, told: Told, now_s: int) -> None:
-        series = self._series_of(told.source)
-        if told.names and series not in self._named:
-            self._run("UPDATE series SET names = ? WHERE id = ?", (json.dumps(told.names), series))
-            self._named.add(series)
-        totals = [(series, cohort, class_, told.process, n) for (cohort, class_), n in sorted(told.totals.items())]
+    def _keep(self, told: Sequence[Told], now_s: int, changes: Changes) -> None:
+        totals: dict[tuple[int, int, int, bytes], int] = {}
+        ids: dict[tuple[bytes, str], str] = {}
+        for one in told:
+            id_ = self._series_of(one.source)
+            if one.names and id_ not in self._named:
+                self._run("UPDATE series SET names = ? WHERE id = ?", (json.dumps(one.names), id_))
+                self._named.add(id_)
+            for (cohort, class_), count in one.totals.items():
+                place = id_, cohort, class_, one.process
+                totals[place] = max(count, totals.get(place, 0))
+                changes.told(id_, cohort)
+            for name, receipt in one.ids:
+                ids.setdefault((one.source.subject, name), receipt)
         if totals:
-            self._run_many(_PUT_TOTAL, totals)
-        if told.ids:
-            rows = [(told.source.subject, name, receipt, now_s) for name, receipt in sorted(told.ids)]
-            self._run_many(_PUT_ID, rows)
-        if told.pairs:
-            pairs = [(series, p.cohort, p.nonce, p.row, p.stable, p.canary_revision, p.canary) for p in told.pairs]
-            self._run_many(_PUT_PAIR, sorted(pairs))
+            rows = [(*place, count) for place, count in sorted(totals.items())]
+            self._run_many(_ADD_PREDICTED, rows)
+            self._run_many(_PUT_TALLY, rows)
+        if ids:
+            self._run_many(
+                _PUT_ID,
+                [(*place, receipt, now_s, receipts.nonce_or_none(receipt)) for place, receipt in sorted(ids.items())],
+            )
+
+    def _pair(self, truths: Mapping[Key, Truth], told: Sequence[Told], changes: Changes) -> None:
+        """Store pairs, and count those that are new and those whose truth is."""
+        pairs: dict[PairKey, Both] = {}
+        for one in told:
+            id_ = self._series_of(one.source)
+            for pair in one.pairs:
+                key = id_, pair.cohort, pair.nonce, pair.row
+                pairs.setdefault(key, (pair.canary_revision, pair.stable, pair.canary))
+        new = self._insert_pairs([_pair_row(*item) for item in sorted(pairs.items())]) if pairs else set()
+        true = {(key[0], truth.label.cohort, *key[1:]): truth for key, truth in truths.items()}
+        for key, both in self._paired([key for key in true if key not in new]).items():
+            changes.repaired(key, both, true[key])
+        unknown = sorted((key[0], *key[2:]) for key in new - true.keys())
+        labels = self._labels(unknown) if unknown else {}
+        for key in new:
+            if (truth := true.get(key)) is not None:
+                changes.paired(key, pairs[key], truth.label.actual)
+            else:
+                actual, time_ms = labels.get((key[0], *key[2:]), (None, 0))
+                changes.paired(key, pairs[key], actual if cohort_of(time_ms) == key[1] else None)
+
+    def _paired(self, keys: Sequence[PairKey]) -> dict[PairKey, Both]:
+        """Return the pairs of these keys; most series have none, and then no label is looked for."""
+        some = {id_ for id_ in {key[0] for key in keys} if self._run(_ANY_PAIR, (id_,))}
+        wanted = sorted(key for key in keys if key[0] in some)
+        return self._pairs(wanted) if wanted else {}
 
     def _series_of(self, source: Source) -> int:
         if (known := self._series.get(source)) is not None:
@@ -264,55 +283,11 @@ class Store(ABC):
 
     def quality(self, subject: bytes, since_s: int) -> list[Series]:
         """Return the counts of every revision of a ModelDeployment, of cohorts since that moment."""
-        rows = self._run(
-            "SELECT id, revision, variant, classes, names FROM series WHERE subject = ? ORDER BY id", (subject,)
-        )
-        return [
-            self._of_series(int(id_), Source(subject, revision, variant, classes), tuple(json.loads(names)), since_s)
-            for id_, revision, variant, classes, names in rows
-        ]
+        return self._within(lambda: series.quality(self._run, self._json, self._told, subject, since_s), reads=True)
 
-    def _of_series(self, series: int, source: Source, names: tuple[str, ...], since_s: int) -> Series:
-        place = (series, since_s)
-        predictions = self._run(
-            "SELECT cohort, class, SUM(count) FROM prediction WHERE series = ? AND cohort >= ? "
-            "GROUP BY cohort, class ORDER BY cohort, class",
-            place,
-        )
-        confusion = self._run(
-            f"SELECT cohort, {self._cells} FROM confusion WHERE series = ? AND cohort >= ? AND count <> 0 "
-            "GROUP BY cohort",
-            place,
-        )
-        # By cohort first, which is the order of the key: to sort all cells by class takes as long as all the rest.
-        labels = self._run(
-            "SELECT predicted, SUM(labels), SUM(hits) FROM (SELECT cohort, predicted, SUM(count) AS labels, "
-            "SUM(CASE WHEN predicted = actual THEN count ELSE 0 END) AS hits FROM confusion "
-            "WHERE series = ? AND cohort >= ? GROUP BY cohort, predicted) AS of_cohorts GROUP BY predicted",
-            place,
-        )
-        errors = self._run(
-            "SELECT cohort, count, absolute, squared FROM error WHERE series = ? AND cohort >= ? ORDER BY cohort",
-            place,
-        )
-        pairs = self._run(
-            "SELECT pair.cohort, canary_revision, stable, canary, actual, COUNT(*) FROM pair JOIN label "
-            "ON label.series = pair.series AND label.nonce = pair.nonce AND label.row_number = pair.row_number "
-            "WHERE pair.series = ? AND pair.cohort >= ? GROUP BY pair.cohort, canary_revision, stable, canary, actual",
-            place,
-        )
-        return Series(
-            source,
-            names,
-            {(cohort, class_): int(count) for cohort, class_, count in predictions},
-            dict(confusion),
-            {predicted: (int(count), int(hits)) for predicted, count, hits in labels if count},
-            {cohort: Errors(count, absolute, squared) for cohort, count, absolute, squared in errors if count},
-            {
-                (cohort, revision, stable, canary, int(actual)): count
-                for cohort, revision, stable, canary, actual, count in pairs
-            },
-        )
+    def labelled(self, subject: bytes, since_s: int, page: int = 1000) -> Iterator[list[Row]]:
+        """Yield pages of labelled predictions, as `series.labelled` does."""
+        return series.labelled(self._run, subject, since_s, page)
 
     def names(self, subject: bytes, revision: str) -> tuple[str, ...]:
         """Return the names of a revision's classes, empty while they are not known."""
@@ -325,7 +300,7 @@ class Store(ABC):
         """Return the receipts that were given these ids by users."""
         found = {}
         for name in ids:
-            for (receipt,) in self._run("SELECT receipt FROM own_id WHERE subject = ? AND id = ?", (subject, name)):
+            for (receipt,) in self._run("SELECT receipt FROM own_name WHERE subject = ? AND id = ?", (subject, name)):
                 found[name] = receipt
         return found
 
@@ -334,56 +309,7 @@ class Store(ABC):
         rows = self._run("SELECT subject, namespace, name FROM model")
         return [(bytes(subject), namespace, name) for subject, namespace, name in rows]
 
-    def labelled(self, subject: bytes, since_s: int, page: int = 1000) -> Iterator[list[Row]]:
-        """Yield pages of (revision, variant, nonce, row, time in ms, predicted, confidence, actual), by their keys."""
-        for id_, revision, variant in self._run(
-            "SELECT id, revision, variant FROM series WHERE subject = ? ORDER BY id", (subject,)
-        ):
-            nonce, row = b"", -1
-            while True:
-                rows = self._run(
-                    "SELECT nonce, row_number, time_ms, predicted, confidence, actual FROM label "
-                    "WHERE series = ? AND (nonce > ? OR (nonce = ? AND row_number > ?)) AND time_ms >= ? "
-                    f"ORDER BY nonce, row_number LIMIT {page}",
-                    (id_, nonce, nonce, row, since_s * 1000),
-                )
-                if rows:
-                    yield [(revision, variant, *found) for found in rows]
-                if len(rows) < page:
-                    break
-                nonce, row = bytes(rows[-1][0]), rows[-1][1]
 
-
-def _answered(before: float | None, label: Label) -> Answer:
-    """Return what becomes of a label where the store says `before` about its prediction.
-
-    A label that says otherwise counts only when it says that it corrects: posts are sent again when their answer was
-    lost, and an old one that arrives again must not undo the correction.
-    """
-    if before is None:
-        return Answer(Outcome.ACCEPTED)
-    if before == label.actual:
-        return Answer(Outcome.DUPLICATE)
-    if label.corrects:
-        return Answer(Outcome.ACCEPTED, "Corrected")
-    return Answer(
-        Outcome.DUPLICATE,
-        "AlreadyLabelled",
-        'the prediction has another label; to replace it, send "corrects": true along with the label',
-    )
-
-
-def _count_one(
-    cells: Counter[tuple[int, int, int, int]],
-    errors: dict[tuple[int, int], tuple[int, float, float]],
-    key: Key,
-    label: Label,
-    actual: float,
-    sign: int,
-) -> None:
-    if label.source.classes:
-        cells[(key[0], label.cohort, int(label.predicted), int(actual))] += sign
-        return
-    error = abs(label.predicted - actual)
-    count, absolute, squared = errors.get((key[0], label.cohort), (0, 0.0, 0.0))
-    errors[(key[0], label.cohort)] = count + sign, absolute + sign * error, squared + sign * error * error
+def _pair_row(key: PairKey, both: Both) -> Row:
+    revision, stable, canary = both
+    return (*key, stable, revision, canary)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
 
-from evenkeel_operator.feedback.records import Errors, Source, Totals
-from evenkeel_operator.feedback.store import Row
+from evenkeel_operator.feedback.counts import errors
+from evenkeel_operator.feedback.records import Ask, Errors, Source, Totals
 
-Ask = Callable[[str, Sequence[Any]], list[Row]]
-"""Runs one statement; returns its rows. Raises Unavailable."""
-
-_PREDICTIONS = "SELECT SUM(count) FROM prediction WHERE series = ? AND cohort >= ?"
+_PREDICTIONS = "SELECT SUM(count) FROM predicted WHERE series = ? AND cohort >= ?"
 _CONFUSION = """
-SELECT predicted, actual, SUM(count) FROM confusion WHERE series = ? AND cohort >= ?
+SELECT predicted, actual, SUM(count) FROM cell WHERE series = ? AND cohort >= ?
 GROUP BY predicted, actual ORDER BY predicted, actual
 """
-_ERRORS = "SELECT SUM(count), SUM(absolute), SUM(squared) FROM error WHERE series = ? AND cohort >= ?"
+_ERRORS = """
+SELECT exponent, SUM(count), SUM(absolute), SUM(squared) FROM deviation WHERE series = ? AND cohort >= ?
+GROUP BY exponent ORDER BY exponent
+"""
 
 
 def subjects(ask: Ask) -> list[bytes]:
@@ -32,14 +30,19 @@ def totals(ask: Ask, subject: bytes, since_s: int) -> list[Totals]:
     for id_, revision, variant, classes, names in rows:
         place = (id_, since_s)
         ((predictions,),) = ask(_PREDICTIONS, place)
-        ((count, absolute, squared),) = ask(_ERRORS, place)
         found.append(
             Totals(
                 Source(subject, revision, variant, classes),
                 tuple(json.loads(names)),
                 int(predictions or 0),
                 {(predicted, actual): int(n) for predicted, actual, n in ask(_CONFUSION, place) if n},
-                Errors(int(count), absolute, squared) if count else None,
+                errors_since(ask, id_, since_s),
             )
         )
     return found
+
+
+def errors_since(ask: Ask, series: int, since_s: int) -> Errors | None:
+    """Return the errors of a series, of all cohorts since that moment together."""
+    rows = ask(_ERRORS, (series, since_s))
+    return errors((int(e), int(count), int(absolute), int(squared)) for e, count, absolute, squared in rows)

@@ -106,14 +106,19 @@ class Service:
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
         """Return status and answer: JSON as its value, other text as it is."""
+        status, kind, text = self.answer(method, path, body, headers)
+        return status, json.loads(text) if kind.startswith("application/json") else text.decode()
+
+    def answer(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, str, bytes]:
+        """Return status, content type and body of an answer."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
             connection.request(method, path, data, {"content-type": "application/json", **(headers or {})})
             response = connection.getresponse()
-            text = response.read()
-            is_json = response.getheader("content-type", "").startswith("application/json")
-            return response.status, json.loads(text) if is_json else text.decode()
+            return response.status, response.getheader("content-type", ""), response.read()
         finally:
             connection.close()
 

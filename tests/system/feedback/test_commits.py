@@ -93,7 +93,7 @@ async def test_what_does_not_fit_behind_others_is_refused(
 
 async def expired(commits: Commits, before_s: int) -> bool:
     """Have labels from before that moment deleted; return whether the thread still writes when that was tried."""
-    commits.expire(before_s)
+    commits.expire(before_s, before_s)
     await eventually(lambda: commits._expires_before_s is None or not commits.is_alive)
     return commits.is_alive
 

@@ -120,6 +120,13 @@ def test_of_what_both_have_answered_there_are_pairs_once_it_is_labelled(service:
         for text, stable, theirs in ((ours, 0, 1), (other, 2, 0), (late, 1, 1))
     ]
     told(service, model, pairs=pairs)
+    _, answer = service.ask("GET", PATH, None, question(model.uid, model.key))
+    cohorts = [cohort for revision in answer["revisions"] for cohort in revision["cohorts"]]
+    assert [row for cohort in cohorts for row in cohort.get("unlabelledPairs", ())] == [[CANARY, 1, 1, 1]]
+    _, described = service.ask("GET", "/openapi.json")
+    assert {name for cohort in cohorts for name in cohort} <= described["components"]["schemas"]["Cohort"][
+        "properties"
+    ].keys()
     got = asked(service, model.uid).pairs(model.revision, CANARY)
     assert sum(sum(row.labels.values()) for row in got) == 2, "the third has no label"
     assert all(isinstance(row, Pairs) for row in got)

@@ -57,6 +57,28 @@ def test_numbers_are_measured_by_their_errors(service: Service) -> None:
     assert revision["rootMeanSquaredError"] == pytest.approx(((0.25 + 4) / 2) ** 0.5)
 
 
+@pytest.mark.parametrize(
+    ("predicted", "label", "reason"),
+    [
+        pytest.param(1e200, 1.0, "NoNumber", id="a prediction whose square is infinite"),
+        pytest.param(-(2.0**53), 1.0, "NoNumber", id="the first prediction that is too large"),
+        pytest.param(float("nan"), 1.0, "NoNumber", id="a prediction that is no number"),
+        pytest.param(1.0, 2.0**53, "NoItem", id="the first label that is too large"),
+        pytest.param(1.0, -1e200, "NoItem", id="a label far below"),
+    ],
+)
+def test_numbers_that_cannot_be_summed_are_refused_by_name(
+    predicted: float, label: float, reason: str, service: Service
+) -> None:
+    model = Deployment(classes=0)
+    receipt = model.issuer.numbers(int(time.time() * 1000), [predicted, 1.0]).decode()
+    got = service.post([{"receipt": receipt, "label": label}, {"receipt": receipt, "row": 1, "label": 3.0}])["results"]
+    assert [one.get("reason") for one in got] == [reason, None]
+    assert "2^53" in got[0]["message"]
+    (revision,) = service.quality(model)
+    assert (revision["labels"], revision["rootMeanSquaredError"]) == (1, 2.0)
+
+
 def changed(text: str) -> str:
     raw = bytearray(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     raw[-40] ^= 1
@@ -120,6 +142,12 @@ def test_a_bad_item_is_answered_by_name_and_not_counted(
     assert (got["outcome"], got["reason"]) == (outcome, reason)
     assert got["message"]
     assert service.labels(model) == 1
+
+
+def test_whoever_comes_too_late_is_told_for_how_long_labels_are_taken(service: Service) -> None:
+    got = service.post({"receipt": Deployment().receipt(after_s=-31 * 86400), "label": 3})
+    assert "31.0 days old" in got["message"]
+    assert "for 30 days (feedback.horizonDays" in got["message"]
 
 
 def test_a_replayed_receipt_counts_once_beside_new_ones(service: Service) -> None:
@@ -247,6 +275,8 @@ def test_counts_of_others_are_refused(
         pytest.param({"names": [HALF_A_PAIR] * 10}, id="names that are no texts"),
         pytest.param({"process": "ab" * 7}, id="a process of fewer bytes"),
         pytest.param({"process": "ab" * 4000}, id="a process of many bytes"),
+        pytest.param({"pairs": [["ab" * 12, 0, 900, 10, "digits-0123abcd", 3]]}, id="a pair of a class that is none"),
+        pytest.param({"pairs": [["ab" * 12, 0, 900, 3, "digits-0123abcd", 10]]}, id="a canary's class that is none"),
         pytest.param({"pairs": [["ab" * 13, 0, 900, 3, "digits-0123abcd", 3]]}, id="a pair of a longer nonce"),
     ],
 )
@@ -282,6 +312,35 @@ def test_a_users_own_id_stands_for_the_receipt(service: Service) -> None:
     assert service.post(item) == {"outcome": "accepted"}
     assert service.post(item) == {"outcome": "duplicate"}
     assert service.labels(model) == 1
+
+
+def test_through_a_replica_an_id_alone_labels_once_and_replaces_nothing(service: Service) -> None:
+    """Whoever reaches a replica may guess an id: what others have said stays."""
+    model = Deployment()
+    receipt = model.receipt(3)
+    body = counts(model, cohorts=[], ids=[["order-17", receipt], ["order-18", model.receipt(4)]])
+    assert service.ask("POST", "/v1/predictions", body, model.signed(COUNTS, body))[0] == 200
+    items = [
+        {"id": "order-18", "label": 5, "corrects": True},
+        {"id": "nobody's", "label": 5, "corrects": True},
+        {"id": "order-17", "label": 3},
+        {"id": "order-17", "label": 5},
+        {"id": "order-17", "label": 5, "corrects": True},
+    ]
+    body = json.dumps(items).encode()
+    got = service.post(body, **model.signed(PASSED_ON, body))["results"]
+    refused = ("forged", "ReceiptNeeded")
+    assert [(one["outcome"], one.get("reason")) for one in got] == [
+        *(refused, refused, ("accepted", None), ("duplicate", "AlreadyLabelled"), refused)
+    ]
+    assert "receipt" in got[-1]["message"]
+    assert "token" in got[-1]["message"]
+    body = json.dumps({"receipt": receipt, "label": 6, "corrects": True}).encode()
+    assert service.post(body, **model.signed(PASSED_ON, body))["reason"] == "Corrected", "a receipt is proof"
+    with_right = {"id": "order-17", "model": f"-/{model.uid}", "label": 7, "corrects": True}
+    assert service.post(with_right)["reason"] == "Corrected", "so is a right, which is asked nobody here"
+    (revision,) = service.quality(model)
+    assert [cohort["confusion"] for cohort in revision["cohorts"]] == [[[3, 7, 1]]]
 
 
 def test_the_service_describes_itself(service: Service) -> None:

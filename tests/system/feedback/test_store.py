@@ -7,13 +7,14 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evenkeel_operator.feedback.records import Answer, Errors, Label, Outcome, Pair, Source, Told
+from evenkeel_operator.feedback.records import Answer, Errors, Label, Outcome, Pair, Series, Source, Told
 from evenkeel_operator.feedback.store import Store
 
 SUBJECT = bytes(range(16))
@@ -38,17 +39,40 @@ def outcomes(answers: list[Answer]) -> list[str]:
     return [answer.reason or answer.outcome.value for answer in answers]
 
 
+def told(series: Series, name: str) -> dict[int, Any]:
+    """Return what is told by this name of each cohort, by its start, where something is."""
+    found = [json.loads(text) for text in series.cohorts.values()]
+    assert [cohort["start"] for cohort in found] == list(series.cohorts)
+    return {cohort["start"]: cohort[name] for cohort in found if name in cohort}
+
+
+def predictions(series: Series) -> dict[tuple[int, int], int]:
+    """Return how many predictions there are by cohort and class."""
+    return {(start, class_): n for start, rows in told(series, "predictions").items() for class_, n in rows}
+
+
 def confusion(store: Store, subject: bytes = SUBJECT) -> dict[tuple[int, int], int]:
     """Return the counts by (predicted, actual), all sources and cohorts together."""
     found: Counter[tuple[int, int]] = Counter()
     for series in store.quality(subject, 0):
         of_source: Counter[tuple[int, int]] = Counter()
-        for text in series.confusion.values():
-            of_source += Counter({(predicted, actual): count for predicted, actual, count in json.loads(text)})
-        assert series.labels == {
+        for rows in told(series, "confusion").values():
+            of_source += Counter({(predicted, actual): count for predicted, actual, count in rows})
+        assert {p: (n, hits) for p, (_, n, hits) in series.classes.items() if n} == {
             p: (sum(n for (q, _), n in of_source.items() if q == p), of_source[p, p]) for p, _ in of_source
         }
         found += of_source
+    return dict(found)
+
+
+def pairs(store: Store, subject: bytes = SUBJECT) -> dict[tuple[str, int, int, int | None], int]:
+    """Return the counts of pairs by (canary's revision, stable's, canary's, actual class or None), of all cohorts."""
+    found: Counter[tuple[str, int, int, int | None]] = Counter()
+    for series in store.quality(subject, 0):
+        for rows in told(series, "pairs").values():
+            found.update({(*both, actual): count for *both, actual, count in rows})
+        for rows in told(series, "unlabelledPairs").values():
+            found.update({(*both, None): count for *both, count in rows})
     return dict(found)
 
 
@@ -142,30 +166,33 @@ def test_numbers_have_errors_instead_of_cells(open_store: Open) -> None:
     store.write(labels, [], NOW_S)
     store.write([label(3, 2.5, 2.0, source=NUMBERS, corrects=True)], [], NOW_S)
     (series,) = store.quality(SUBJECT, 0)
-    assert series.errors == {COHORT: Errors(4, 2 + 1 + 0 + 0.5, 4 + 1 + 0 + 0.25)}
-    assert series.confusion == {}
+    want = Errors(4, 2 + 1 + 0 + 0.5, 4 + 1 + 0 + 0.25)
+    assert series.errors == want
+    assert [json.loads(text) for text in series.cohorts.values()] == [{"start": COHORT, "errors": asdict(want)}]
 
 
 def test_totals_of_a_process_count_once(open_store: Open) -> None:
     store = open_store()
-    told = Told(SOURCE, b"one", tuple("abcdefghij"), {(COHORT, 3): 5, (COHORT + 900, 1): 1})
-    store.write([], [told, replace(told, totals={(COHORT, 3): 7})], NOW_S)
-    store.write([], [told, replace(told, process=b"two", totals={(COHORT, 3): 2})], NOW_S)
+    one = Told(SOURCE, b"one", tuple("abcdefghij"), {(COHORT, 3): 5, (COHORT + 900, 1): 1})
+    store.write([], [one, replace(one, totals={(COHORT, 3): 7})], NOW_S)
+    store.write([], [one, replace(one, process=b"two", totals={(COHORT, 3): 2})], NOW_S)
     (series,) = store.quality(SUBJECT, 0)
-    assert series.predictions == {(COHORT, 3): 9, (COHORT + 900, 1): 1}
+    assert predictions(series) == {(COHORT, 3): 9, (COHORT + 900, 1): 1}
+    assert series.classes == {3: (9, 0, 0), 1: (1, 0, 0)}
     assert series.names == tuple("abcdefghij")
     assert store.names(SUBJECT, SOURCE.revision) == series.names
     (late,) = store.quality(SUBJECT, COHORT + 900)
-    assert late.predictions == {(COHORT + 900, 1): 1}
+    assert predictions(late) == {(COHORT + 900, 1): 1}
+    assert late.classes == {1: (1, 0, 0)}
 
 
 def test_a_late_label_finds_both_sides_of_a_pair(open_store: Open) -> None:
     store = open_store()
     pair = Pair(nonce(0), 0, COHORT, 3, "digits-89abcdef", 4)
     store.write([], [Told(SOURCE, b"one", (), {}, pairs=(pair, pair))], NOW_S)
-    assert store.quality(SUBJECT, 0)[0].pairs == {}
+    assert pairs(store) == {("digits-89abcdef", 3, 4, None): 1}
     store.write([label(actual=4)], [Told(SOURCE, b"one", (), {}, pairs=(pair,))], NOW_S)
-    assert store.quality(SUBJECT, 0)[0].pairs == {(COHORT, "digits-89abcdef", 3, 4, 4): 1}
+    assert pairs(store) == {("digits-89abcdef", 3, 4, 4): 1}
 
 
 def test_a_users_own_id_stays_with_its_first_receipt(open_store: Open) -> None:
@@ -178,13 +205,13 @@ def test_a_users_own_id_stays_with_its_first_receipt(open_store: Open) -> None:
 def test_what_is_too_old_is_deleted(open_store: Open) -> None:
     store = open_store()
     old = [label(n, time_ms=(COHORT - 9000) * 1000) for n in range(20)]
-    told = Told(SOURCE, b"one", (), {(COHORT - 9000, 3): 20, (COHORT, 3): 1}, ids=(("a", "r"),))
-    store.write([*old, label(100)], [told], COHORT - 9000)
-    while store.expire(COHORT):
+    totals = Told(SOURCE, b"one", (), {(COHORT - 9000, 3): 20, (COHORT, 3): 1}, ids=(("a", "r"),))
+    store.write([*old, label(100)], [totals], COHORT - 9000)
+    while store.expire(COHORT, COHORT):
         pass
     (series,) = store.quality(SUBJECT, 0)
-    assert {cohort: json.loads(text) for cohort, text in series.confusion.items()} == {COHORT: [[3, 3, 1]]}
-    assert series.predictions == {(COHORT, 3): 1}
+    assert told(series, "confusion") == {COHORT: [[3, 3, 1]]}
+    assert predictions(series) == {(COHORT, 3): 1}
     assert store.receipts(SUBJECT, ["a"]) == {}
     assert [row[2] for page in store.labelled(SUBJECT, 0) for row in page] == [nonce(100)]
 

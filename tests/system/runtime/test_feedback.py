@@ -146,6 +146,9 @@ def test_a_users_own_id_stands_for_the_receipt(replica: Replica, protocol: str) 
         assert time.monotonic() < until
         time.sleep(0.1)
     assert post(replica, item)[1]["outcome"] == "duplicate"
+    got = post(replica, {**item, "label": 2, "corrects": True})[1]
+    assert (got["outcome"], got["reason"]) == ("forged", "ReceiptNeeded")
+    assert post(replica, {**item, "label": 2})[1]["reason"] == "AlreadyLabelled", "the first label stays"
 
 
 def test_no_label_is_acknowledged_while_the_service_is_away(

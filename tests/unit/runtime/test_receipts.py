@@ -130,6 +130,16 @@ def test_what_is_no_receipt_is_told_by_name(text: str, want: Reason) -> None:
     assert reason(text) == want
 
 
+def test_a_nonce_is_read_from_any_receipt_and_from_nothing_else() -> None:
+    texts = [
+        Issuer(KEY, origin()).many(TIME_MS, [3, 4], [1, 2]).decode(),
+        Issuer(KEY, origin(classes=0)).numbers(TIME_MS, [0.5]).decode(),
+    ]
+    for text in texts:
+        assert receipts.nonce_or_none(text) == receipts.opened(text, key_of).nonce
+    assert [receipts.nonce_or_none(text) for text in ("", "not a receipt", texts[0][:60], "Ag" * 60)] == [None] * 4
+
+
 def test_a_longer_text_is_no_receipt() -> None:
     raw = base64.urlsafe_b64decode(Issuer(KEY, origin()).one(TIME_MS, 3, 1) + b"==")
     assert reason(base64.urlsafe_b64encode(raw + b"\0\0").rstrip(b"=").decode()) == Reason.MALFORMED

@@ -113,6 +113,15 @@ def met(*objectives: Mapping[str, Any], right: int = 1900, wrong: int = 100) -> 
     return row
 
 
+def test_a_horizon_that_an_earlier_release_has_let_be_stored_is_named() -> None:
+    long = {"metric": "F1", "floor": 0.5, "horizon": "1000h"}
+    got = met(ACCURACY | {"horizon": "720h"}, long)
+    assert got.message.endswith(
+        "; spec.objectives.accuracy of F1: horizon is 1000h, but labels are taken for 30 days (720h): shorten it"
+    )
+    assert "shorten it" not in met(ACCURACY | {"horizon": "720h"}).message
+
+
 def test_every_objective_has_to_be_met_and_each_is_told() -> None:
     low = ACCURACY | {"metric": "F1", "average": "Weighted", "floor": 0.1}
     both = met(ACCURACY, low)

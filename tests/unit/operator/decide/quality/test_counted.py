@@ -37,18 +37,35 @@ def series(
     names: tuple[str, ...] = (),
     predictions: Mapping[tuple[int, int], int] | None = None,
     confusion: Mapping[tuple[int, int, int], int] | None = None,
-    errors: Mapping[int, Errors] | None = None,
+    errors: Errors | None = None,
     pairs: Mapping[tuple[int, str, int, int, int], int] | None = None,
+    unlabelled_pairs: Mapping[tuple[int, str, int, int], int] | None = None,
 ) -> Series:
-    source = Source(SUBJECT, revision, variant, classes)
-    cells: dict[int, list[list[int]]] = {}
-    labels: dict[int, tuple[int, int]] = {}
+    cohorts: dict[int, dict[str, Any]] = {}
+
+    def member(name: str, start: int, *row: object) -> None:
+        cohorts.setdefault(start, {"start": start}).setdefault(name, []).append(row)
+
+    by_class: dict[int, list[int]] = {}
+    for (start, class_), count in (predictions or {}).items():
+        member("predictions", start, class_, count)
+        by_class.setdefault(class_, [0, 0, 0])[0] += count
     for (start, predicted, actual), count in (confusion or {}).items():
-        cells.setdefault(start, []).append([predicted, actual, count])
-        known, right = labels.get(predicted, (0, 0))
-        labels[predicted] = known + count, right + (count if predicted == actual else 0)
-    texts = {start: json.dumps(rows) for start, rows in cells.items()}
-    return Series(source, names, predictions or {}, texts, labels, errors or {}, pairs or {})
+        member("confusion", start, predicted, actual, count)
+        of_class = by_class.setdefault(predicted, [0, 0, 0])
+        of_class[1] += count
+        of_class[2] += count if predicted == actual else 0
+    for (start, *pair), count in (pairs or {}).items():
+        member("pairs", start, *pair, count)
+    for (start, *both), count in (unlabelled_pairs or {}).items():
+        member("unlabelledPairs", start, *both, count)
+    return Series(
+        Source(SUBJECT, revision, variant, classes),
+        names,
+        {class_: (n, labels, right) for class_, (n, labels, right) in by_class.items()},
+        errors,
+        {start: json.dumps(cohorts[start]) for start in sorted(cohorts)},
+    )
 
 
 def body(*told: Series) -> bytes:
@@ -67,6 +84,7 @@ def test_what_the_service_tells_is_read_as_it_counts() -> None:
                 predictions={(AT_S, 0): 5, (AT_S, 2): 7, (AT_S + COHORT_S, 1): 1},
                 confusion={(AT_S, 0, 0): 3, (AT_S, 0, 2): 1, (AT_S, 2, 1): 2},
                 pairs={(AT_S, CANARY, 0, 2, 2): 4, (AT_S, CANARY, 1, 1, 1): 6, (AT_S, "digits-older", 1, 0, 1): 9},
+                unlabelled_pairs={(AT_S, CANARY, 0, 2): 11},
             ),
             series(CANARY, confusion={(AT_S + COHORT_S, 1, 0): 8}),
         )
@@ -99,7 +117,7 @@ def test_names_make_classes() -> None:
 
 
 def test_a_revision_that_answers_numbers_is_known_and_has_no_rows() -> None:
-    got = read(body(series(classes=0, predictions={(AT_S, 0): 5}, errors={AT_S: Errors(3, 1.5, 2.5)})))
+    got = read(body(series(classes=0, predictions={(AT_S, 0): 5}, errors=Errors(3, 1.5, 2.5))))
     assert (got.revisions[STABLE].classes, got.cohorts(STABLE)) == (0, ())
 
 
