@@ -17,7 +17,7 @@ KEPT = 2048
 STEP = 1.03
 """Proportions are rounded to powers of this: to 1.5 % either way."""
 
-_Proportions = tuple[int, int, int, int, float]
+_Proportions = tuple[int, int, int, int, int, float]
 
 
 class Capacities:
@@ -32,6 +32,7 @@ class Capacities:
         unit_s = roofline.seconds(1)
         key = (
             _rounded(roofline.floor_s / unit_s),
+            _rounded(roofline.fixed_s / unit_s),
             _rounded(roofline.row_s / unit_s),
             roofline.max_rows,
             _rounded(target_s / unit_s),

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from evenkeel_operator.control.capacities import Capacities
-from evenkeel_operator.decide.capacity import Roofline
+from evenkeel_operator.decide.capacity import Roofline, capacity
 
 TOO_SLOW = Roofline(0.2, 0.2, 0.0, 4)
 """Known at once: nearly idle it misses the target."""
@@ -27,3 +27,10 @@ async def test_what_could_not_be_computed_is_computed_when_asked_for_again() -> 
     loop.set_default_executor(ended)
     assert await capacities.of(TOO_SLOW, 0.1, 0.95) == got, "known by now"
     loop.set_default_executor(ThreadPoolExecutor(1))
+
+
+async def test_a_device_that_is_flat_for_longer_has_a_capacity_of_its_own() -> None:
+    """Both take 10 ms for one row and 0.2 ms for each beyond the knee, which is at 2 rows with one, at 50 the other."""
+    capacities, early, late = Capacities(), Roofline(0.01, 0.0096, 0.0002, 64), Roofline(0.01, 0.0, 0.0002, 64)
+    got = [(await capacities.of(roofline, 0.05, 0.95)).rate for roofline in (early, late)]
+    assert got == pytest.approx([capacity(roofline, 0.05, 0.95).rate for roofline in (early, late)], rel=0.03)
