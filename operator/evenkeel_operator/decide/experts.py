@@ -1,11 +1,12 @@
 """Which signal and which holding time should each replica level follow?
 
-Level k is the k-th replica (or the k-th group of them). It is wanted while some signal of demand exceeds what the
-levels below carry, and for a holding time after that. Which signal and which time is best differs tenfold between
-workloads and between the levels of one workload: the base load needs no margin, the peaks need a fast one. As arrivals
-do not depend on the size, every pair (an expert) can be replayed beside what really happened: what it would have cost
-in replica seconds, and how many requests would have found the level not ready. Each level follows the expert that
-would have been best for it over the last hours; its neighbours' losses count as well, as evidence is thin at the top.
+Level k is the k-th replica beyond the first, or the k-th group of them (`sizes`). It is wanted while some signal of
+demand exceeds what the levels below carry, and for a holding time after that. Which signal and which time is best
+differs tenfold between workloads and between the levels of one workload: the base load needs no margin, the peaks need
+a fast one. As arrivals do not depend on the size, every pair (an expert) can be replayed beside what really happened:
+what it would have cost in replica seconds, and how many requests would have found the level not ready. Each level
+follows the expert that would have been best for it over the last hours; its neighbours' losses count as well, as
+evidence is thin at the top.
 
 Events only: an expert costs work when its signal crosses a level, not while it stays on one side. Losses fade with a
 half-life; contributions grow by a weight instead, so that nothing has to be multiplied down at every step.
@@ -13,6 +14,7 @@ half-life; contributions grow by a weight instead, so that nothing has to be mul
 
 from __future__ import annotations
 
+import functools
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -29,7 +31,7 @@ SIGNALS = (*(f"rate × {h}" for h in HEADROOMS), "slope", *(f"period {p:.0f} s" 
 SLOPE = len(HEADROOMS)
 
 MAX_LEVELS = 48
-"""Beyond that many replicas a level is a group of them: memory and work stay bounded."""
+"""Beyond that many replicas a level may be a group of them (`sizes`): memory and work stay bounded."""
 
 LOOKS = 12
 """Levels that requests have missed look for another expert at once, so many of them at a time."""
@@ -42,7 +44,7 @@ _NEVER = -math.inf
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """`price` is what one second of one replica's requests that find a level missing costs, in replica seconds.
+    """`price` is what one second of one level's requests that find it missing costs, in seconds of the level.
 
     `neighbours` and `others` are the weights of the adjacent and of all other levels' losses; a level changes its
     expert where another's score is below `switch` times that of the present one.
@@ -56,6 +58,21 @@ class Tuning:
 
 
 TUNING = Tuning()
+
+
+@functools.lru_cache(maxsize=1024)
+def sizes(most: int) -> tuple[int, ...]:
+    """Return how many replicas there are without any level, with the first of them, and so on up to `most` with all.
+
+    A level is one replica where MAX_LEVELS are enough. Otherwise the upper ones grow with the size below them: nobody
+    gets more than 13 % beyond what is needed, up to the 1000 that the API takes. Counter-example to groups that
+    are all alike: who needs 1.1 replicas and may have 300 would get 8.
+    """
+    found = [1]
+    for left in range(min(most - 1, MAX_LEVELS), 0, -1):
+        size = found[-1]
+        found.append(max(size + 1, round(size * (most / size) ** (1.0 / left))))
+    return tuple(found)
 
 
 class Kept(NamedTuple):
@@ -181,7 +198,7 @@ class Experts:
         signals: Sequence[float],
         arrived: float,
         rate: float,
-        step: float,
+        thresholds: Sequence[float],
         bands: Sequence[float],
         cold_start_s: float,
         now: float,
@@ -189,29 +206,30 @@ class Experts:
     ) -> None:
         """Take in the `signals` of demand at `now`, which have been seen for `seen_s` without a gap.
 
-        `step` is what one level carries; level i is wanted by a signal above (i + 1) × `step`, and until it is its
-        band below that. `arrived` requests came since the last time, at `rate`. What is missing within the time of a
-        start after a gap is no expert's fault: nobody saw which of them would have wanted it in time.
+        Level i is wanted by a signal above `thresholds[i]`, and until it is its band below that; it carries what is
+        between that threshold and the next, so there is one more of them than of levels. `arrived` requests came since
+        the last time, at `rate`. What is missing within the time of a start after a gap is no expert's fault: nobody
+        saw which of them would have wanted it in time.
         """
         self._bound_weights(now)
         for signal, value in enumerate(signals):
             count = self._counts[signal]
-            wanted = _levels_below(value, step, len(self.levels))
+            wanted = bisect_left(thresholds, value, 0, len(self.levels))
             if wanted > count:
                 for index in range(count, wanted):
                     self._rise(self.levels[index], signal, now)
                 self._counts[signal] = wanted
             elif wanted < count:
-                kept = max(wanted, min(count, _levels_below(value + bands[signal], step, len(self.levels))))
+                kept = max(wanted, min(count, bisect_left(thresholds, value + bands[signal], 0, len(self.levels))))
                 for index in range(kept, count):
                     self._fall(self.levels[index], signal, now)
                 self._counts[signal] = kept
         if seen_s < cold_start_s:
             return
-        miss = self.tuning.price * arrived / step * self._weight(now)
+        price = self.tuning.price * arrived * self._weight(now)
         ready_since = now - cold_start_s
-        for index in range(_levels_below(rate, step, len(self.levels))):
-            level = self.levels[index]
+        for index in range(bisect_left(thresholds, rate, 0, len(self.levels))):
+            level, miss = self.levels[index], price / (thresholds[index + 1] - thresholds[index])
             for signal, since in enumerate(level.since):
                 # `since` alone decides in the common case: above for longer than a start takes.
                 if not _NEVER < since <= ready_since:
@@ -334,8 +352,3 @@ class Experts:
             level.settled = [[x * factor for x in own] for own in level.settled]
             level.row = [x * factor for x in level.row]
         self._total = [x * factor for x in self._total]
-
-
-def _levels_below(value: float, step: float, most: int) -> int:
-    """Return how many of the thresholds step, 2 step, … are below `value`."""
-    return min(most, max(0, math.ceil(value / step) - 1))

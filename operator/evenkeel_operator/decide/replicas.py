@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 from evenkeel_operator.decide.capacity import Capacity
-from evenkeel_operator.decide.experts import HEADROOMS, MARGIN, MAX_LEVELS, PERIODS_S, SIGNALS
+from evenkeel_operator.decide.experts import HEADROOMS, MARGIN, PERIODS_S, SIGNALS, sizes
 from evenkeel_operator.decide.memory import Memory
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 from evenkeel_operator.decide.window import Rates
@@ -218,18 +218,16 @@ def _need(
     elapsed_s: float,
 ) -> tuple[int, Limit, str]:
     rates, experts = memory.rates, memory.experts
-    group = max(1, math.ceil(scaling.most / MAX_LEVELS))
-    experts.resize(math.ceil((scaling.most - 1) / group))
-    step, start = group * capacity.rate, fleet.cold_start_s
-    # The first replica is there in any case, so the first level begins where one replica ends, whatever a level holds.
-    above = step - capacity.rate
+    totals, start = sizes(scaling.most), fleet.cold_start_s
+    experts.resize(len(totals) - 1)
     rate_15 = rates.mean(15.0)
     noise = math.sqrt(rate_15 / 15.0)
-    found = [signal + above for signal in predictions(rates, start)]
     bands = [BAND * noise * factor for factor in FACTORS]
-    experts.observe(found, rate * elapsed_s, rate + above, step, bands, start, rates.clock, rates.seen_s)
+    thresholds = [size * capacity.rate for size in totals]
+    found = predictions(rates, start)
+    experts.observe(found, rate * elapsed_s, rate, thresholds, bands, start, rates.clock, rates.seen_s)
     experts.choose(rates.clock)
-    held = 1 + experts.wanted(rates.clock) * group
+    held = totals[experts.wanted(rates.clock)]
 
     # The last five seconds, less one standard deviation of their noise: without, a Poisson process at constant rate
     # asks for one replica more every minute.
