@@ -275,18 +275,24 @@ class Scaler:
 
     def _standing(self, found: Watched) -> replicas.Fleet:
         spec, assumed = found.snapshot.spec, found.size or 0
+        beside = found.snapshot.status.canary_revision
+        live = [r for r in found.snapshot.replicas if not r.terminating and r.revision != beside]
+        placed = sum(r.node is not None for r in live)
         free: int | NoSignal | None = None
         if spec.gpu is not None:
             template: Object = next((r.template["spec"] for r in reversed(found.snapshot.revisions)), {})
             supply = gpus.supply(spec.gpu, template, self._fleet())
-            free = supply if isinstance(supply, NoSignal) else supply.slots
-            if isinstance(free, int):
-                # A replica that waits for its GPU is asked for and holds none: it is no room for another.
-                beside = found.snapshot.status.canary_revision
-                live = [r for r in found.snapshot.replicas if not r.terminating and r.revision != beside]
-                free = max(0, free - max(0, assumed - sum(r.node is not None for r in live)))
+            # A replica that waits for its GPU is asked for and holds none: it is no room for another.
+            free = supply if isinstance(supply, NoSignal) else max(0, supply.slots - max(0, assumed - placed))
         start_s = found.starts.seconds()
-        return replicas.Fleet(assumed, len(found.ready), free, COLD_START_S if start_s is None else start_s)
+        return replicas.Fleet(
+            assumed,
+            len(found.ready),
+            free,
+            COLD_START_S if start_s is None else start_s,
+            # While one revision replaces another, more may be placed than are asked for, and one of them wait.
+            waiting=max(assumed - placed, len(live) - placed),
+        )
 
     def _believed(self, found: Watched) -> Capacity | NoSignal:
         return found.carries if isinstance(found.carries, NoSignal) else found.carries.derated(found.derating)

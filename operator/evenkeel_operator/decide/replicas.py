@@ -87,13 +87,14 @@ class Fleet:
     """The replicas as the cluster has them: `asked` for now, `ready` of these, `free` more that would get their GPUs.
 
     `free` is None where a replica needs no GPU, and NO_SIGNAL where nodes cannot be read. `cold_start_s` is the time
-    from a replica's creation until it is ready.
+    from a replica's creation until it is ready. For `waiting` of those asked for there is no node yet.
     """
 
     asked: int
     ready: int
     free: int | NoSignal | None = None
     cold_start_s: float = 60.0
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,15 +297,25 @@ def _shrunk(
     return want, limit, message
 
 
+_UNKNOWN = "which GPUs are free is not known, as nodes may not be read"
+
+
 def _bounded(
     size: int, limit: Limit, message: str, fleet: Fleet, scaling: Scaling, inputs: tuple[Input, ...]
 ) -> Decision:
-    if fleet.free is NO_SIGNAL or isinstance(fleet.free, NoSignal):
-        room: float = fleet.asked
-    else:
-        room = math.inf if fleet.free is None else fleet.asked + max(0, fleet.free)
-    if size > room:
-        size, limit, message = int(room), Limit.FREE_GPUS, f"{message}; {size} wanted, GPUs for {room:.0f}"
+    """Return the decision for `size`, as far as there are GPUs and the spec allows.
+
+    Where nodes cannot be read, the scheduler alone knows of GPUs: replicas are asked for until one of them waits. A
+    pending pod takes nothing from anybody; more of them would tell nothing either.
+    """
+    if size > fleet.asked and isinstance(fleet.free, NoSignal):
+        if fleet.waiting:
+            text = f"{size} wanted, but for {fleet.waiting} of {fleet.asked} there is no node yet, and {_UNKNOWN}"
+            size, limit, message = fleet.asked, Limit.FREE_GPUS, f"{message}; {text}"
+        else:
+            message = f"{message}; {_UNKNOWN}, the scheduler decides"
+    elif isinstance(fleet.free, int) and size > (room := fleet.asked + max(0, fleet.free)):
+        size, limit, message = room, Limit.FREE_GPUS, f"{message}; {size} wanted, GPUs for {room}"
     if size < scaling.least:
         size, limit, message = scaling.least, Limit.MIN_REPLICAS, f"{message}; {size} wanted"
     if size > scaling.most:

@@ -20,7 +20,7 @@ from evenkeel_operator.decide.snapshot import NO_SIGNAL, freeze
 from evenkeel_operator.world.cluster import Cluster
 from evenkeel_operator.world.connection import Connection
 from evenkeel_operator.world.signals import Replicas
-from tests.builders import DEFAULTS, NAME, NAMESPACE, modeldeployment
+from tests.builders import DEFAULTS, NAME, NAMESPACE, modeldeployment, pod, revision_of
 
 KEY = Key(NAMESPACE, NAME)
 SCALED: dict[str, Any] = {
@@ -87,3 +87,20 @@ async def test_what_a_trial_is_told_at_once(scaler: Scaler, canary: str | None, 
     scaler._publish(found)
     found.signals = replace(found.signals, demand=Fresh(demand))
     assert scaler._is_worth_telling(found, None, found.published_at + 5.0) is want
+
+
+@pytest.mark.parametrize(
+    ("nodes", "want"),
+    [
+        pytest.param(["a", "a", "b", "b"], 0, id="none where each has its node"),
+        pytest.param(["a", "a", "b", None], 1, id="one that is pending"),
+        pytest.param(["a", "a", "b"], 1, id="one that is not created yet"),
+        pytest.param(["a", "a", "b", "b", None], 1, id="one beside those of the revision that it replaces"),
+    ],
+)
+async def test_how_many_replicas_wait_for_a_node(scaler: Scaler, nodes: list[str | None], want: int) -> None:
+    deployment = modeldeployment(status={"lastDecisions": [DECIDED]}, gpu={}, **SCALED)
+    pods = [pod(revision_of(deployment), number, node=node) for number, node in enumerate(nodes)]
+    scaler.look(KEY, deployment, freeze(deployment=deployment, children=pods, defaults=DEFAULTS))
+    got = scaler._standing(scaler._watched[KEY])
+    assert (got.asked, got.free, got.waiting) == (4, NO_SIGNAL, want)
