@@ -20,8 +20,9 @@ from evenkeel_operator.api.modeldeployment import LatencyObjective, Object
 from evenkeel_operator.control.cache import Key
 from evenkeel_operator.control.capacities import Capacities
 from evenkeel_operator.control.memories import Memories
+from evenkeel_operator.control.promises import Promises
 from evenkeel_operator.control.tasks import Tasks
-from evenkeel_operator.decide import capacity, gpus, replicas, sizing
+from evenkeel_operator.decide import capacity, placement, replicas, sizing
 from evenkeel_operator.decide.capacity import Capacity
 from evenkeel_operator.decide.memory import Memory
 from evenkeel_operator.decide.observed import Batches, Observed
@@ -108,6 +109,7 @@ class Scaler:
         self._wall = wall
         self._clock = clock
         self._watched: dict[Key, Watched] = {}
+        self._promises = Promises()
         self._tasks = Tasks("signals")
 
     def measured(self) -> Iterator[Measured]:
@@ -145,6 +147,7 @@ class Scaler:
         wanted = sizing.objective(snapshot.spec)
         if wanted is None:
             self.forget(key)
+            self._promises.note(key, snapshot, None)
             return snapshot
         found = self._watched.get(key)
         if found is not None and found.snapshot.uid != snapshot.uid:
@@ -175,6 +178,7 @@ class Scaler:
             bounds = snapshot.spec.scaling
             size = min(max(found.size, bounds.min_replicas), bounds.max_replicas)
             self._resize(found, sizing.rebounded(size, found.size, found.decision))
+        self._promises.note(key, snapshot, found.size)
         if found.published is None or found.published.size != found.size:
             self._publish(found)
         assert found.published is not None, "published"
@@ -184,6 +188,7 @@ class Scaler:
     def forget(self, key: Key) -> None:
         """Look no more at `key`."""
         self._watched.pop(key, None)
+        self._promises.forget(key)
         self._memories.forget(key)
         self._tasks.end(key)
 
@@ -256,7 +261,7 @@ class Scaler:
         if bounds is not None and found.size is not None:
             started = time.perf_counter()
             decision, found.memory = replicas.decide(
-                found.signals, self._standing(found), bounds, self._believed(found), found.memory, self._wall()
+                found.signals, self._standing(key, found), bounds, self._believed(found), found.memory, self._wall()
             )
             metrics.DECISION_DURATION.observe(time.perf_counter() - started)
             found.decision = self._unless_rolling(found, decision)
@@ -266,6 +271,7 @@ class Scaler:
                     key, found.size, found.decision.size, found.decision.limit, found.decision.message,
                 )  # fmt: skip
                 self._resize(found, found.decision)
+                self._promises.note(key, found.snapshot, found.size)
                 self._publish(found)
                 self._changed(key)
                 return
@@ -273,26 +279,10 @@ class Scaler:
             self._publish(found)
             self._changed(key)
 
-    def _standing(self, found: Watched) -> replicas.Fleet:
-        spec, assumed = found.snapshot.spec, found.size or 0
-        beside = found.snapshot.status.canary_revision
-        live = [r for r in found.snapshot.replicas if not r.terminating and r.revision != beside]
-        placed = sum(r.node is not None for r in live)
-        free: int | NoSignal | None = None
-        if spec.gpu is not None:
-            template: Object = next((r.template["spec"] for r in reversed(found.snapshot.revisions)), {})
-            supply = gpus.supply(spec.gpu, template, self._fleet())
-            # A replica that waits for its GPU is asked for and holds none: it is no room for another.
-            free = supply if isinstance(supply, NoSignal) else max(0, supply.slots - max(0, assumed - placed))
-        start_s = found.starts.seconds()
-        return replicas.Fleet(
-            assumed,
-            len(found.ready),
-            free,
-            COLD_START_S if start_s is None else start_s,
-            # While one revision replaces another, more may be placed than are asked for, and one of them wait.
-            waiting=max(assumed - placed, len(live) - placed),
-        )
+    def _standing(self, key: Key, found: Watched) -> replicas.Fleet:
+        others, start_s = self._promises.beside(key), found.starts.seconds()
+        start_s = COLD_START_S if start_s is None else start_s
+        return placement.fleet(found.snapshot, found.size or 0, len(found.ready), self._fleet(), others, start_s)
 
     def _believed(self, found: Watched) -> Capacity | NoSignal:
         return found.carries if isinstance(found.carries, NoSignal) else found.carries.derated(found.derating)

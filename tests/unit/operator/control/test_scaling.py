@@ -14,13 +14,15 @@ from evenkeel_operator.control.cache import Key
 from evenkeel_operator.control.memories import Memories
 from evenkeel_operator.control.scaling import Scaler
 from evenkeel_operator.decide.capacity import Capacity
+from evenkeel_operator.decide.readings import Latencies, Reading
 from evenkeel_operator.decide.replicas import Fresh, NoTraffic, Signals
 from evenkeel_operator.decide.sizing import Sizing
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, freeze
 from evenkeel_operator.world.cluster import Cluster
 from evenkeel_operator.world.connection import Connection
 from evenkeel_operator.world.signals import Replicas
-from tests.builders import DEFAULTS, NAME, NAMESPACE, modeldeployment, pod, revision_of
+from tests.builders import DEFAULTS, NAME, NAMESPACE, modeldeployment, node, revision_of
+from tests.plans import serving
 
 KEY = Key(NAMESPACE, NAME)
 SCALED: dict[str, Any] = {
@@ -29,6 +31,11 @@ SCALED: dict[str, Any] = {
         "latency": [{"metric": "EndToEnd", "quantile": 0.95, "target": "200ms", "violationBudget": 0.05}],
     },
 }
+COUNTS = (0, 1250)
+READING = Reading(
+    "boot", 5.0, True, 1, 1250, 1250, 0, 0, 0, 0, 2, Latencies(0.2, (0.01,), COUNTS), ((1, 1250, 1250, 12.5),), (), 8
+)
+"""250 requests per second, since the replica started."""
 DECIDED = {"time": "2026-01-01T11:00:00Z", "from": 1, "to": 4, "limit": "Demand", "message": "demand"}
 
 
@@ -89,18 +96,20 @@ async def test_what_a_trial_is_told_at_once(scaler: Scaler, canary: str | None, 
     assert scaler._is_worth_telling(found, None, found.published_at + 5.0) is want
 
 
-@pytest.mark.parametrize(
-    ("nodes", "want"),
-    [
-        pytest.param(["a", "a", "b", "b"], 0, id="none where each has its node"),
-        pytest.param(["a", "a", "b", None], 1, id="one that is pending"),
-        pytest.param(["a", "a", "b"], 1, id="one that is not created yet"),
-        pytest.param(["a", "a", "b", "b", None], 1, id="one beside those of the revision that it replaces"),
-    ],
-)
-async def test_how_many_replicas_wait_for_a_node(scaler: Scaler, nodes: list[str | None], want: int) -> None:
-    deployment = modeldeployment(status={"lastDecisions": [DECIDED]}, gpu={}, **SCALED)
-    pods = [pod(revision_of(deployment), number, node=node) for number, node in enumerate(nodes)]
-    scaler.look(KEY, deployment, freeze(deployment=deployment, children=pods, defaults=DEFAULTS))
-    got = scaler._standing(scaler._watched[KEY])
-    assert (got.asked, got.free, got.waiting) == (4, NO_SIGNAL, want)
+async def test_a_gpu_is_promised_to_one_deployment_at_a_time(scaler: Scaler) -> None:
+    """Until the pods that were asked for are bound, the nodes show their GPUs as free."""
+    scaler._fleet = lambda: (node(gpus=4, used=2),)
+    other, deployment = Key(NAMESPACE, "other"), modeldeployment(gpu={}, **SCALED)
+    children = serving(deployment)
+    children[-1]["status"]["podIP"] = "10.0.0.1"
+    for key in (KEY, other):
+        scaler.look(key, deployment, freeze(deployment=deployment, children=children, defaults=DEFAULTS))
+    found, beside = scaler._watched[KEY], scaler._watched[other]
+    assert [scaler._standing(KEY, found).free, scaler._standing(other, beside).free] == [2, 2]
+    found.carries = Capacity(rate=100.0, shrink_rate=90.0, max_rate=120.0)
+    found.observed.note(f"{revision_of(deployment)}-0", READING, 5.0)
+    scaler._decide(KEY, found, 5.0)
+    assert found.size == 3
+    assert [scaler._standing(KEY, found).free, scaler._standing(other, beside).free] == [0, 0]
+    scaler.forget(KEY)
+    assert scaler._standing(other, beside).free == 2
