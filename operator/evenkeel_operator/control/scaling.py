@@ -83,7 +83,11 @@ class Watched:
     def ready(self) -> list[Target]:
         """The replicas that take users' requests: not those of a canary that is sent copies."""
         rows = [r for r in self.snapshot.replicas if r.revision != self.snapshot.mirrored]
-        return [Target(r.name, r.address) for r in rows if r.ready and not r.terminating and r.address is not None]
+        return [
+            Target(r.name, r.address, self.observed.was_silent(r.name))
+            for r in rows
+            if r.ready and not r.terminating and r.address is not None
+        ]
 
 
 class Scaler:
@@ -199,11 +203,12 @@ class Scaler:
         await self._replicas.close()
 
     async def _follow(self, key: Key, found: Watched) -> None:
-        await asyncio.sleep(random.uniform(0.0, min(1.0, self._interval_s)))
+        due = self._clock() + random.uniform(0.0, min(1.0, self._interval_s))
         while True:
+            await asyncio.sleep(due - self._clock())
             try:
                 await self._restore(key, found)
-                await self._round(key, found)
+                await self._round(key, found, due)
                 await self._save(key, found)
             except LeaseLost:
                 return
@@ -211,9 +216,11 @@ class Scaler:
                 # Ours to mend; the size stays as it is meanwhile, and the other deployments are looked at.
                 metrics.ERRORS.labels(kind="bug").inc()
                 log.exception("not looked at deployment=%s", key)
-            await asyncio.sleep(self._interval_s * random.uniform(1 - JITTER, 1 + JITTER))
+            # What a round takes is no reason to look less often; a round that was missed is not made up for.
+            due = max(due + self._interval_s * random.uniform(1 - JITTER, 1 + JITTER), self._clock())
 
-    async def _round(self, key: Key, found: Watched) -> None:
+    async def _round(self, key: Key, found: Watched, due: float) -> None:
+        """Ask the replicas, as was `due`, and decide."""
         directive = Directive(found.snapshot.generation, found.target_s)
         targets = found.ready
         answers = await self._replicas.ask(targets, directive) if targets else {}
@@ -224,7 +231,7 @@ class Scaler:
         if self._watched.get(key) is not found:
             return
         self._decide(key, found, heard_at)
-        metrics.DECISION_LAG.observe(self._clock() - heard_at)
+        metrics.DECISION_LAG.observe(self._clock() - due)
 
     def _note_answers(self, found: Watched, answers: Answers, now: float) -> None:
         batches: list[Batches] = []

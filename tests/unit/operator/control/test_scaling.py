@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -18,6 +20,7 @@ from evenkeel_operator.decide.readings import Latencies, Reading
 from evenkeel_operator.decide.replicas import Fresh, NoTraffic, Signals
 from evenkeel_operator.decide.sizing import Sizing
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, freeze
+from evenkeel_operator.world import metrics
 from evenkeel_operator.world.cluster import Cluster
 from evenkeel_operator.world.connection import Connection
 from evenkeel_operator.world.signals import Replicas
@@ -113,3 +116,28 @@ async def test_a_gpu_is_promised_to_one_deployment_at_a_time(scaler: Scaler) -> 
     assert [scaler._standing(KEY, found).free, scaler._standing(other, beside).free] == [0, 0]
     scaler.forget(KEY)
     assert scaler._standing(other, beside).free == 2
+
+
+async def test_a_decision_is_late_by_what_its_round_took(scaler: Scaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slowly(targets: object, directive: object) -> dict[str, Reading]:
+        await asyncio.sleep(0.2)
+        return {}
+
+    def observe(lag_s: float) -> None:
+        lags.append(lag_s)
+        if len(lags) == 5:
+            enough.set()
+
+    lags: list[float] = []
+    enough = asyncio.Event()
+    monkeypatch.setattr(metrics.DECISION_LAG, "observe", observe)
+    monkeypatch.setattr(scaler, "_interval_s", 0.3)
+    monkeypatch.setattr(scaler._replicas, "ask", slowly)
+    deployment = modeldeployment(**SCALED)
+    children = serving(deployment)
+    children[-1]["status"]["podIP"] = "10.0.0.1"
+    began = time.monotonic()
+    scaler.look(KEY, deployment, freeze(deployment=deployment, children=children, defaults=DEFAULTS))
+    await asyncio.wait_for(enough.wait(), 10.0)
+    assert min(lags) >= 0.19
+    assert time.monotonic() - began < 0.3 + 4 * 0.33 + 0.2 + 0.5, "a round is due every 0.3 s, whatever it takes"

@@ -199,3 +199,22 @@ def test_no_request_counts_twice_whatever_is_lost_or_restarted(ticks: list[tuple
         rate = got.demand.value if isinstance(got.demand, Fresh) else 0.0
         counted += round(rate * got.span_s)
     assert counted <= came
+
+
+@pytest.mark.parametrize(
+    ("answers", "want"),
+    [
+        pytest.param([], False, id="one that was never asked"),
+        pytest.param([reading(0, 5)], False, id="one that answered"),
+        pytest.param(
+            [reading(0, 5), BadReading(Flaw.TOO_SLOW, "no whole answer within 2 s")], True, id="one that hangs"
+        ),
+        pytest.param([BadReading(Flaw.TOO_SLOW, "no whole answer within 2 s"), reading(0, 5)], False, id="no longer"),
+        pytest.param([SILENT], False, id="one that cannot be reached is known at once"),
+    ],
+)
+def test_who_was_silent(answers: list[Reading | BadReading], want: bool) -> None:
+    found = Observed()
+    for now, answer in enumerate(answers):
+        found.note("a", answer, float(now))
+    assert found.was_silent("a") is want
