@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from evenkeel_operator.api.core import seconds
 from evenkeel_operator.api.modeldeployment import LatencyObjective, Object
 from evenkeel_operator.control.cache import Key
-from evenkeel_operator.control.capacities import Capacities
+from evenkeel_operator.control.capacities import Capacities, Latest
 from evenkeel_operator.control.memories import Memories
 from evenkeel_operator.control.promises import Promises
 from evenkeel_operator.control.tasks import Tasks
@@ -32,7 +32,6 @@ from evenkeel_operator.decide.snapshot import NO_SIGNAL, Fleet, NoSignal, Snapsh
 from evenkeel_operator.decide.speed import Speed
 from evenkeel_operator.decide.starts import Starts
 from evenkeel_operator.world import metrics
-from evenkeel_operator.world.cluster import Rejected, Transient
 from evenkeel_operator.world.lease import LeaseLost
 from evenkeel_operator.world.metrics import Measured
 from evenkeel_operator.world.signals import Answers, Directive, Replicas, Target
@@ -56,6 +55,7 @@ class Watched:
     deployment: Object
     snapshot: Snapshot
     objective: LatencyObjective
+    latest: Latest
     observed: Observed = field(default_factory=Observed)
     memory: Memory = field(default_factory=Memory)
     speed: Speed = field(default_factory=Speed)
@@ -160,7 +160,9 @@ class Scaler:
             found = None
         ignored = None
         if found is None:
-            found = self._watched[key] = Watched(deployment, snapshot, wanted, minute_at=self._clock())
+            found = self._watched[key] = Watched(
+                deployment, snapshot, wanted, Latest(self._capacities), minute_at=self._clock()
+            )
             found.decisions = tuple(
                 d.model_dump(mode="json", by_alias=True, exclude_none=True)
                 for d in snapshot.status.last_decisions or ()
@@ -191,7 +193,8 @@ class Scaler:
 
     def forget(self, key: Key) -> None:
         """Look no more at `key`."""
-        self._watched.pop(key, None)
+        if (found := self._watched.pop(key, None)) is not None:
+            found.latest.end()
         self._promises.forget(key)
         self._memories.forget(key)
         self._tasks.end(key)
@@ -243,14 +246,16 @@ class Scaler:
         found.asked_at = now
 
     async def _learn(self, found: Watched, now: float) -> None:
-        """Bring the capacity up to date: at once while none is known or measured, once a minute later."""
-        if found.carries is not NO_SIGNAL and not found.speed.is_due(now - found.learnt_at):
-            return
-        profile, max_rows = found.observed.profile()
-        roofline = found.speed.learn(profile, max_rows, now - found.learnt_at if found.learnt_at else 0.0)
-        found.learnt_at = now
-        if not isinstance(roofline, NoSignal):
-            found.carries = await self._capacities.of(roofline, found.target_s, found.objective.quantile)
+        """Bring the capacity up to date: at once while none is measured, once a minute later."""
+        speed, latest = found.speed, found.latest
+        if speed.roofline is None or speed.is_due(now - found.learnt_at):
+            profile, max_rows = found.observed.profile()
+            speed.learn(profile, max_rows, now - found.learnt_at if found.learnt_at else 0.0)
+            found.learnt_at = now
+        if speed.roofline is not None:
+            await latest.follow(speed.roofline, found.target_s, found.objective.quantile)
+        if latest.found is not None:
+            found.carries = latest.found.capacity
 
     def _decide(self, key: Key, found: Watched, now: float) -> None:
         ready = [target.replica for target in found.ready]
@@ -379,20 +384,13 @@ class Scaler:
         return any(not r.ready or (r.ready_at is not None and now - r.ready_at.timestamp() < 60.0) for r in live)
 
     async def _restore(self, key: Key, found: Watched) -> None:
-        try:
-            kept = await self._memories.restored(key, found.deployment)
-        except (Rejected, Transient) as e:  # followed without what was learnt before, rather than not at all
-            metrics.ERRORS.labels(kind="memory").inc()
-            log.warning("memory not read deployment=%s error=%s", key, e)
+        kept = await self._memories.restored(key, found.deployment)
+        if kept is None:
             return
-        if kept is not None:
-            found.memory, found.speed = kept
+        found.memory, found.speed, carried = kept
+        if carried is not None and carried.is_for(found.target_s, found.objective.quantile):
+            found.latest.found = carried
 
     async def _save(self, key: Key, found: Watched) -> None:
-        if found.snapshot.spec.scaling is None:
-            return
-        try:
-            await self._memories.keep(key, found.deployment, found.memory, found.speed)
-        except (Rejected, Transient) as e:
-            metrics.ERRORS.labels(kind="memory").inc()
-            log.warning("memory not kept deployment=%s error=%s", key, e)
+        if found.snapshot.spec.scaling is not None:
+            await self._memories.keep(key, found.deployment, found.memory, found.speed, found.latest.found)

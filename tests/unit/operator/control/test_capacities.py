@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from evenkeel_operator.control.capacities import Capacities
-from evenkeel_operator.decide.capacity import Roofline, capacity
+from evenkeel_operator.control.capacities import Capacities, Latest
+from evenkeel_operator.decide.capacity import Capacity, Roofline, capacity
+from evenkeel_operator.decide.carried import Carried
 
 TOO_SLOW = Roofline(0.2, 0.2, 0.0, 4)
 """Known at once: nearly idle it misses the target."""
@@ -34,3 +35,33 @@ async def test_a_device_that_is_flat_for_longer_has_a_capacity_of_its_own() -> N
     capacities, early, late = Capacities(), Roofline(0.01, 0.0096, 0.0002, 64), Roofline(0.01, 0.0, 0.0002, 64)
     got = [(await capacities.of(roofline, 0.05, 0.95)).rate for roofline in (early, late)]
     assert got == pytest.approx([capacity(roofline, 0.05, 0.95).rate for roofline in (early, late)], rel=0.03)
+
+
+async def test_whoever_follows_a_capacity_goes_on_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Roofline] = []
+    turn = asyncio.Semaphore(0)
+
+    async def of(roofline: Roofline, target_s: float, quantile: float) -> Capacity:
+        asked.append(roofline)
+        await turn.acquire()
+        return Capacity(1.0 / roofline.floor_s, 1.0, 1.0)
+
+    capacities = Capacities()
+    monkeypatch.setattr(capacities, "of", of)
+    monkeypatch.setattr("evenkeel_operator.control.capacities.WAIT_S", 0.01)
+    latest = Latest(capacities)
+    first, second, third = (Roofline(floor_s, floor_s, 0.0, 8) for floor_s in (0.01, 0.02, 0.04))
+    for roofline in (first, second, third):
+        await latest.follow(roofline, 0.2, 0.95)
+    assert (asked, latest.found) == ([first], None), "one at a time"
+    turn.release()
+    await latest.follow(third, 0.2, 0.95)
+    await latest.follow(third, 0.2, 0.95)
+    assert latest.found == Carried(Capacity(100.0, 1.0, 1.0), 0.2, 0.95)
+    assert asked == [first, third], "what has changed meanwhile is passed over"
+    turn.release()
+    for _ in range(3):
+        await asyncio.sleep(0)
+        await latest.follow(third, 0.2, 0.95)
+    assert latest.found.capacity.rate == 25.0
+    assert asked == [first, third], "what is known is asked for once"
