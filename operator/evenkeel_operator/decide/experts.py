@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,9 +88,10 @@ class Kept(NamedTuple):
 
 
 class Level:
-    """The experts of one level. Lists are indexed by signal, then by hold; `row` by signal × hold.
+    """The experts of one level. Lists are indexed by signal, arrays by signal × hold.
 
-    `settled` is the loss without the present spell of each: that is added when it is looked at.
+    `settled` is the loss without the present spell of each: that is added when it is looked at. They are arrays, as
+    there are 48 levels of a thousand ModelDeployments: as lists of floats they take three times as much memory.
     """
 
     __slots__ = ("chosen", "ended", "onset", "row", "settled", "since")
@@ -98,9 +100,9 @@ class Level:
         self.chosen = _DEFAULT
         self.since = [_NEVER] * len(SIGNALS)
         self.ended = [_NEVER] * len(SIGNALS)
-        self.onset = [[_NEVER] * _HOLDS for _ in SIGNALS]
-        self.settled = [[0.0] * _HOLDS for _ in SIGNALS]
-        self.row = [0.0] * COUNT
+        self.onset = array("d", [_NEVER]) * COUNT
+        self.settled = array("d", [0.0]) * COUNT
+        self.row = array("d", [0.0]) * COUNT
 
     def is_on(self, now: float) -> bool:
         """Return whether the chosen expert wants this level."""
@@ -113,8 +115,8 @@ class Level:
         Longer holds are on earlier, so those that are ready are the last ones.
         """
         hold = 0 if self.since[signal] != _NEVER else bisect_left(HOLDS_S, now - self.ended[signal])
-        onset, latest = self.onset[signal], now - cold_start_s
-        while hold < _HOLDS and onset[hold] > latest:
+        onset, begin, latest = self.onset, signal * _HOLDS, now - cold_start_s
+        while hold < _HOLDS and onset[begin + hold] > latest:
             hold += 1
         return hold
 
@@ -181,14 +183,14 @@ class Experts:
             if not 0 <= chosen < COUNT:
                 raise ValueError(f"there is no expert {chosen}")
             level.chosen = int(chosen)
-            level.settled = [losses[begin : begin + _HOLDS] for begin in range(0, COUNT, _HOLDS)]
+            level.settled = array("d", losses)
             if ago >= 0:
                 ended = now - float(ago)
                 level.ended = [ended] * len(SIGNALS)
-                level.onset = [[ended - HOLDS_S[-1]] * _HOLDS for _ in SIGNALS]
+                level.onset = array("d", [ended - HOLDS_S[-1]]) * COUNT
                 # The losses include the holding time since then, which `_refresh` adds again.
-                held = experts._held(ended, now)
-                level.settled = [[x - y for x, y in zip(own, held, strict=True)] for own in level.settled]
+                held = experts._held(ended, now) * len(SIGNALS)
+                level.settled = array("d", [x - y for x, y in zip(losses, held, strict=True)])
             # All at once: whoever chooses looks at the neighbours' losses, too.
             experts._refresh(level, now)
         return experts
@@ -235,8 +237,8 @@ class Experts:
                 if not _NEVER < since <= ready_since:
                     late = level.first_ready(signal, now, cold_start_s)
                     if late:
-                        settled = level.settled[signal]
-                        settled[:late] = [loss + miss for loss in settled[:late]]
+                        for expert in range(signal * _HOLDS, signal * _HOLDS + late):
+                            level.settled[expert] += miss
                         self._missed.add(index)
 
     def excuse(self, began: float, now: float) -> None:
@@ -247,9 +249,7 @@ class Experts:
         self._bound_weights(now)
         for level in self.levels:
             free = [x - y for x, y in zip(self._losses(level, now), self._losses(level, began), strict=True)]
-            for signal, settled in enumerate(level.settled):
-                own = free[signal * _HOLDS : (signal + 1) * _HOLDS]
-                level.settled[signal] = [loss - x for loss, x in zip(settled, own, strict=True)]
+            level.settled = array("d", [loss - x for loss, x in zip(level.settled, free, strict=True)])
 
     def wanted(self, now: float) -> int:
         """Return how many levels are wanted: the highest that is on, with all below it."""
@@ -294,12 +294,13 @@ class Experts:
     def _refresh(self, level: Level, now: float) -> None:
         row = self._losses(level, now)
         self._total = [t + new - old for t, new, old in zip(self._total, row, level.row, strict=True)]
-        level.row = row
+        level.row = array("d", row)
 
     def _losses(self, level: Level, now: float) -> list[float]:
         row: list[float] = []
         until_now = self._area(now)
-        for since, ended, settled in zip(level.since, level.ended, level.settled, strict=True):
+        for signal, (since, ended) in enumerate(zip(level.since, level.ended, strict=True)):
+            settled = level.settled[signal * _HOLDS : (signal + 1) * _HOLDS]
             if since != _NEVER:
                 spell = until_now - self._area(since)
                 row += [loss + spell for loss in settled]
@@ -310,21 +311,24 @@ class Experts:
         return row
 
     def _rise(self, level: Level, signal: int, now: float) -> None:
-        ended = level.ended[signal]
+        ended, begin = level.ended[signal], signal * _HOLDS
         level.since[signal] = now
-        if ended == _NEVER:
-            level.onset[signal] = [now] * _HOLDS
-            return
-        settled, held = level.settled[signal], self._held(ended, now)
-        level.settled[signal] = [loss + x for loss, x in zip(settled, held, strict=True)]
-        over = bisect_left(HOLDS_S, now - ended)
-        level.onset[signal][:over] = [now] * over
+        over = _HOLDS
+        if ended != _NEVER:
+            self._settle(level, signal, self._held(ended, now))
+            over = bisect_left(HOLDS_S, now - ended)
+        level.onset[begin : begin + over] = array("d", [now]) * over
 
     def _fall(self, level: Level, signal: int, now: float) -> None:
-        spell = self._area(now) - self._area(level.since[signal])
-        level.settled[signal] = [loss + spell for loss in level.settled[signal]]
+        self._settle(level, signal, [self._area(now) - self._area(level.since[signal])] * _HOLDS)
         level.since[signal] = _NEVER
         level.ended[signal] = now
+
+    @staticmethod
+    def _settle(level: Level, signal: int, losses: Sequence[float]) -> None:
+        """Add what each hold of a signal has lost."""
+        own = slice(signal * _HOLDS, (signal + 1) * _HOLDS)
+        level.settled[own] = array("d", [x + y for x, y in zip(level.settled[own], losses, strict=True)])
 
     def _held(self, ended: float, now: float) -> list[float]:
         """Return for each hold what it has cost from `ended` until now."""
@@ -349,6 +353,6 @@ class Experts:
         factor = 2.0 ** ((self._weight_at - now) / self.tuning.half_life_s)
         self._weight_at = now
         for level in self.levels:
-            level.settled = [[x * factor for x in own] for own in level.settled]
-            level.row = [x * factor for x in level.row]
+            level.settled = array("d", [x * factor for x in level.settled])
+            level.row = array("d", [x * factor for x in level.row])
         self._total = [x * factor for x in self._total]

@@ -180,7 +180,10 @@ class Observed:
         if refused:
             counts = (*counts[:-1], counts[-1] + refused)
         if any(counts):
-            self._latencies.append(_Counted(now, latencies.target_s, latencies.edges, counts))
+            edges = latencies.edges
+            if self._latencies and self._latencies[-1].edges == edges:
+                edges = self._latencies[-1].edges  # one of them for a minute of every replica, not one for each answer
+            self._latencies.append(_Counted(now, latencies.target_s, edges, counts))
 
 
 def _is_heard(replica: _Replica, now: float) -> bool:
