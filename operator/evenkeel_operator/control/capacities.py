@@ -21,7 +21,7 @@ WAIT_S = 0.5
 STEP = 1.03
 """Proportions are rounded to powers of this: to 1.5 % either way."""
 
-_Proportions = tuple[int, int, int, int, int, float]
+_Proportions = tuple[tuple[int, ...], int, int, float]
 
 
 class _Question(NamedTuple):
@@ -40,14 +40,9 @@ class Capacities:
     async def of(self, roofline: Roofline, target_s: float, quantile: float) -> Capacity:
         """Return what one replica carries with `quantile` of its latencies within `target_s`."""
         unit_s = roofline.seconds(1)
-        key = (
-            _rounded(roofline.floor_s / unit_s),
-            _rounded(roofline.fixed_s / unit_s),
-            _rounded(roofline.row_s / unit_s),
-            roofline.max_rows,
-            _rounded(target_s / unit_s),
-            quantile,
-        )
+        # By its batches, not by the roofline's own numbers: where one of these is next to nothing, noise is all of it.
+        times = tuple(_rounded(roofline.seconds(rows) / unit_s) for rows in _sizes(roofline.max_rows))
+        key = times, roofline.max_rows, _rounded(target_s / unit_s), quantile
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = asyncio.ensure_future(
@@ -100,6 +95,12 @@ class Latest:
         """Follow no more."""
         if self._running is not None:
             self._running[1].cancel()
+
+
+def _sizes(max_rows: int) -> list[int]:
+    """Return the sizes of batches by whose times devices are told apart: 2, 3, 4, 6, 8, 12, … and the largest."""
+    found = [size for power in range(1, max_rows.bit_length()) for size in (2**power, 3 * 2 ** (power - 1))]
+    return [*(size for size in found if size < max_rows), max_rows]
 
 
 def _rounded(proportion: float) -> int:
