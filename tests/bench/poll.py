@@ -7,7 +7,7 @@ moves it between sizes.
 
     decision_ms         mean time of one decision of the law
     poll_1000_cores     CPU of the operator per second, all of it: polling, capacities, decisions, writes
-    decision_lag_p95_s  from the last answer of a round to its decision: an upper edge of the histogram's bucket
+    decision_lag_p95_s  from when a round was due to its decision: an upper edge of the histogram's bucket
 
 The last line is one JSON object. A bar that is missed makes the exit code 1.
 """

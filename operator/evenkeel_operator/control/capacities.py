@@ -10,14 +10,24 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
+from typing import NamedTuple
 
 from evenkeel_operator.decide.capacity import Capacity, Roofline, capacity
+from evenkeel_operator.decide.carried import Carried
 
 KEPT = 2048
+WAIT_S = 0.5
+"""For so long whoever knows no capacity yet waits for one; decisions go on without it meanwhile."""
 STEP = 1.03
 """Proportions are rounded to powers of this: to 1.5 % either way."""
 
-_Proportions = tuple[int, int, int, int, float]
+_Proportions = tuple[tuple[int, ...], int, int, float]
+
+
+class _Question(NamedTuple):
+    roofline: Roofline
+    target_s: float
+    quantile: float
 
 
 class Capacities:
@@ -30,13 +40,9 @@ class Capacities:
     async def of(self, roofline: Roofline, target_s: float, quantile: float) -> Capacity:
         """Return what one replica carries with `quantile` of its latencies within `target_s`."""
         unit_s = roofline.seconds(1)
-        key = (
-            _rounded(roofline.floor_s / unit_s),
-            _rounded(roofline.row_s / unit_s),
-            roofline.max_rows,
-            _rounded(target_s / unit_s),
-            quantile,
-        )
+        # By its batches, not by the roofline's own numbers: where one of these is next to nothing, noise is all of it.
+        times = tuple(_rounded(roofline.seconds(rows) / unit_s) for rows in _sizes(roofline.max_rows))
+        key = times, roofline.max_rows, _rounded(target_s / unit_s), quantile
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = asyncio.ensure_future(
@@ -57,6 +63,44 @@ class Capacities:
         except BaseException:
             self._known.pop(key, None)  # what went wrong once need not go wrong for as long as the process lives
             raise
+
+
+class Latest:
+    """What one ModelDeployment's replicas carry, as of the last computation; `found` is None before the first.
+
+    One is under way at a time, however often the speed changes meanwhile: of a thousand ModelDeployments that begin
+    together, each has its turn, and none has two before another has had one.
+    """
+
+    def __init__(self, capacities: Capacities) -> None:
+        self.found: Carried | None = None
+        self._capacities = capacities
+        self._known: _Question | None = None
+        self._running: tuple[_Question, asyncio.Task[Capacity]] | None = None
+
+    async def follow(self, roofline: Roofline, target_s: float, quantile: float) -> None:
+        """Bring `found` up to date, as far as that is known, or takes no longer than WAIT_S; the next call goes on."""
+        if self._running is None:
+            wanted = _Question(roofline, target_s, quantile)
+            if wanted == self._known:
+                return
+            self._running = wanted, asyncio.create_task(self._capacities.of(*wanted))
+        asked, task = self._running
+        await asyncio.wait((task,), timeout=WAIT_S if self.found is None else 0.0)
+        if task.done():
+            self._running = None
+            self.found, self._known = Carried(task.result(), asked.target_s, asked.quantile), asked
+
+    def end(self) -> None:
+        """Follow no more."""
+        if self._running is not None:
+            self._running[1].cancel()
+
+
+def _sizes(max_rows: int) -> list[int]:
+    """Return the sizes of batches by whose times devices are told apart: 2, 3, 4, 6, 8, 12, … and the largest."""
+    found = [size for power in range(1, max_rows.bit_length()) for size in (2**power, 3 * 2 ** (power - 1))]
+    return [*(size for size in found if size < max_rows), max_rows]
 
 
 def _rounded(proportion: float) -> int:

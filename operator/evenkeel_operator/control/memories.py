@@ -15,17 +15,18 @@ from dataclasses import dataclass
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.control.cache import Key, controller_uid
 from evenkeel_operator.decide import names, resources
+from evenkeel_operator.decide.carried import Carried
 from evenkeel_operator.decide.memory import LIMIT_BYTES, Memory
 from evenkeel_operator.decide.speed import Speed
-from evenkeel_operator.world import kinds
-from evenkeel_operator.world.cluster import Cluster
+from evenkeel_operator.world import kinds, metrics
+from evenkeel_operator.world.cluster import Cluster, Rejected, Transient
 
 log = logging.getLogger(__name__)
 
 LEAST_S, MOST_S = 60.0, 300.0
 """Between two writes; spread, so that not all of them come together."""
 
-_MEMORY, _SPEED = "memory", "speed"
+_MEMORY, _SPEED, _CAPACITY = "memory", "speed", "capacity"
 
 
 @dataclass(slots=True)
@@ -44,16 +45,21 @@ class Memories:
         self._clock = clock
         self._kept: dict[Key, _Kept] = {}
 
-    async def restored(self, key: Key, deployment: Object) -> tuple[Memory, Speed] | None:
+    async def restored(self, key: Key, deployment: Object) -> tuple[Memory, Speed, Carried | None] | None:
         """Return what was kept, the first time it is asked for; None afterwards, and where there is nothing.
 
-        Raises Transient or Rejected while the API server does not say.
+        While the API server does not say, None: followed without what was learnt before, rather than not at all.
         """
         uid = deployment["metadata"]["uid"]
         known = self._kept.get(key)
         if known is not None and known.uid == uid:
             return None
-        found = await self._cluster.read(kinds.CONFIG_MAP, key.namespace, names.memory_name(key.name))
+        try:
+            found = await self._cluster.read(kinds.CONFIG_MAP, key.namespace, names.memory_name(key.name))
+        except (Rejected, Transient) as e:
+            metrics.ERRORS.labels(kind="memory").inc()
+            log.warning("memory not read deployment=%s error=%s", key, e)
+            return None
         state = self._kept[key] = _Kept(uid, self._clock() + random.uniform(LEAST_S, 2 * LEAST_S))
         if found is None:
             return None
@@ -64,25 +70,31 @@ class Memories:
         data = found.get("data") or {}
         try:
             speed = Speed.from_json(data[_SPEED]) if _SPEED in data else Speed()
-            return Memory.from_json(data[_MEMORY]), speed
+            carried = Carried.from_json(data[_CAPACITY]) if _CAPACITY in data else None
+            return Memory.from_json(data[_MEMORY]), speed, carried
         except (KeyError, ValueError) as e:
             log.warning("memory not read deployment=%s error=%s", key, e)
             return None
 
-    async def keep(self, key: Key, deployment: Object, memory: Memory, speed: Speed) -> None:
-        """Write what has changed, where it is due; raises Transient or Rejected."""
+    async def keep(self, key: Key, deployment: Object, memory: Memory, speed: Speed, carried: Carried | None) -> None:
+        """Write what has changed, where it is due."""
         state = self._kept.get(key)
         now = self._clock()
         if state is None or not state.is_ours or now < state.due:
             return
         state.due = now + random.uniform(LEAST_S, MOST_S)
-        data = {_MEMORY: memory.to_json()}
-        if (text := speed.to_json()) is not None and len(data[_MEMORY]) + len(text) <= LIMIT_BYTES:
-            data[_SPEED] = text
+        found = {_SPEED: speed.to_json(), _CAPACITY: None if carried is None else carried.to_json()}
+        beside = {name: text for name, text in found.items() if text is not None}
+        data = {_MEMORY: memory.to_json(LIMIT_BYTES - sum(map(len, beside.values()))), **beside}
         if data == state.data:
             return
-        await self._cluster.apply(resources.memory(deployment, data))
-        state.data = data
+        try:
+            await self._cluster.apply(resources.memory(deployment, data))
+        except (Rejected, Transient) as e:
+            metrics.ERRORS.labels(kind="memory").inc()
+            log.warning("memory not kept deployment=%s error=%s", key, e)
+        else:
+            state.data = data
 
     def forget(self, key: Key) -> None:
         """Forget a ModelDeployment that is gone; its ConfigMap goes with it."""

@@ -18,10 +18,11 @@ from datetime import UTC, datetime
 from evenkeel_operator.api.core import seconds
 from evenkeel_operator.api.modeldeployment import LatencyObjective, Object
 from evenkeel_operator.control.cache import Key
-from evenkeel_operator.control.capacities import Capacities
+from evenkeel_operator.control.capacities import Capacities, Latest
 from evenkeel_operator.control.memories import Memories
+from evenkeel_operator.control.promises import Promises
 from evenkeel_operator.control.tasks import Tasks
-from evenkeel_operator.decide import capacity, gpus, replicas, sizing
+from evenkeel_operator.decide import capacity, placement, replicas, sizing
 from evenkeel_operator.decide.capacity import Capacity
 from evenkeel_operator.decide.memory import Memory
 from evenkeel_operator.decide.observed import Batches, Observed
@@ -31,7 +32,6 @@ from evenkeel_operator.decide.snapshot import NO_SIGNAL, Fleet, NoSignal, Snapsh
 from evenkeel_operator.decide.speed import Speed
 from evenkeel_operator.decide.starts import Starts
 from evenkeel_operator.world import metrics
-from evenkeel_operator.world.cluster import Rejected, Transient
 from evenkeel_operator.world.lease import LeaseLost
 from evenkeel_operator.world.metrics import Measured
 from evenkeel_operator.world.signals import Answers, Directive, Replicas, Target
@@ -55,6 +55,7 @@ class Watched:
     deployment: Object
     snapshot: Snapshot
     objective: LatencyObjective
+    latest: Latest
     observed: Observed = field(default_factory=Observed)
     memory: Memory = field(default_factory=Memory)
     speed: Speed = field(default_factory=Speed)
@@ -82,7 +83,11 @@ class Watched:
     def ready(self) -> list[Target]:
         """The replicas that take users' requests: not those of a canary that is sent copies."""
         rows = [r for r in self.snapshot.replicas if r.revision != self.snapshot.mirrored]
-        return [Target(r.name, r.address) for r in rows if r.ready and not r.terminating and r.address is not None]
+        return [
+            Target(r.name, r.address, self.observed.was_silent(r.name))
+            for r in rows
+            if r.ready and not r.terminating and r.address is not None
+        ]
 
 
 class Scaler:
@@ -108,6 +113,7 @@ class Scaler:
         self._wall = wall
         self._clock = clock
         self._watched: dict[Key, Watched] = {}
+        self._promises = Promises()
         self._tasks = Tasks("signals")
 
     def measured(self) -> Iterator[Measured]:
@@ -145,6 +151,7 @@ class Scaler:
         wanted = sizing.objective(snapshot.spec)
         if wanted is None:
             self.forget(key)
+            self._promises.note(key, snapshot, None)
             return snapshot
         found = self._watched.get(key)
         if found is not None and found.snapshot.uid != snapshot.uid:
@@ -153,7 +160,9 @@ class Scaler:
             found = None
         ignored = None
         if found is None:
-            found = self._watched[key] = Watched(deployment, snapshot, wanted, minute_at=self._clock())
+            found = self._watched[key] = Watched(
+                deployment, snapshot, wanted, Latest(self._capacities), minute_at=self._clock()
+            )
             found.decisions = tuple(
                 d.model_dump(mode="json", by_alias=True, exclude_none=True)
                 for d in snapshot.status.last_decisions or ()
@@ -175,6 +184,7 @@ class Scaler:
             bounds = snapshot.spec.scaling
             size = min(max(found.size, bounds.min_replicas), bounds.max_replicas)
             self._resize(found, sizing.rebounded(size, found.size, found.decision))
+        self._promises.note(key, snapshot, found.size)
         if found.published is None or found.published.size != found.size:
             self._publish(found)
         assert found.published is not None, "published"
@@ -183,7 +193,9 @@ class Scaler:
 
     def forget(self, key: Key) -> None:
         """Look no more at `key`."""
-        self._watched.pop(key, None)
+        if (found := self._watched.pop(key, None)) is not None:
+            found.latest.end()
+        self._promises.forget(key)
         self._memories.forget(key)
         self._tasks.end(key)
 
@@ -194,11 +206,12 @@ class Scaler:
         await self._replicas.close()
 
     async def _follow(self, key: Key, found: Watched) -> None:
-        await asyncio.sleep(random.uniform(0.0, min(1.0, self._interval_s)))
+        due = self._clock() + random.uniform(0.0, min(1.0, self._interval_s))
         while True:
+            await asyncio.sleep(due - self._clock())
             try:
                 await self._restore(key, found)
-                await self._round(key, found)
+                await self._round(key, found, due)
                 await self._save(key, found)
             except LeaseLost:
                 return
@@ -206,9 +219,11 @@ class Scaler:
                 # Ours to mend; the size stays as it is meanwhile, and the other deployments are looked at.
                 metrics.ERRORS.labels(kind="bug").inc()
                 log.exception("not looked at deployment=%s", key)
-            await asyncio.sleep(self._interval_s * random.uniform(1 - JITTER, 1 + JITTER))
+            # What a round takes is no reason to look less often; a round that was missed is not made up for.
+            due = max(due + self._interval_s * random.uniform(1 - JITTER, 1 + JITTER), self._clock())
 
-    async def _round(self, key: Key, found: Watched) -> None:
+    async def _round(self, key: Key, found: Watched, due: float) -> None:
+        """Ask the replicas, as was `due`, and decide."""
         directive = Directive(found.snapshot.generation, found.target_s)
         targets = found.ready
         answers = await self._replicas.ask(targets, directive) if targets else {}
@@ -219,7 +234,7 @@ class Scaler:
         if self._watched.get(key) is not found:
             return
         self._decide(key, found, heard_at)
-        metrics.DECISION_LAG.observe(self._clock() - heard_at)
+        metrics.DECISION_LAG.observe(self._clock() - due)
 
     def _note_answers(self, found: Watched, answers: Answers, now: float) -> None:
         batches: list[Batches] = []
@@ -231,14 +246,16 @@ class Scaler:
         found.asked_at = now
 
     async def _learn(self, found: Watched, now: float) -> None:
-        """Bring the capacity up to date: at once while none is known or measured, once a minute later."""
-        if found.carries is not NO_SIGNAL and not found.speed.is_due(now - found.learnt_at):
-            return
-        profile, max_rows = found.observed.profile()
-        roofline = found.speed.learn(profile, max_rows, now - found.learnt_at if found.learnt_at else 0.0)
-        found.learnt_at = now
-        if not isinstance(roofline, NoSignal):
-            found.carries = await self._capacities.of(roofline, found.target_s, found.objective.quantile)
+        """Bring the capacity up to date: at once while none is measured, once a minute later."""
+        speed, latest = found.speed, found.latest
+        if speed.roofline is None or speed.is_due(now - found.learnt_at):
+            profile, max_rows = found.observed.profile()
+            speed.learn(profile, max_rows, now - found.learnt_at if found.learnt_at else 0.0)
+            found.learnt_at = now
+        if speed.roofline is not None:
+            await latest.follow(speed.roofline, found.target_s, found.objective.quantile)
+        if latest.found is not None:
+            found.carries = latest.found.capacity
 
     def _decide(self, key: Key, found: Watched, now: float) -> None:
         ready = [target.replica for target in found.ready]
@@ -256,7 +273,7 @@ class Scaler:
         if bounds is not None and found.size is not None:
             started = time.perf_counter()
             decision, found.memory = replicas.decide(
-                found.signals, self._standing(found), bounds, self._believed(found), found.memory, self._wall()
+                found.signals, self._standing(key, found), bounds, self._believed(found), found.memory, self._wall()
             )
             metrics.DECISION_DURATION.observe(time.perf_counter() - started)
             found.decision = self._unless_rolling(found, decision)
@@ -266,6 +283,7 @@ class Scaler:
                     key, found.size, found.decision.size, found.decision.limit, found.decision.message,
                 )  # fmt: skip
                 self._resize(found, found.decision)
+                self._promises.note(key, found.snapshot, found.size)
                 self._publish(found)
                 self._changed(key)
                 return
@@ -273,20 +291,10 @@ class Scaler:
             self._publish(found)
             self._changed(key)
 
-    def _standing(self, found: Watched) -> replicas.Fleet:
-        spec, assumed = found.snapshot.spec, found.size or 0
-        free: int | NoSignal | None = None
-        if spec.gpu is not None:
-            template: Object = next((r.template["spec"] for r in reversed(found.snapshot.revisions)), {})
-            supply = gpus.supply(spec.gpu, template, self._fleet())
-            free = supply if isinstance(supply, NoSignal) else supply.slots
-            if isinstance(free, int):
-                # A replica that waits for its GPU is asked for and holds none: it is no room for another.
-                beside = found.snapshot.status.canary_revision
-                live = [r for r in found.snapshot.replicas if not r.terminating and r.revision != beside]
-                free = max(0, free - max(0, assumed - sum(r.node is not None for r in live)))
-        start_s = found.starts.seconds()
-        return replicas.Fleet(assumed, len(found.ready), free, COLD_START_S if start_s is None else start_s)
+    def _standing(self, key: Key, found: Watched) -> replicas.Fleet:
+        others, start_s = self._promises.beside(key), found.starts.seconds()
+        start_s = COLD_START_S if start_s is None else start_s
+        return placement.fleet(found.snapshot, found.size or 0, len(found.ready), self._fleet(), others, start_s)
 
     def _believed(self, found: Watched) -> Capacity | NoSignal:
         return found.carries if isinstance(found.carries, NoSignal) else found.carries.derated(found.derating)
@@ -376,20 +384,13 @@ class Scaler:
         return any(not r.ready or (r.ready_at is not None and now - r.ready_at.timestamp() < 60.0) for r in live)
 
     async def _restore(self, key: Key, found: Watched) -> None:
-        try:
-            kept = await self._memories.restored(key, found.deployment)
-        except (Rejected, Transient) as e:  # followed without what was learnt before, rather than not at all
-            metrics.ERRORS.labels(kind="memory").inc()
-            log.warning("memory not read deployment=%s error=%s", key, e)
+        kept = await self._memories.restored(key, found.deployment)
+        if kept is None:
             return
-        if kept is not None:
-            found.memory, found.speed = kept
+        found.memory, found.speed, carried = kept
+        if carried is not None and carried.is_for(found.target_s, found.objective.quantile):
+            found.latest.found = carried
 
     async def _save(self, key: Key, found: Watched) -> None:
-        if found.snapshot.spec.scaling is None:
-            return
-        try:
-            await self._memories.keep(key, found.deployment, found.memory, found.speed)
-        except (Rejected, Transient) as e:
-            metrics.ERRORS.labels(kind="memory").inc()
-            log.warning("memory not kept deployment=%s error=%s", key, e)
+        if found.snapshot.spec.scaling is not None:
+            await self._memories.keep(key, found.deployment, found.memory, found.speed, found.latest.found)

@@ -29,7 +29,7 @@ from evenkeel_operator.decide.canary import Course, Judged
 from evenkeel_operator.decide.quality import counted, verdict
 from evenkeel_operator.decide.quality.counted import Counted, Unjudgeable
 from evenkeel_operator.decide.quality.verdict import Progress, Rows, Rules, Verdict
-from evenkeel_operator.decide.readings import Reading
+from evenkeel_operator.decide.readings import BadReading, Flaw, Reading
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal, Snapshot
 from evenkeel_operator.world import kinds, metrics
 from evenkeel_operator.world.cluster import Cluster, Rejected, Transient
@@ -60,6 +60,7 @@ class _Followed:
     kept_at: float = float("-inf")
     told: dict[str, contract.Canary | None] = field(default_factory=dict)
     canaries: frozenset[str] = frozenset()
+    silent: frozenset[str] = frozenset()
     is_running: bool = True
 
 
@@ -151,11 +152,14 @@ class Trials:
         if found.samples is None:
             found.samples = await self._restored(key, found, stable)
         targets = [
-            Target(r.name, r.address)
+            Target(r.name, r.address, r.name in found.silent)
             for r in snapshot.replicas
             if r.revision == stable and r.ready and not r.terminating and r.address is not None
         ]
         answers = await self._replicas.ask(targets) if targets else {}
+        found.silent = frozenset(
+            name for name, a in answers.items() if isinstance(a, BadReading) and a.flaw is Flaw.TOO_SLOW
+        )
         standing = frozenset(r.name for r in snapshot.live(target) if r.ready)
         was_taken_away = not found.canaries <= frozenset(r.name for r in snapshot.live(target))
         found.canaries = standing

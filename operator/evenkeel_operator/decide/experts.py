@@ -1,11 +1,12 @@
 """Which signal and which holding time should each replica level follow?
 
-Level k is the k-th replica (or the k-th group of them). It is wanted while some signal of demand exceeds what the
-levels below carry, and for a holding time after that. Which signal and which time is best differs tenfold between
-workloads and between the levels of one workload: the base load needs no margin, the peaks need a fast one. As arrivals
-do not depend on the size, every pair (an expert) can be replayed beside what really happened: what it would have cost
-in replica seconds, and how many requests would have found the level not ready. Each level follows the expert that
-would have been best for it over the last hours; its neighbours' losses count as well, as evidence is thin at the top.
+Level k is the k-th replica beyond the first, or the k-th group of them (`sizes`). It is wanted while some signal of
+demand exceeds what the levels below carry, and for a holding time after that. Which signal and which time is best
+differs tenfold between workloads and between the levels of one workload: the base load needs no margin, the peaks need
+a fast one. As arrivals do not depend on the size, every pair (an expert) can be replayed beside what really happened:
+what it would have cost in replica seconds, and how many requests would have found the level not ready. Each level
+follows the expert that would have been best for it over the last hours; its neighbours' losses count as well, as
+evidence is thin at the top.
 
 Events only: an expert costs work when its signal crosses a level, not while it stays on one side. Losses fade with a
 half-life; contributions grow by a weight instead, so that nothing has to be multiplied down at every step.
@@ -13,7 +14,9 @@ half-life; contributions grow by a weight instead, so that nothing has to be mul
 
 from __future__ import annotations
 
+import functools
 import math
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +32,7 @@ SIGNALS = (*(f"rate × {h}" for h in HEADROOMS), "slope", *(f"period {p:.0f} s" 
 SLOPE = len(HEADROOMS)
 
 MAX_LEVELS = 48
-"""Beyond that many replicas a level is a group of them: memory and work stay bounded."""
+"""Beyond that many replicas a level may be a group of them (`sizes`): memory and work stay bounded."""
 
 LOOKS = 12
 """Levels that requests have missed look for another expert at once, so many of them at a time."""
@@ -42,7 +45,7 @@ _NEVER = -math.inf
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """`price` is what one second of one replica's requests that find a level missing costs, in replica seconds.
+    """`price` is what one second of one level's requests that find it missing costs, in seconds of the level.
 
     `neighbours` and `others` are the weights of the adjacent and of all other levels' losses; a level changes its
     expert where another's score is below `switch` times that of the present one.
@@ -58,6 +61,21 @@ class Tuning:
 TUNING = Tuning()
 
 
+@functools.lru_cache(maxsize=1024)
+def sizes(most: int) -> tuple[int, ...]:
+    """Return how many replicas there are without any level, with the first of them, and so on up to `most` with all.
+
+    A level is one replica where MAX_LEVELS are enough. Otherwise the upper ones grow with the size below them: nobody
+    gets more than 13 % beyond what is needed, up to the 1000 that the API takes. Counter-example to groups that
+    are all alike: who needs 1.1 replicas and may have 300 would get 8.
+    """
+    found = [1]
+    for left in range(min(most - 1, MAX_LEVELS), 0, -1):
+        size = found[-1]
+        found.append(max(size + 1, round(size * (most / size) ** (1.0 / left))))
+    return tuple(found)
+
+
 class Kept(NamedTuple):
     """What is worth keeping of a level: when its expert's signal last wanted it, -1 if never; its expert; all losses.
 
@@ -70,9 +88,10 @@ class Kept(NamedTuple):
 
 
 class Level:
-    """The experts of one level. Lists are indexed by signal, then by hold; `row` by signal × hold.
+    """The experts of one level. Lists are indexed by signal, arrays by signal × hold.
 
-    `settled` is the loss without the present spell of each: that is added when it is looked at.
+    `settled` is the loss without the present spell of each: that is added when it is looked at. They are arrays, as
+    there are 48 levels of a thousand ModelDeployments: as lists of floats they take three times as much memory.
     """
 
     __slots__ = ("chosen", "ended", "onset", "row", "settled", "since")
@@ -81,9 +100,9 @@ class Level:
         self.chosen = _DEFAULT
         self.since = [_NEVER] * len(SIGNALS)
         self.ended = [_NEVER] * len(SIGNALS)
-        self.onset = [[_NEVER] * _HOLDS for _ in SIGNALS]
-        self.settled = [[0.0] * _HOLDS for _ in SIGNALS]
-        self.row = [0.0] * COUNT
+        self.onset = array("d", [_NEVER]) * COUNT
+        self.settled = array("d", [0.0]) * COUNT
+        self.row = array("d", [0.0]) * COUNT
 
     def is_on(self, now: float) -> bool:
         """Return whether the chosen expert wants this level."""
@@ -96,8 +115,8 @@ class Level:
         Longer holds are on earlier, so those that are ready are the last ones.
         """
         hold = 0 if self.since[signal] != _NEVER else bisect_left(HOLDS_S, now - self.ended[signal])
-        onset, latest = self.onset[signal], now - cold_start_s
-        while hold < _HOLDS and onset[hold] > latest:
+        onset, begin, latest = self.onset, signal * _HOLDS, now - cold_start_s
+        while hold < _HOLDS and onset[begin + hold] > latest:
             hold += 1
         return hold
 
@@ -164,14 +183,14 @@ class Experts:
             if not 0 <= chosen < COUNT:
                 raise ValueError(f"there is no expert {chosen}")
             level.chosen = int(chosen)
-            level.settled = [losses[begin : begin + _HOLDS] for begin in range(0, COUNT, _HOLDS)]
+            level.settled = array("d", losses)
             if ago >= 0:
                 ended = now - float(ago)
                 level.ended = [ended] * len(SIGNALS)
-                level.onset = [[ended - HOLDS_S[-1]] * _HOLDS for _ in SIGNALS]
+                level.onset = array("d", [ended - HOLDS_S[-1]]) * COUNT
                 # The losses include the holding time since then, which `_refresh` adds again.
-                held = experts._held(ended, now)
-                level.settled = [[x - y for x, y in zip(own, held, strict=True)] for own in level.settled]
+                held = experts._held(ended, now) * len(SIGNALS)
+                level.settled = array("d", [x - y for x, y in zip(losses, held, strict=True)])
             # All at once: whoever chooses looks at the neighbours' losses, too.
             experts._refresh(level, now)
         return experts
@@ -181,7 +200,7 @@ class Experts:
         signals: Sequence[float],
         arrived: float,
         rate: float,
-        step: float,
+        thresholds: Sequence[float],
         bands: Sequence[float],
         cold_start_s: float,
         now: float,
@@ -189,36 +208,37 @@ class Experts:
     ) -> None:
         """Take in the `signals` of demand at `now`, which have been seen for `seen_s` without a gap.
 
-        `step` is what one level carries; level i is wanted by a signal above (i + 1) × `step`, and until it is its
-        band below that. `arrived` requests came since the last time, at `rate`. What is missing within the time of a
-        start after a gap is no expert's fault: nobody saw which of them would have wanted it in time.
+        Level i is wanted by a signal above `thresholds[i]`, and until it is its band below that; it carries what is
+        between that threshold and the next, so there is one more of them than of levels. `arrived` requests came since
+        the last time, at `rate`. What is missing within the time of a start after a gap is no expert's fault: nobody
+        saw which of them would have wanted it in time.
         """
         self._bound_weights(now)
         for signal, value in enumerate(signals):
             count = self._counts[signal]
-            wanted = _levels_below(value, step, len(self.levels))
+            wanted = bisect_left(thresholds, value, 0, len(self.levels))
             if wanted > count:
                 for index in range(count, wanted):
                     self._rise(self.levels[index], signal, now)
                 self._counts[signal] = wanted
             elif wanted < count:
-                kept = max(wanted, min(count, _levels_below(value + bands[signal], step, len(self.levels))))
+                kept = max(wanted, min(count, bisect_left(thresholds, value + bands[signal], 0, len(self.levels))))
                 for index in range(kept, count):
                     self._fall(self.levels[index], signal, now)
                 self._counts[signal] = kept
         if seen_s < cold_start_s:
             return
-        miss = self.tuning.price * arrived / step * self._weight(now)
+        price = self.tuning.price * arrived * self._weight(now)
         ready_since = now - cold_start_s
-        for index in range(_levels_below(rate, step, len(self.levels))):
-            level = self.levels[index]
+        for index in range(bisect_left(thresholds, rate, 0, len(self.levels))):
+            level, miss = self.levels[index], price / (thresholds[index + 1] - thresholds[index])
             for signal, since in enumerate(level.since):
                 # `since` alone decides in the common case: above for longer than a start takes.
                 if not _NEVER < since <= ready_since:
                     late = level.first_ready(signal, now, cold_start_s)
                     if late:
-                        settled = level.settled[signal]
-                        settled[:late] = [loss + miss for loss in settled[:late]]
+                        for expert in range(signal * _HOLDS, signal * _HOLDS + late):
+                            level.settled[expert] += miss
                         self._missed.add(index)
 
     def excuse(self, began: float, now: float) -> None:
@@ -229,9 +249,7 @@ class Experts:
         self._bound_weights(now)
         for level in self.levels:
             free = [x - y for x, y in zip(self._losses(level, now), self._losses(level, began), strict=True)]
-            for signal, settled in enumerate(level.settled):
-                own = free[signal * _HOLDS : (signal + 1) * _HOLDS]
-                level.settled[signal] = [loss - x for loss, x in zip(settled, own, strict=True)]
+            level.settled = array("d", [loss - x for loss, x in zip(level.settled, free, strict=True)])
 
     def wanted(self, now: float) -> int:
         """Return how many levels are wanted: the highest that is on, with all below it."""
@@ -276,12 +294,13 @@ class Experts:
     def _refresh(self, level: Level, now: float) -> None:
         row = self._losses(level, now)
         self._total = [t + new - old for t, new, old in zip(self._total, row, level.row, strict=True)]
-        level.row = row
+        level.row = array("d", row)
 
     def _losses(self, level: Level, now: float) -> list[float]:
         row: list[float] = []
         until_now = self._area(now)
-        for since, ended, settled in zip(level.since, level.ended, level.settled, strict=True):
+        for signal, (since, ended) in enumerate(zip(level.since, level.ended, strict=True)):
+            settled = level.settled[signal * _HOLDS : (signal + 1) * _HOLDS]
             if since != _NEVER:
                 spell = until_now - self._area(since)
                 row += [loss + spell for loss in settled]
@@ -292,21 +311,24 @@ class Experts:
         return row
 
     def _rise(self, level: Level, signal: int, now: float) -> None:
-        ended = level.ended[signal]
+        ended, begin = level.ended[signal], signal * _HOLDS
         level.since[signal] = now
-        if ended == _NEVER:
-            level.onset[signal] = [now] * _HOLDS
-            return
-        settled, held = level.settled[signal], self._held(ended, now)
-        level.settled[signal] = [loss + x for loss, x in zip(settled, held, strict=True)]
-        over = bisect_left(HOLDS_S, now - ended)
-        level.onset[signal][:over] = [now] * over
+        over = _HOLDS
+        if ended != _NEVER:
+            self._settle(level, signal, self._held(ended, now))
+            over = bisect_left(HOLDS_S, now - ended)
+        level.onset[begin : begin + over] = array("d", [now]) * over
 
     def _fall(self, level: Level, signal: int, now: float) -> None:
-        spell = self._area(now) - self._area(level.since[signal])
-        level.settled[signal] = [loss + spell for loss in level.settled[signal]]
+        self._settle(level, signal, [self._area(now) - self._area(level.since[signal])] * _HOLDS)
         level.since[signal] = _NEVER
         level.ended[signal] = now
+
+    @staticmethod
+    def _settle(level: Level, signal: int, losses: Sequence[float]) -> None:
+        """Add what each hold of a signal has lost."""
+        own = slice(signal * _HOLDS, (signal + 1) * _HOLDS)
+        level.settled[own] = array("d", [x + y for x, y in zip(level.settled[own], losses, strict=True)])
 
     def _held(self, ended: float, now: float) -> list[float]:
         """Return for each hold what it has cost from `ended` until now."""
@@ -331,11 +353,6 @@ class Experts:
         factor = 2.0 ** ((self._weight_at - now) / self.tuning.half_life_s)
         self._weight_at = now
         for level in self.levels:
-            level.settled = [[x * factor for x in own] for own in level.settled]
-            level.row = [x * factor for x in level.row]
+            level.settled = array("d", [x * factor for x in level.settled])
+            level.row = array("d", [x * factor for x in level.row])
         self._total = [x * factor for x in self._total]
-
-
-def _levels_below(value: float, step: float, most: int) -> int:
-    """Return how many of the thresholds step, 2 step, … are below `value`."""
-    return min(most, max(0, math.ceil(value / step) - 1))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -34,18 +35,53 @@ class Supply:
     total: int
 
 
-def supply(gpu: Gpu, pod_spec: Object, fleet: Fleet | NoSignal) -> Supply | NoSignal:
-    """Return what `fleet` has left for replicas that ask for `gpu` and carry `pod_spec`'s selector and tolerations."""
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """`count` replicas of one ModelDeployment that ask for `gpu` and carry `pod_spec`, and have no node yet."""
+
+    gpu: Gpu
+    pod_spec: Object
+    count: int
+
+
+def supply(gpu: Gpu, pod_spec: Object, fleet: Fleet | NoSignal, promised: Sequence[Promised] = ()) -> Supply | NoSignal:
+    """Return what `fleet` has left for replicas that ask for `gpu` and carry `pod_spec`'s selector and tolerations.
+
+    What is `promised` to others is not left.
+    """
     if fleet is NO_SIGNAL or isinstance(fleet, NoSignal):
         return NO_SIGNAL
+    own = [node for node in fleet if fits(node, gpu, pod_spec)]
+    taken = _taken(gpu.resource_name, fleet, own, promised)
     slots = free = total = 0
-    for node in fleet:
-        if not fits(node, gpu, pod_spec):
-            continue
-        offered = node.allocatable.get(gpu.resource_name, 0)
-        left = max(0, offered - node.requested.get(gpu.resource_name, 0))
-        total, free, slots = total + offered, free + left, slots + left // gpu.count
+    for node in own:
+        left = _left(node, gpu.resource_name) - taken[node.name]
+        total, free, slots = total + node.allocatable[gpu.resource_name], free + left, slots + left // gpu.count
     return Supply(slots=slots, free=free, total=total)
+
+
+def _left(node: NodeGpus, resource: str) -> int:
+    return max(0, node.allocatable.get(resource, 0) - node.requested.get(resource, 0))
+
+
+def _taken(resource: str, fleet: Fleet, own: Sequence[NodeGpus], promised: Sequence[Promised]) -> Counter[str]:
+    """Return how many of each node's GPUs the promised replicas take, by its name; those of `own` last.
+
+    Where the scheduler will put them is its to decide: what they need not take is not withheld.
+    """
+    taken: Counter[str] = Counter()
+    if not promised:
+        return taken
+    names = {node.name for node in own}
+    nodes = sorted(fleet, key=lambda node: node.name in names)
+    for other in promised:
+        waiting = other.count if other.gpu.resource_name == resource else 0
+        for node in nodes:
+            if waiting and fits(node, other.gpu, other.pod_spec):
+                placed = min(waiting, (_left(node, resource) - taken[node.name]) // other.gpu.count)
+                taken[node.name] += placed * other.gpu.count
+                waiting -= placed
+    return taken
 
 
 def fits(node: NodeGpus, gpu: Gpu, pod_spec: Object) -> bool:

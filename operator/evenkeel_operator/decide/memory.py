@@ -39,8 +39,8 @@ class Memory:
     experts: Experts = field(default_factory=lambda: Experts(0))
     seen_at: float | None = None
 
-    def to_json(self) -> str:
-        """Return what is worth keeping, in LIMIT_BYTES at most."""
+    def to_json(self, limit_bytes: int = LIMIT_BYTES) -> str:
+        """Return what is worth keeping, in `limit_bytes` at most where these are a quarter of LIMIT_BYTES or more."""
         levels, rates = self.experts.kept(self.rates.clock), self.rates.to_text()
         for step in _STEPS:
             text = json.dumps(
@@ -54,7 +54,7 @@ class Memory:
                 },
                 separators=(",", ":"),
             )
-            if len(text) <= LIMIT_BYTES:
+            if len(text) <= limit_bytes:
                 break
         return text
 

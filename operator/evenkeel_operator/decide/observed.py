@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from evenkeel_operator.decide.readings import BadReading, Reading, quantile, require_onward
+from evenkeel_operator.decide.readings import BadReading, Flaw, Reading, quantile, require_onward
 from evenkeel_operator.decide.replicas import (
     STALE_S,
     Fresh,
@@ -108,6 +108,11 @@ class Observed:
         """Return why the last answer of `replica` is not believed, None where it is."""
         return self._replicas[replica].flaw
 
+    def was_silent(self, replica: str) -> bool:
+        """Return whether `replica` gave no answer in time when it was last asked."""
+        found = self._replicas.get(replica)
+        return found is not None and found.flaw is not None and found.flaw.flaw is Flaw.TOO_SLOW
+
     def signals(self, ready: Collection[str], target_s: float, share: float, now: float) -> Signals:
         """Return what those of the `ready` replicas that were heard say: their `share`-quantile and all the rest."""
         known = [r for name in ready if (r := self._replicas.get(name)) is not None]
@@ -175,7 +180,10 @@ class Observed:
         if refused:
             counts = (*counts[:-1], counts[-1] + refused)
         if any(counts):
-            self._latencies.append(_Counted(now, latencies.target_s, latencies.edges, counts))
+            edges = latencies.edges
+            if self._latencies and self._latencies[-1].edges == edges:
+                edges = self._latencies[-1].edges  # one of them for a minute of every replica, not one for each answer
+            self._latencies.append(_Counted(now, latencies.target_s, edges, counts))
 
 
 def _is_heard(replica: _Replica, now: float) -> bool:

@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 from evenkeel_operator.decide.capacity import Capacity
-from evenkeel_operator.decide.experts import HEADROOMS, MARGIN, MAX_LEVELS, PERIODS_S, SIGNALS
+from evenkeel_operator.decide.experts import HEADROOMS, MARGIN, PERIODS_S, SIGNALS, sizes
 from evenkeel_operator.decide.memory import Memory
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 from evenkeel_operator.decide.window import Rates
@@ -87,13 +87,14 @@ class Fleet:
     """The replicas as the cluster has them: `asked` for now, `ready` of these, `free` more that would get their GPUs.
 
     `free` is None where a replica needs no GPU, and NO_SIGNAL where nodes cannot be read. `cold_start_s` is the time
-    from a replica's creation until it is ready.
+    from a replica's creation until it is ready. For `waiting` of those asked for there is no node yet.
     """
 
     asked: int
     ready: int
     free: int | NoSignal | None = None
     cold_start_s: float = 60.0
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,18 +219,16 @@ def _need(
     elapsed_s: float,
 ) -> tuple[int, Limit, str]:
     rates, experts = memory.rates, memory.experts
-    group = max(1, math.ceil(scaling.most / MAX_LEVELS))
-    experts.resize(math.ceil((scaling.most - 1) / group))
-    step, start = group * capacity.rate, fleet.cold_start_s
-    # The first replica is there in any case, so the first level begins where one replica ends, whatever a level holds.
-    above = step - capacity.rate
+    totals, start = sizes(scaling.most), fleet.cold_start_s
+    experts.resize(len(totals) - 1)
     rate_15 = rates.mean(15.0)
     noise = math.sqrt(rate_15 / 15.0)
-    found = [signal + above for signal in predictions(rates, start)]
     bands = [BAND * noise * factor for factor in FACTORS]
-    experts.observe(found, rate * elapsed_s, rate + above, step, bands, start, rates.clock, rates.seen_s)
+    thresholds = [size * capacity.rate for size in totals]
+    found = predictions(rates, start)
+    experts.observe(found, rate * elapsed_s, rate, thresholds, bands, start, rates.clock, rates.seen_s)
     experts.choose(rates.clock)
-    held = 1 + experts.wanted(rates.clock) * group
+    held = totals[experts.wanted(rates.clock)]
 
     # The last five seconds, less one standard deviation of their noise: without, a Poisson process at constant rate
     # asks for one replica more every minute.
@@ -298,15 +297,25 @@ def _shrunk(
     return want, limit, message
 
 
+_UNKNOWN = "which GPUs are free is not known, as nodes may not be read"
+
+
 def _bounded(
     size: int, limit: Limit, message: str, fleet: Fleet, scaling: Scaling, inputs: tuple[Input, ...]
 ) -> Decision:
-    if fleet.free is NO_SIGNAL or isinstance(fleet.free, NoSignal):
-        room: float = fleet.asked
-    else:
-        room = math.inf if fleet.free is None else fleet.asked + max(0, fleet.free)
-    if size > room:
-        size, limit, message = int(room), Limit.FREE_GPUS, f"{message}; {size} wanted, GPUs for {room:.0f}"
+    """Return the decision for `size`, as far as there are GPUs and the spec allows.
+
+    Where nodes cannot be read, the scheduler alone knows of GPUs: replicas are asked for until one of them waits. A
+    pending pod takes nothing from anybody; more of them would tell nothing either.
+    """
+    if size > fleet.asked and isinstance(fleet.free, NoSignal):
+        if fleet.waiting:
+            text = f"{size} wanted, but for {fleet.waiting} of {fleet.asked} there is no node yet, and {_UNKNOWN}"
+            size, limit, message = fleet.asked, Limit.FREE_GPUS, f"{message}; {text}"
+        else:
+            message = f"{message}; {_UNKNOWN}, the scheduler decides"
+    elif isinstance(fleet.free, int) and size > (room := fleet.asked + max(0, fleet.free)):
+        size, limit, message = room, Limit.FREE_GPUS, f"{message}; {size} wanted, GPUs for {room}"
     if size < scaling.least:
         size, limit, message = scaling.least, Limit.MIN_REPLICAS, f"{message}; {size} wanted"
     if size > scaling.most:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
+from array import array
 from collections import deque
 
 SLOT_S = 15.0
@@ -38,7 +39,7 @@ class Rates:
     def __init__(self) -> None:
         self.clock = 0.0
         self._recent: deque[tuple[float, float, float]] = deque()
-        self._peaks = [0.0] * SLOTS
+        self._peaks = array("d", [0.0]) * SLOTS  # a list of as many floats takes four times as much
         self._slot = 0
         self._seen_since = -math.inf
         self.unseen_since: float | None = None

@@ -65,7 +65,7 @@ CLOUD_EVENTS = Counter(
 )  # fmt: skip
 DECISION_LAG = Histogram(
     "evenkeel_decision_lag_seconds",
-    "Seconds from the last answer of a ModelDeployment's replicas until its size was decided.",
+    "Seconds from when a ModelDeployment's replicas were due to be asked until its size was decided.",
     buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
     registry=REGISTRY,
 )

@@ -2,13 +2,18 @@
 
 A replica runs what its user brought. So an answer may have `MOST_BYTES` and take `TIMEOUT_S`, however it arrives; it is
 neither inflated nor redirected nor allowed to set cookies; and what is wrong with it is a value, never an exception.
+
+Nor may a replica that hangs hold up the others. Whoever is asked takes a place, for `PLACE_S` at most: an answer that
+takes longer comes without one. And those that did not answer the last time wait for each other alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Sequence
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -19,7 +24,9 @@ from evenkeel_runtime import contract, receipts
 
 MOST_BYTES = 64 << 10
 TIMEOUT_S = 2.0
-AT_ONCE = 64
+AT_ONCE, SILENT_AT_ONCE = 64, 32
+"""Places for replicas that answered the last time, and for those that did not."""
+PLACE_S = 0.25
 KEEP_ALIVE_S = 20.0
 
 
@@ -47,10 +54,11 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One replica to ask: its pod's name and IP."""
+    """One replica to ask: its pod's name and IP, and whether it gave no answer in time when it was last asked."""
 
     replica: str
     address: str
+    was_silent: bool = False
 
 
 Answers = dict[str, Reading | BadReading]
@@ -62,15 +70,18 @@ class Replicas:
 
     def __init__(self, port: int = contract.ADMIN_PORT) -> None:
         self._port = port
-        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._silents_places = asyncio.Semaphore(SILENT_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, targets: Sequence[Target], directive: Directive | None = None) -> Answers:
         """Return what each replica answers; whoever does not follow `directive` yet is told it."""
         if len(targets) == 1:
             return {targets[0].replica: await self._ask(targets[0], directive)}
-        found = await asyncio.gather(*(self._ask(target, directive) for target in targets))
-        return {target.replica: answer for target, answer in zip(targets, found, strict=True)}
+        # In any order: were there more silent ones than find a place in time, it would always be the same.
+        mixed = random.sample(targets, len(targets))
+        found = await asyncio.gather(*(self._ask(target, directive) for target in mixed))
+        return {target.replica: answer for target, answer in zip(mixed, found, strict=True)}
 
     async def command(self, target: Target, command: Command) -> str:
         """Tell a command; return "ok", or why it was not followed."""
@@ -87,21 +98,35 @@ class Replicas:
 
     async def _ask(self, target: Target, directive: Directive | None) -> Reading | BadReading:
         answer: Reading | BadReading
-        async with self._gate:
-            try:
+        try:
+            async with self._place(was_silent=target.was_silent):
                 async with asyncio.timeout(TIMEOUT_S):
                     body = await self._get(target.address)
                 answer = read(body)
-            except BadReading as e:
-                answer = e
-            except TimeoutError:
-                answer = BadReading(Flaw.TOO_SLOW, f"no whole answer within {TIMEOUT_S:g} s")
-            except (aiohttp.ClientError, OSError, ValueError) as e:
-                answer = BadReading(Flaw.UNREACHABLE, f"{type(e).__name__}: {e}"[:200])
-            else:
                 if directive is not None and answer.latencies.target_s != directive.target_s:
                     await self._tell(target.address, directive)
+        except BadReading as e:
+            answer = e
+        except TimeoutError:
+            answer = BadReading(Flaw.TOO_SLOW, f"no whole answer within {TIMEOUT_S:g} s")
+        except (aiohttp.ClientError, OSError, ValueError) as e:
+            answer = BadReading(Flaw.UNREACHABLE, f"{type(e).__name__}: {e}"[:200])
         return answer
+
+    @asynccontextmanager
+    async def _place(self, *, was_silent: bool) -> AsyncIterator[None]:
+        """Hold a place for as long as the block runs, for PLACE_S at most.
+
+        Raises TimeoutError where one that was silent finds none in time: it is as silent as before.
+        """
+        places = self._silents_places if was_silent else self._places
+        async with asyncio.timeout(TIMEOUT_S if was_silent else None):
+            await places.acquire()
+        with ExitStack() as place:
+            place.callback(places.release)
+            timer = asyncio.get_running_loop().call_later(PLACE_S, place.close)
+            place.callback(timer.cancel)
+            yield
 
     async def _get(self, address: str) -> bytes:
         async with self._opened().get(self._url(address, contract.SIGNALS_PATH), allow_redirects=False) as response:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,14 +15,20 @@ from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.control.cache import Key
 from evenkeel_operator.control.memories import Memories
 from evenkeel_operator.control.scaling import Scaler
-from evenkeel_operator.decide.capacity import Capacity
-from evenkeel_operator.decide.replicas import Fresh, NoTraffic, Signals
+from evenkeel_operator.decide.capacity import Capacity, Roofline
+from evenkeel_operator.decide.carried import Carried
+from evenkeel_operator.decide.memory import Memory
+from evenkeel_operator.decide.readings import Latencies, Reading
+from evenkeel_operator.decide.replicas import Fresh, Limit, NoTraffic, Signals
 from evenkeel_operator.decide.sizing import Sizing
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, freeze
+from evenkeel_operator.decide.speed import Speed
+from evenkeel_operator.world import metrics
 from evenkeel_operator.world.cluster import Cluster
 from evenkeel_operator.world.connection import Connection
-from evenkeel_operator.world.signals import Replicas
-from tests.builders import DEFAULTS, NAME, NAMESPACE, modeldeployment
+from evenkeel_operator.world.signals import Answers, Replicas, Target
+from tests.builders import DEFAULTS, NAME, NAMESPACE, modeldeployment, node, revision_of
+from tests.plans import serving
 
 KEY = Key(NAMESPACE, NAME)
 SCALED: dict[str, Any] = {
@@ -29,6 +37,11 @@ SCALED: dict[str, Any] = {
         "latency": [{"metric": "EndToEnd", "quantile": 0.95, "target": "200ms", "violationBudget": 0.05}],
     },
 }
+COUNTS = (0, 1250)
+READING = Reading(
+    "boot", 5.0, True, 1, 1250, 1250, 0, 0, 0, 0, 2, Latencies(0.2, (0.01,), COUNTS), ((1, 1250, 1250, 12.5),), (), 8
+)
+"""250 requests per second, since the replica started."""
 DECIDED = {"time": "2026-01-01T11:00:00Z", "from": 1, "to": 4, "limit": "Demand", "message": "demand"}
 
 
@@ -87,3 +100,81 @@ async def test_what_a_trial_is_told_at_once(scaler: Scaler, canary: str | None, 
     scaler._publish(found)
     found.signals = replace(found.signals, demand=Fresh(demand))
     assert scaler._is_worth_telling(found, None, found.published_at + 5.0) is want
+
+
+async def test_a_gpu_is_promised_to_one_deployment_at_a_time(scaler: Scaler) -> None:
+    """Until the pods that were asked for are bound, the nodes show their GPUs as free."""
+    scaler._fleet = lambda: (node(gpus=4, used=2),)
+    other, deployment = Key(NAMESPACE, "other"), modeldeployment(gpu={}, **SCALED)
+    children = serving(deployment)
+    children[-1]["status"]["podIP"] = "10.0.0.1"
+    for key in (KEY, other):
+        scaler.look(key, deployment, freeze(deployment=deployment, children=children, defaults=DEFAULTS))
+    found, beside = scaler._watched[KEY], scaler._watched[other]
+    assert [scaler._standing(KEY, found).free, scaler._standing(other, beside).free] == [2, 2]
+    found.carries = Capacity(rate=100.0, shrink_rate=90.0, max_rate=120.0)
+    found.observed.note(f"{revision_of(deployment)}-0", READING, 5.0)
+    scaler._decide(KEY, found, 5.0)
+    assert found.size == 3
+    assert [scaler._standing(KEY, found).free, scaler._standing(other, beside).free] == [0, 0]
+    scaler.forget(KEY)
+    assert scaler._standing(other, beside).free == 2
+
+
+async def followed(scaler: Scaler, monkeypatch: pytest.MonkeyPatch, rounds: int, took_s: float = 0.0) -> list[float]:
+    """Have a deployment followed, every 0.3 s, whose capacity takes for ever; return how late each decision was."""
+
+    async def answered(targets: Sequence[Target], directive: object) -> Answers:
+        await asyncio.sleep(took_s)
+        return {target.replica: READING for target in targets}
+
+    def observe(lag_s: float) -> None:
+        lags.append(lag_s)
+        if len(lags) == rounds:
+            enough.set()
+
+    async def never(*asked: object) -> Capacity:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+    lags: list[float] = []
+    enough = asyncio.Event()
+    monkeypatch.setattr(scaler._capacities, "of", never)
+    monkeypatch.setattr("evenkeel_operator.control.capacities.WAIT_S", 0.0)
+    monkeypatch.setattr(metrics.DECISION_LAG, "observe", observe)
+    monkeypatch.setattr(scaler, "_interval_s", 0.3)
+    monkeypatch.setattr(scaler._replicas, "ask", answered)
+    deployment = modeldeployment(**SCALED)
+    children = serving(deployment)
+    children[-1]["status"]["podIP"] = "10.0.0.1"
+    scaler.look(KEY, deployment, freeze(deployment=deployment, children=children, defaults=DEFAULTS))
+    await asyncio.wait_for(enough.wait(), 10.0)
+    return lags
+
+
+async def test_a_decision_is_late_by_what_its_round_took(scaler: Scaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic()
+    assert min(await followed(scaler, monkeypatch, 6, took_s=0.25)) >= 0.24
+    assert time.monotonic() - began < 6 * (0.27 + 0.2), "a round is due every 0.3 s, whatever it takes"
+
+
+@pytest.mark.parametrize(
+    ("target", "want"),
+    [
+        pytest.param(0.2, (3, Limit.DEMAND), id="by what is known from the operator before"),
+        pytest.param(0.1, (1, Limit.NO_METRICS), id="not by what is known of another target"),
+    ],
+)
+async def test_decisions_do_not_wait_for_a_capacity(
+    scaler: Scaler, monkeypatch: pytest.MonkeyPatch, target: float, want: tuple[int, Limit]
+) -> None:
+    """A thousand of them take ten minutes after a start of the operator."""
+
+    async def restored(key: Key, deployment: Object) -> tuple[Memory, Speed, Carried]:
+        return Memory(), Speed(Roofline(0.01, 0.0, 0.01, 8)), Carried(Capacity(100.0, 90.0, 120.0), target, 0.95)
+
+    monkeypatch.setattr(scaler._memories, "restored", restored)
+    assert len(await followed(scaler, monkeypatch, 1)) == 1
+    decision = scaler._watched[KEY].decision
+    assert decision is not None
+    assert (decision.size, decision.limit) == want

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evenkeel_operator.decide.experts import COUNT, HOLDS_S, SIGNALS, SLOPE, Experts, Kept, Tuning
+from evenkeel_operator.decide.experts import COUNT, HOLDS_S, MAX_LEVELS, SIGNALS, SLOPE, Experts, Kept, Tuning, sizes
 
 STEP = 10.0
+THRESHOLDS = [STEP * size for size in (1, 2, 3, 4)]
 TICK_S = 5.0
 COLD_START_S = 60.0
 NO_BANDS = [0.0] * len(SIGNALS)
@@ -80,7 +81,7 @@ def test_losses_are_those_of_a_replay(load: list[tuple[float, int]]) -> None:
             now += TICK_S
             signals = [0.0] * len(SIGNALS)
             signals[signal] = 1.3 * rate
-            experts.observe(signals, rate * TICK_S, rate, STEP, [2.0] * len(SIGNALS), COLD_START_S, now)
+            experts.observe(signals, rate * TICK_S, rate, THRESHOLDS, [2.0] * len(SIGNALS), COLD_START_S, now)
             for replay in replays:
                 replay.observe(1.3 * rate, rate * TICK_S, rate, 2.0, now)
     experts.choose(now, parts=1)
@@ -98,7 +99,7 @@ def follow(load: list[tuple[float, float]], hours: float) -> Experts:
             for _ in range(int(seconds / TICK_S)):
                 now += TICK_S
                 signals = [1.05 * rate] * (SLOPE + 1) + [0.0] * (len(SIGNALS) - SLOPE - 1)
-                experts.observe(signals, rate * TICK_S, rate, STEP, NO_BANDS, COLD_START_S, now)
+                experts.observe(signals, rate * TICK_S, rate, THRESHOLDS, NO_BANDS, COLD_START_S, now)
                 experts.choose(now)
     return experts
 
@@ -119,16 +120,16 @@ def test_a_level_learns_how_long_to_hold(load: list[tuple[float, float]], least:
 def test_a_level_is_wanted_for_its_holding_time() -> None:
     experts = Experts(2)
     high, low = [25.0] * len(SIGNALS), [5.0] * len(SIGNALS)
-    experts.observe(high, 0.0, 5.0, STEP, NO_BANDS, COLD_START_S, 10.0)
+    experts.observe(high, 0.0, 5.0, THRESHOLDS, NO_BANDS, COLD_START_S, 10.0)
     assert experts.wanted(10.0) == 2
-    experts.observe(low, 0.0, 5.0, STEP, NO_BANDS, COLD_START_S, 20.0)
+    experts.observe(low, 0.0, 5.0, THRESHOLDS, NO_BANDS, COLD_START_S, 20.0)
     assert [experts.wanted(now) for now in (20.0, 619.0, 620.0, 621.0)] == [2, 2, 2, 0]
 
 
 def test_a_signal_has_to_fall_by_the_band_before_a_level_goes() -> None:
     experts = Experts(1)
     for now, value, want in ((5.0, 10.5, 1), (10.0, 9.0, 1), (615.0, 9.0, 1), (620.0, 7.0, 1), (1300.0, 7.0, 0)):
-        experts.observe([value] * len(SIGNALS), 0.0, 5.0, STEP, [2.0] * len(SIGNALS), COLD_START_S, now)
+        experts.observe([value] * len(SIGNALS), 0.0, 5.0, THRESHOLDS, [2.0] * len(SIGNALS), COLD_START_S, now)
         assert experts.wanted(now) == want, f"at {now} s"
 
 
@@ -137,7 +138,7 @@ def test_new_levels_start_with_the_expert_below_and_removed_ones_leave_nothing()
     experts.resize(3)
     assert {level.chosen for level in experts.levels} == {experts.levels[0].chosen}
     experts.resize(1)
-    experts.observe([35.0] * len(SIGNALS), 0.0, 5.0, STEP, NO_BANDS, COLD_START_S, 3700.0)
+    experts.observe([35.0] * len(SIGNALS), 0.0, 5.0, THRESHOLDS, NO_BANDS, COLD_START_S, 3700.0)
     assert experts.wanted(3700.0) == 1
 
 
@@ -147,7 +148,7 @@ def test_no_absence_is_too_long(first: float, second: float) -> None:
     """Weights grow by the half-life: a century later they would exceed every float."""
     experts = Experts(1)
     for now in (0.0, first, first + second):
-        experts.observe([25.0] * len(SIGNALS), 100.0, 25.0, STEP, NO_BANDS, COLD_START_S, now)
+        experts.observe([25.0] * len(SIGNALS), 100.0, 25.0, THRESHOLDS, NO_BANDS, COLD_START_S, now)
         experts.choose(now, parts=1)
         assert all(map(math.isfinite, experts.levels[0].row))
         kept = experts.kept(now)
@@ -176,7 +177,7 @@ def test_nobody_is_charged_for_what_nobody_saw() -> None:
     experts = Experts(1)
     signals = [25.0] * 3 + [5.0] * (len(SIGNALS) - 3)
     for now in (5.0, 10.0):
-        experts.observe(signals, 0.0, 5.0, STEP, NO_BANDS, COLD_START_S, now)
+        experts.observe(signals, 0.0, 5.0, THRESHOLDS, NO_BANDS, COLD_START_S, now)
     before = experts.kept(10.0)[0].losses
     experts.excuse(10.0, 400.0)
     assert experts.kept(400.0)[0].losses == pytest.approx([x / 2.0 ** (390.0 / 21600.0) for x in before])
@@ -185,9 +186,18 @@ def test_nobody_is_charged_for_what_nobody_saw() -> None:
 def test_what_is_missing_right_after_a_gap_is_no_experts_fault() -> None:
     for seen_s, is_charged in ((0.0, False), (COLD_START_S - 5.0, False), (COLD_START_S, True), (math.inf, True)):
         experts = Experts(1)
-        experts.observe([0.0] * len(SIGNALS), 100.0, 25.0, STEP, NO_BANDS, COLD_START_S, 5.0, seen_s)
+        experts.observe([0.0] * len(SIGNALS), 100.0, 25.0, THRESHOLDS, NO_BANDS, COLD_START_S, 5.0, seen_s)
         assert (max(experts.kept(5.0)[0].losses) > 0.0) is is_charged, f"after {seen_s} s"
 
 
 def test_holds_rise() -> None:
     assert all(a < b for a, b in pairwise(HOLDS_S))
+
+
+def test_levels_are_as_fine_as_their_number_allows() -> None:
+    for most in range(1, 1001):
+        found = sizes(most)
+        steps = [above - below for below, above in pairwise(found)]
+        assert (found[0], found[-1], len(steps)) == (1, most, min(most - 1, MAX_LEVELS))
+        assert all(0 < step <= 1 + 0.13 * (size + 1) for size, step in zip(found, steps, strict=False)), most
+    assert sizes(49) == tuple(range(1, 50))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from evenkeel_operator.api.modeldeployment import Gpu, Object
-from evenkeel_operator.decide.gpus import Supply, fits, mebibytes, supply
+from evenkeel_operator.decide.gpus import Promised, Supply, fits, mebibytes, supply
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NodeGpus
 from tests.builders import node
 
@@ -39,6 +39,27 @@ def test_supply(gpu: Gpu, nodes: tuple[NodeGpus, ...], want: Supply) -> None:
 
 def test_nodes_that_may_not_be_read_are_no_signal_and_not_zero() -> None:
     assert supply(Gpu(), {}, NO_SIGNAL) is NO_SIGNAL
+
+
+@pytest.mark.parametrize(
+    ("promised", "want"),
+    [
+        pytest.param(Promised(Gpu(), {}, 2), Supply(3, 3, 4), id="to who may be placed elsewhere: nothing is withheld"),
+        pytest.param(Promised(Gpu(), {}, 4), Supply(2, 2, 4), id="what does not fit elsewhere"),
+        pytest.param(Promised(Gpu(products=("NVIDIA-L4",)), {}, 2), Supply(1, 1, 4), id="to who wants the same nodes"),
+        pytest.param(Promised(Gpu(count=2), {}, 9), Supply(1, 1, 4), id="two a replica: the third is of no use to it"),
+        pytest.param(Promised(Gpu(min_memory="40Gi"), {}, 9), Supply(3, 3, 4), id="to who wants other nodes"),
+        pytest.param(Promised(Gpu(), {"nodeSelector": {"zone": "a"}}, 9), Supply(3, 3, 4), id="to who fits nowhere"),
+        pytest.param(Promised(Gpu(resource_name="amd.com/gpu"), {}, 9), Supply(3, 3, 4), id="of another resource"),
+    ],
+)
+def test_what_is_promised_to_others_is_not_left(promised: Promised, want: Supply) -> None:
+    assert supply(Gpu(products=("NVIDIA-L4",)), {}, (L4, H100), [promised]) == want
+
+
+def test_promises_add_up() -> None:
+    promised = [Promised(Gpu(), {}, 4), Promised(Gpu(count=2), {}, 1)]
+    assert supply(Gpu(), {}, (L4, H100), promised) == Supply(0, 0, 12)
 
 
 @pytest.mark.parametrize(

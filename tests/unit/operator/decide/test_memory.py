@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import tracemalloc
 import zlib
 from random import Random
 from typing import Any
@@ -70,6 +71,22 @@ def test_no_level_chooses_anew_because_of_a_restart() -> None:
 def test_it_is_never_larger_than_its_limit(most: int, rate: float) -> None:
     memory, _ = learnt(40, most, rate)
     assert len(memory.to_json()) <= LIMIT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("most", "kilobytes"),
+    [pytest.param(8, 100, id="few replicas"), pytest.param(MAX_LEVELS + 1, 260, id="as many levels as there may be")],
+)
+def test_it_takes_little_memory_in_the_process(most: int, kilobytes: int) -> None:
+    """Of a thousand ModelDeployments, a quarter of a gigabyte at most: lists of floats would be three times that."""
+    source = Random(0)
+    tracemalloc.start()
+    memory, _ = learnt(60, most)
+    for _ in range(5760):
+        memory.rates.observe(source.uniform(1.0, 100.0), 15.0, 15.0)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 1000 * kilobytes
 
 
 @pytest.mark.parametrize(("levels", "off"), [(11, 0.02), (23, 0.2), (MAX_LEVELS, 1.6)])

@@ -199,3 +199,35 @@ def test_no_request_counts_twice_whatever_is_lost_or_restarted(ticks: list[tuple
         rate = got.demand.value if isinstance(got.demand, Fresh) else 0.0
         counted += round(rate * got.span_s)
     assert counted <= came
+
+
+@pytest.mark.parametrize(
+    ("answers", "want"),
+    [
+        pytest.param([], False, id="one that was never asked"),
+        pytest.param([reading(0, 5)], False, id="one that answered"),
+        pytest.param(
+            [reading(0, 5), BadReading(Flaw.TOO_SLOW, "no whole answer within 2 s")], True, id="one that hangs"
+        ),
+        pytest.param([BadReading(Flaw.TOO_SLOW, "no whole answer within 2 s"), reading(0, 5)], False, id="no longer"),
+        pytest.param([SILENT], False, id="one that cannot be reached is known at once"),
+    ],
+)
+def test_who_was_silent(answers: list[Reading | BadReading], want: bool) -> None:
+    found = Observed()
+    for now, answer in enumerate(answers):
+        found.note("a", answer, float(now))
+    assert found.was_silent("a") is want
+
+
+def test_the_edges_that_every_answer_repeats_are_remembered_once() -> None:
+    """There are 42 of them: of a minute of three replicas, they would take twice as much memory as all the rest."""
+    found = Observed()
+    for tick in range(1, 13):
+        for name in ("a", "b", "c"):
+            edges = tuple(float(repr(edge)) for edge in EDGES)
+            counts = (50 * tick,) + (0,) * len(EDGES)
+            answer = reading(50 * tick, 5.0 * tick, latencies=Latencies(TARGET_S, edges, counts))
+            found.note(name, answer, 5.0 * tick)
+    assert len(found._latencies) == 36
+    assert len({id(row.edges) for row in found._latencies}) == 1
