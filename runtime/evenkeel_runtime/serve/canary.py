@@ -165,6 +165,7 @@ class Canary:
         if begun >= self._budget_due:
             self._budget_due = begun + _BUDGET_S
             signals = self._service.signals
+            self._service.timings.bin()
             self._budget = budget_of(signals.target_s, signals.latency)
         try:
             deadline = deadline_of(headers, begun)
@@ -209,7 +210,7 @@ class Budget:
 
 def budget_of(target_s: float, latency: Histogram) -> Budget:
     """Return the budget for a target, by the stable replica's latencies; half of the target while those are unknown."""
-    count = sum(latency.counts)
+    count = latency.count
     if count < _KNOWN:
         return Budget(target_s / 2, target_s / 2)
     rank, running, own_s = 0.95 * count, 0, math.inf

@@ -24,6 +24,7 @@ from evenkeel_runtime.serve.metrics import CONTENT_TYPE, Metrics
 from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.protocol import Exchange, error_body
 from evenkeel_runtime.serve.signals import Signals
+from evenkeel_runtime.serve.timings import Timings
 from evenkeel_runtime.serve.tracing import Stay, Trace, Tracer
 from evenkeel_runtime.serve.v1 import Predictions
 
@@ -94,7 +95,6 @@ class Pending:
     writer: Form
     arrays: list[Array]
     begun: float
-    read: float
 
 
 class Service:
@@ -106,6 +106,7 @@ class Service:
         self.metrics = Metrics(config.name, config.version, has_triton_names=config.has_triton_metrics)
         self.tracer: Tracer | None = None
         self.signals = Signals()
+        self.timings = Timings(self.metrics, self.signals)
         self.ready: Ready | None = None
         self.is_draining = False
         self.feedback: Feedback | None = None
@@ -196,7 +197,7 @@ class Service:
         signals.arrivals += 1
         signals.arrived_rows += plan.rows
         now = time.perf_counter()
-        work = Work(plan.rows, plan.kind, Pending(exchange, asked, writer, asked.arrays, begun, now), deadline, size)
+        work = Work(plan.rows, plan.kind, Pending(exchange, asked, writer, asked.arrays, begun), deadline, size)
         queue = ready.mode.queue
         if not queue.admit(work, now):
             wait = retry_after_s(queue.rows, ready.rows_per_second)
@@ -204,52 +205,53 @@ class Service:
             signals.rejected += 1
             self.reject(exchange, 429, "queue_full", message, b"retry-after: %d\r\n" % wait, begun)
             return
-        metrics = self.metrics
-        metrics.preprocess.observe(now - begun)
-        metrics.in_flight += 1
+        self.metrics.in_flight += 1
         exchange.abandoned = lambda: self._abandoned(work)
         ready.mode.wake()
 
     def answered(self, batch: Batch, answers: Answers | Exception, began: float, took: float) -> None:
         """Write each request its own rows. What is counted is counted behind that: a client waits for none of it."""
-        metrics, signals = self.metrics, self.signals
+        metrics, timings, tracer = self.metrics, self.timings, self.tracer
         finished = began + took
         receipts = None if self.ready is None else self.ready.receipts
         now = time.perf_counter()
         for index, work in enumerate(batch.works):
             if work.cancelled:
                 continue
+            metrics.in_flight -= 1
             pending: Pending = work.payload
             exchange = pending.exchange
             answer = answers if isinstance(answers, Exception) else answers[index]
             if isinstance(answer, Exception):
-                self._failed(work, answer)
-            else:
-                start = now
-                try:
-                    receipt = None if receipts is None else receipts.issue(answer, exchange.headers)
-                    written = pending.writer.write(pending.asked.plan, answer, receipt)
-                except Exception as error:  # noqa: BLE001 - a model may answer anything, and others wait for theirs
-                    self._failed(work, error, "the model's answer cannot be written")
-                else:
-                    exchange.respond_head(*written)
-                    now = time.perf_counter()
-                    metrics.postprocess.observe(now - start)
-                    metrics.rows += work.rows
-                    metrics.answered(exchange.succeeded, now - pending.begun)
-                    signals.latency.observe(now - pending.begun)
-                    if (tracer := self.tracer) is not None:
-                        stay = Stay(work.admitted, began, finished, batch.rows)
-                        tracer.record(exchange.trace, exchange.protocol, exchange.succeeded, pending.begun, now, stay)
-            metrics.in_flight -= 1
-            metrics.queue.observe(began - work.admitted)
-            metrics.predict.observe(finished - pending.read)
+                self._failed(work, answer, began, finished)
+                continue
+            start = now
+            try:
+                receipt = None if receipts is None else receipts.issue(answer, exchange.headers)
+                head, body = pending.writer.write(pending.asked.plan, answer, receipt)
+            except Exception as error:  # noqa: BLE001 - a model may answer anything, and others wait for theirs
+                self._failed(work, error, began, finished, "the model's answer cannot be written")
+                continue
+            exchange.respond_head(head, body)
+            now = time.perf_counter()
+            metrics.rows += work.rows
+            timings.moments += (exchange.succeeded, pending.begun, work.admitted, began, finished, start, now)
+            if tracer is not None:
+                stay = Stay(work.admitted, began, finished, batch.rows)
+                tracer.record(exchange.trace, exchange.protocol, exchange.succeeded, pending.begun, now, stay)
+        if timings.is_full:
+            timings.bin()
         metrics.batch_rows.observe(batch.rows)
         metrics.compute.observe(took, len(batch.works))
-        signals.batch(batch.rows, time.perf_counter() - began)
+        self.signals.batch(batch.rows, time.perf_counter() - began)
 
-    def _failed(self, work: Work, why: Exception, what: str = "the model failed") -> None:
+    def _failed(
+        self, work: Work, why: Exception, began: float, finished: float, what: str = "the model failed"
+    ) -> None:
         exchange, begun = work.payload.exchange, work.payload.begun
+        self.metrics.preprocess.observe(work.admitted - begun)
+        self.metrics.queue.observe(began - work.admitted)
+        self.metrics.predict.observe(finished - work.admitted)
         if isinstance(why, BadInput):
             return self.reject(exchange, 400, "invalid", f"inputs: {why}", b"", begun)
         self.signals.failed += 1
@@ -260,12 +262,14 @@ class Service:
     def expired(self, work: Work) -> None:
         exchange, begun = work.payload.exchange, work.payload.begun
         self.metrics.in_flight -= 1
+        self.metrics.preprocess.observe(work.admitted - begun)
         self.metrics.reject("deadline")
         self.signals.rejected += 1
         self._error(exchange, 504, "the request's time was over before its turn came", code_since=begun)
 
     def _abandoned(self, work: Work) -> None:
         if not work.cancelled and self.ready is not None:
+            self.metrics.preprocess.observe(work.admitted - work.payload.begun)
             self.ready.mode.queue.cancel(work)
             self.metrics.in_flight -= 1
             self.metrics.cancelled += 1
@@ -358,6 +362,7 @@ class Service:
         exchange.respond(200, JSON, orjson.dumps(of_server()))
 
     def _metrics(self, exchange: Exchange) -> None:
+        self.timings.bin()
         queued = self.ready.mode.queue.requests if self.ready else 0
         self._aside(exchange, lambda: (200, CONTENT_TYPE, self.metrics.render(queued)))
 

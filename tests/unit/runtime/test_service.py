@@ -145,7 +145,11 @@ async def test_no_answer_is_lost_or_another_ones(mode: type[Inline] | type[Threa
     assert service.ready.mode.queue.rows == service.ready.mode.queue.bytes == 0
     assert set(seen) == {200, 429, 504}
     assert sum(seen.values()) + left == COUNT
+    service.timings.bin()
     assert (service.metrics.requests, service.metrics.rows) == (seen, rows)
+    assert service.metrics.preprocess.count == COUNT - seen[429]
+    assert service.metrics.predict.count == service.metrics.queue.count == seen[200]
+    assert service.metrics.postprocess.count == service.signals.latency.count == seen[200]
     assert (service.metrics.cancelled, service.metrics.in_flight) == (left, 0)
 
 
