@@ -30,7 +30,7 @@ from evenkeel_runtime import contract, receipts
 from evenkeel_runtime.contract import MIRROR, SPLIT
 from evenkeel_runtime.serve.body import BadRequest
 from evenkeel_runtime.serve.directives import Directive, place_of
-from evenkeel_runtime.serve.headers import deadline_of
+from evenkeel_runtime.serve.headers import waits_s_of
 from evenkeel_runtime.serve.metrics import Histogram
 from evenkeel_runtime.serve.mirror import Mirror
 from evenkeel_runtime.serve.onward import Answer, Attempt, Onward, Outcome, head_of
@@ -168,10 +168,9 @@ class Canary:
             self._service.timings.bin()
             self._budget = budget_of(signals.target_s, signals.latency)
         try:
-            deadline = deadline_of(headers, begun)
+            return self._budget.of(waits_s_of(headers))
         except BadRequest:
             return 0.0
-        return self._budget.of(None if deadline is None else deadline - begun)
 
 
 class Choice:

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from evenkeel_runtime.serve.body import BadRequest
 
 TAKEN_AS_THEY_ARE = (None, b"application/json", b"application/octet-stream")
 TIMEOUT_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
 """How long the client will wait: work that it has given up on is dropped before it reaches the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the head of an inference request says. `json_bytes` is how many bytes of the body are JSON, as the client
+    wrote it; None where all of them are."""
+
+    is_v1: bool
+    json_bytes: bytes | None
+    waits_s: float | None
+
+
+def told_by(headers: dict[bytes, bytes], is_v1: bool) -> Told:
+    """Return what the headers say; raises BadRequest."""
+    check_content(headers)
+    return Told(is_v1, headers.get(b"inference-header-content-length"), waits_s_of(headers))
 
 
 def check_content(headers: dict[bytes, bytes]) -> None:
@@ -19,13 +37,13 @@ def check_content(headers: dict[bytes, bytes]) -> None:
         raise BadRequest(f"content-encoding {_shown(headers[b'content-encoding'])} is not read", 415)
 
 
-def deadline_of(headers: dict[bytes, bytes], now: float) -> float | None:
-    """Return until when the client of a request that arrived `now` will wait; raises BadRequest."""
+def waits_s_of(headers: dict[bytes, bytes]) -> float | None:
+    """Return how long the client will wait, None where it does not say; raises BadRequest."""
     for name in TIMEOUT_HEADERS:
         if (value := headers.get(name)) is not None:
             if not value.isdigit() or len(value) > 12:
                 raise BadRequest(f"{name.decode()} has to be a number of milliseconds")
-            return now + int(value) / 1000
+            return int(value) / 1000
     return None
 
 

@@ -18,7 +18,7 @@ from evenkeel_runtime.models.loaded import BadInput
 from evenkeel_runtime.serve import stacks
 from evenkeel_runtime.serve.answer import Writer
 from evenkeel_runtime.serve.body import BadRequest
-from evenkeel_runtime.serve.headers import check_content, deadline_of
+from evenkeel_runtime.serve.headers import Told, told_by
 from evenkeel_runtime.serve.metadata import of_server
 from evenkeel_runtime.serve.metrics import CONTENT_TYPE, Metrics
 from evenkeel_runtime.serve.oip import Reader
@@ -136,6 +136,10 @@ class Service:
         }
 
     def handle(self, exchange: Exchange) -> None:
+        told: Told | None = exchange.head.told
+        if told is not None:  # the same head came before, and asked for an inference
+            self.infer(exchange, is_v1=told.is_v1)
+            return
         path = exchange.path.partition(b"?")[0]
         if path in self._infer_paths or path == self._predict_path:
             if exchange.method != b"POST":
@@ -166,20 +170,17 @@ class Service:
             return
         if self.canary is not None and since is None and self.canary.takes(exchange, begun):
             return
-        headers = exchange.headers
+        head, body = exchange.head, exchange.body
         try:
-            check_content(headers)
-            asked = (
-                ready.predictions.read(exchange.body)
-                if is_v1
-                else ready.reader.read(exchange.body, headers.get(b"inference-header-content-length"))
-            )
-            deadline = deadline_of(headers, begun if since is None else since)
+            told: Told = head.told or told_by(exchange.headers, is_v1)
+            asked = ready.predictions.read(body) if is_v1 else ready.reader.read(body, told.json_bytes)
         except BadRequest as error:
             self.reject(exchange, error.status, "invalid", error.message, b"", begun)
             return
+        head.told = told
         form = ready.predictions if is_v1 else ready.writer
-        self.admit(ready, exchange, asked, form, begun, deadline, len(exchange.body))
+        deadline = None if told.waits_s is None else told.waits_s + (begun if since is None else since)
+        self.admit(ready, exchange, asked, form, begun, deadline, len(body))
 
     def admit(
         self,
