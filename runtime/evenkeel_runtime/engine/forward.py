@@ -90,8 +90,11 @@ class Forward:
         if len(batch.works) == 1:
             return {0: outputs}
         answers: Answers = {}
-        for index, (_, start, stop) in enumerate(batch.slices()):
+        start = 0
+        for index, work in enumerate(batch.works):
+            stop = start + work.rows
             answers[index] = [output[start:stop] for output in outputs]
+            start = stop
         return answers
 
     def _alone_or_why_not(self, work: Work) -> Generator[None, None, list[Array] | Exception]:
@@ -134,12 +137,12 @@ class Forward:
         if staged is None:
             staged = self._stage(batch.works[0].kind, first)
         arrays, tensors = staged
-        for index, whole in enumerate(arrays):
-            start = 0
-            for work in batch.works:
-                stop = start + work.rows
-                whole[start:stop] = work.payload.arrays[index]
-                start = stop
+        if len(batch.works) == 1:
+            for whole, array in zip(arrays, first, strict=True):
+                whole[: batch.rows] = array
+        else:
+            for index, whole in enumerate(arrays):
+                np.concatenate([work.payload.arrays[index] for work in batch.works], out=whole[: batch.rows])
         return self._moved([tensor[: batch.rows] for tensor in tensors])
 
     def _joined(self, batch: Batch) -> list[torch.Tensor]:

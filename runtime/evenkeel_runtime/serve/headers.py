@@ -13,18 +13,18 @@ TIMEOUT_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the head of an inference request says. `json_bytes` is how many bytes of the body are JSON, as the client
-    wrote it; None where all of them are."""
+    """What the head of an inference request says. `json_bytes` is how many bytes of the body are JSON, None where all of
+    them are."""
 
     is_v1: bool
-    json_bytes: bytes | None
+    json_bytes: int | None
     waits_s: float | None
 
 
 def told_by(headers: dict[bytes, bytes], is_v1: bool) -> Told:
     """Return what the headers say; raises BadRequest."""
     check_content(headers)
-    return Told(is_v1, headers.get(b"inference-header-content-length"), waits_s_of(headers))
+    return Told(is_v1, _json_bytes(headers), waits_s_of(headers))
 
 
 def check_content(headers: dict[bytes, bytes]) -> None:
@@ -45,6 +45,16 @@ def waits_s_of(headers: dict[bytes, bytes]) -> float | None:
                 raise BadRequest(f"{name.decode()} has to be a number of milliseconds")
             return int(value) / 1000
     return None
+
+
+def _json_bytes(headers: dict[bytes, bytes]) -> int | None:
+    """Return how many bytes of JSON stand before the tensors, as the protocol's binary extension says it."""
+    value = headers.get(b"inference-header-content-length")
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > 18:
+        raise BadRequest(f"Inference-Header-Content-Length has to be a number of bytes, it is {_shown(value)[:42]}")
+    return int(value)
 
 
 def _rejects(content_type: bytes) -> bool:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import orjson
@@ -25,15 +25,16 @@ from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.protocol import Exchange, error_body
 from evenkeel_runtime.serve.signals import Signals
 from evenkeel_runtime.serve.timings import Timings
-from evenkeel_runtime.serve.tracing import Stay, Trace, Tracer
+from evenkeel_runtime.serve.tracing import Stay, Tracer
 from evenkeel_runtime.serve.v1 import Predictions
 
 if TYPE_CHECKING:
     from evenkeel_runtime.engine.forward import Answers
     from evenkeel_runtime.engine.modes import Mode
+    from evenkeel_runtime.serve.caller import Caller, Form
     from evenkeel_runtime.serve.canary import Canary
     from evenkeel_runtime.serve.feedback import Feedback
-    from evenkeel_runtime.serve.oip import Array, Asked, Plan
+    from evenkeel_runtime.serve.oip import Asked
     from evenkeel_runtime.serve.receipts import Receipts
     from evenkeel_runtime.serve.views import Outputs
 
@@ -49,29 +50,6 @@ Rendered = tuple[int, bytes, bytes]
 log = logging.getLogger("evenkeel")
 
 
-class Caller(Protocol):
-    """Who asked, by whatever protocol. `succeeded` is that protocol's code for an answer."""
-
-    protocol: str
-    succeeded: int
-    abandoned: Callable[[], None] | None
-    headers: dict[bytes, bytes]
-
-    @property
-    def trace(self) -> Trace | None: ...
-
-    def respond_head(self, head: bytes, body: bytes) -> None: ...
-
-    def fail(self, status: int, message: str, more: bytes = b"") -> int:
-        """Answer with an error, `status` and `more` in HTTP's terms, and return the protocol's own code for it."""
-
-
-class Form(Protocol):
-    """How answers are written."""
-
-    def write(self, plan: Plan, arrays: list[Array], receipt: bytes | None = None) -> tuple[bytes, bytes]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Ready:
     """A model that can be asked, and the words that requests and answers need for it."""
@@ -84,17 +62,6 @@ class Ready:
     rows_per_second: float
     metadata: bytes
     receipts: Receipts | None = None
-
-
-@dataclass(slots=True)
-class Pending:
-    """A request on its way through the engine: the queue's payload."""
-
-    exchange: Caller
-    asked: Asked
-    writer: Form
-    arrays: list[Array]
-    begun: float
 
 
 class Service:
@@ -185,29 +152,29 @@ class Service:
     def admit(
         self,
         ready: Ready,
-        exchange: Caller,
+        caller: Caller,
         asked: Asked,
-        writer: Form,
+        form: Form,
         begun: float,
         deadline: float | None,
         size: int,
     ) -> None:
         """Let a request that was read, from a body of `size` bytes, wait for the model, or send it away."""
+        asked.caller, asked.form, asked.begun = caller, form, begun
         plan = asked.plan
         signals = self.signals
         signals.arrivals += 1
         signals.arrived_rows += plan.rows
-        now = time.perf_counter()
-        work = Work(plan.rows, plan.kind, Pending(exchange, asked, writer, asked.arrays, begun), deadline, size)
+        work = Work(plan.rows, plan.kind, asked, deadline, size)
         queue = ready.mode.queue
-        if not queue.admit(work, now):
+        if not queue.admit(work, time.perf_counter()):
             wait = retry_after_s(queue.rows, ready.rows_per_second)
             message = f"the queue is full ({queue.rows} rows wait, {queue.bytes} bytes)"
             signals.rejected += 1
-            self.reject(exchange, 429, "queue_full", message, b"retry-after: %d\r\n" % wait, begun)
+            self.reject(caller, 429, "queue_full", message, b"retry-after: %d\r\n" % wait, begun)
             return
         self.metrics.in_flight += 1
-        exchange.abandoned = lambda: self._abandoned(work)
+        caller.abandoned = lambda: self._abandoned(work)
         ready.mode.wake()
 
     def answered(self, batch: Batch, answers: Answers | Exception, began: float, took: float) -> None:
@@ -220,26 +187,26 @@ class Service:
             if work.cancelled:
                 continue
             metrics.in_flight -= 1
-            pending: Pending = work.payload
-            exchange = pending.exchange
+            asked: Asked = work.payload
+            caller = asked.caller
             answer = answers if isinstance(answers, Exception) else answers[index]
             if isinstance(answer, Exception):
                 self._failed(work, answer, began, finished)
                 continue
             start = now
             try:
-                receipt = None if receipts is None else receipts.issue(answer, exchange.headers)
-                head, body = pending.writer.write(pending.asked.plan, answer, receipt)
+                receipt = None if receipts is None else receipts.issue(answer, caller.headers)
+                head, body = asked.form.write(asked.plan, answer, receipt)
             except Exception as error:  # noqa: BLE001 - a model may answer anything, and others wait for theirs
                 self._failed(work, error, began, finished, "the model's answer cannot be written")
                 continue
-            exchange.respond_head(head, body)
+            caller.respond_head(head, body)
             now = time.perf_counter()
             metrics.rows += work.rows
-            timings.moments += (exchange.succeeded, pending.begun, work.admitted, began, finished, start, now)
+            timings.moments += (caller.succeeded, asked.begun, work.admitted, began, finished, start, now)
             if tracer is not None:
                 stay = Stay(work.admitted, began, finished, batch.rows)
-                tracer.record(exchange.trace, exchange.protocol, exchange.succeeded, pending.begun, now, stay)
+                tracer.record(caller.trace, caller.protocol, caller.succeeded, asked.begun, now, stay)
         if timings.is_full:
             timings.bin()
         metrics.batch_rows.observe(batch.rows)
@@ -249,24 +216,24 @@ class Service:
     def _failed(
         self, work: Work, why: Exception, began: float, finished: float, what: str = "the model failed"
     ) -> None:
-        exchange, begun = work.payload.exchange, work.payload.begun
+        caller, begun = work.payload.caller, work.payload.begun
         self.metrics.preprocess.observe(work.admitted - begun)
         self.metrics.queue.observe(began - work.admitted)
         self.metrics.predict.observe(finished - work.admitted)
         if isinstance(why, BadInput):
-            return self.reject(exchange, 400, "invalid", f"inputs: {why}", b"", begun)
+            return self.reject(caller, 400, "invalid", f"inputs: {why}", b"", begun)
         self.signals.failed += 1
-        where = f" traceparent={exchange.trace.parent}" if exchange.trace else ""
+        where = f" traceparent={caller.trace.parent}" if caller.trace else ""
         log.error("%s rows=%d error=%s%s", what, work.rows, last_line(why), where)
-        self._error(exchange, 500, f"{what}: {last_line(why)}", code_since=begun)
+        self._error(caller, 500, f"{what}: {last_line(why)}", code_since=begun)
 
     def expired(self, work: Work) -> None:
-        exchange, begun = work.payload.exchange, work.payload.begun
+        caller, begun = work.payload.caller, work.payload.begun
         self.metrics.in_flight -= 1
         self.metrics.preprocess.observe(work.admitted - begun)
         self.metrics.reject("deadline")
         self.signals.rejected += 1
-        self._error(exchange, 504, "the request's time was over before its turn came", code_since=begun)
+        self._error(caller, 504, "the request's time was over before its turn came", code_since=begun)
 
     def _abandoned(self, work: Work) -> None:
         if not work.cancelled and self.ready is not None:
@@ -374,19 +341,19 @@ class Service:
             return
         self._aside(exchange, lambda: _profiled(seconds))
 
-    def reject(self, exchange: Caller, status: int, reason: str, message: str, more: bytes, begun: float) -> None:
+    def reject(self, caller: Caller, status: int, reason: str, message: str, more: bytes, begun: float) -> None:
         self.metrics.reject(reason)
-        self._error(exchange, status, message, more, begun)
+        self._error(caller, status, message, more, begun)
 
     def _error(
-        self, exchange: Caller, status: int, message: str, more: bytes = b"", code_since: float | None = None
+        self, caller: Caller, status: int, message: str, more: bytes = b"", code_since: float | None = None
     ) -> None:
-        code = exchange.fail(status, message, more)
+        code = caller.fail(status, message, more)
         if code_since is not None:
             now = time.perf_counter()
             self.metrics.answered(code, now - code_since)
             if self.tracer is not None:
-                self.tracer.record(exchange.trace, exchange.protocol, code, code_since, now, None)
+                self.tracer.record(caller.trace, caller.protocol, code, code_since, now, None)
 
 
 def _profiled(seconds: float) -> Rendered:

@@ -54,13 +54,13 @@ class Asking:
         self.told.append((status, []))
         return status
 
-    def body(self) -> tuple[bytes, bytes]:
+    def body(self) -> tuple[bytes, int]:
         count = len(self.values)
         head = (
             b'{"inputs":[{"name":"x","datatype":"INT64","shape":[%d],"parameters":{"binary_data_size":%d}}],'
             b'"parameters":{"binary_data_output":true}}' % (count, 8 * count)
         )
-        return head + np.array(self.values).tobytes(), b"%d" % len(head)
+        return head + np.array(self.values).tobytes(), len(head)
 
 
 def serving(mode: type[Inline] | type[Threaded]) -> Service:
