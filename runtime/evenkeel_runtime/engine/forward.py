@@ -40,6 +40,7 @@ class Forward:
         import torch
 
         self._torch = torch
+        self._inference = torch.inference_mode()  # entered for each call: to make it anew costs as much again
         self._call = call
         self._device = device
         self._signature = signature
@@ -82,7 +83,7 @@ class Forward:
 
     def _together(self, batch: Batch) -> Answers:
         tensors = self._gather(batch)
-        with self._torch.inference_mode():
+        with self._inference:
             outputs = [self._array(output) for output in self._call(*tensors)]
         for output in outputs:
             if output.ndim == 0 or output.shape[0] != batch.rows:
@@ -120,7 +121,7 @@ class Forward:
 
     def _call_with(self, arrays: Sequence[Array], words: Sequence[str]) -> list[Array]:
         tensors = [self._tensor(np.array(array), word) for array, word in zip(arrays, words, strict=True)]
-        with self._torch.inference_mode():
+        with self._inference:
             return [np.array(self._array(output)) for output in self._call(*self._moved(tensors))]
 
     def _word_of_each(self, kind: Any) -> Sequence[str]:

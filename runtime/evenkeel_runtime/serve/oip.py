@@ -131,7 +131,8 @@ class Reader:
                 if json_bytes is None:
                     self._frames.keep(body, plan, asked.arrays)
                 return asked
-        _check_binary(plan, len(body) - split)
+        if len(body) - split != plan.binary_bytes:
+            raise _uneven(plan, len(body) - split)
         if plan.has_text:
             return self._with_values(plan, {}, body, split)
         arrays: list[Array] = []
@@ -144,7 +145,8 @@ class Reader:
         return self._with_values(self._plan(document), document, tensors, 0)
 
     def _with_values(self, plan: Plan, document: dict[str, Any], body: bytes, split: int) -> Asked:
-        _check_binary(plan, len(body) - split)
+        if len(body) - split != plan.binary_bytes:
+            raise _uneven(plan, len(body) - split)
         data = {entry["name"]: entry.get("data") for entry in document.get("inputs", ())}
         mixed = may_hold_booleans(body, split)
         arrays: list[Array] = []
@@ -279,6 +281,5 @@ def fits(wanted: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return len(wanted) == len(shape) and all(size in (-1, got) for size, got in zip(wanted, shape, strict=True))
 
 
-def _check_binary(plan: Plan, size: int) -> None:
-    if size != plan.binary_bytes:
-        raise BadRequest(f"the body has {size} bytes of tensors behind its JSON, the inputs say {plan.binary_bytes}")
+def _uneven(plan: Plan, size: int) -> BadRequest:
+    return BadRequest(f"the body has {size} bytes of tensors behind its JSON, the inputs say {plan.binary_bytes}")
