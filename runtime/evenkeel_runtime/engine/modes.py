@@ -4,7 +4,8 @@
 in form the batch. Nothing is handed over, so a forward of microseconds stays one; but the loop answers nothing during a
 call of the model, so this is for forwards below 2 ms whose largest batch is below 10 ms. Between two calls, of which a
 request of many rows needs many, the loop has its turn: 4,096 rows of 1 ms would hold up health for 4 s. Nobody
-overtakes such a request. *thread*: the loop goes on answering health and admitting requests while the forward runs; the
+overtakes such a request. A client that is alone waits for no end of a tick: its request is run when it was read.
+*thread*: the loop goes on answering health and admitting requests while the forward runs; the
 batch leaves when the model is free. The GIL's switch interval is cut to 0.2 ms there, or a health answer would wait up
 to 5 ms for it each time.
 """
@@ -37,8 +38,8 @@ class Mode(Protocol):
     name: str
     queue: Queue
 
-    def wake(self) -> None:
-        """Note that the queue has work."""
+    def wake(self, *, at_once: bool = False) -> None:
+        """Note that the queue has work, and run it `at_once` if the model is free: nothing else will come in."""
 
     def stop(self) -> None: ...
 
@@ -62,8 +63,12 @@ class Inline:
         self._scheduled = False
         self._is_between_calls = False
 
-    def wake(self) -> None:
-        if not self._scheduled:
+    def wake(self, *, at_once: bool = False) -> None:
+        if self._scheduled:
+            return
+        if at_once:
+            self._run()
+        else:
             self._scheduled = True
             self._loop.call_soon(self._run)
 
@@ -124,8 +129,12 @@ class Threaded:
         self._thread = threading.Thread(target=self._work, name="forward", daemon=True)
         self._thread.start()
 
-    def wake(self) -> None:
-        if not self._scheduled and not self._is_busy:
+    def wake(self, *, at_once: bool = False) -> None:
+        if self._scheduled or self._is_busy:
+            return
+        if at_once:
+            self._dispatch()
+        else:
             self._scheduled = True
             self._loop.call_soon(self._dispatch)
 

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 
 
 class Caller(Protocol):
-    """Who asked, by whatever protocol. `succeeded` is that protocol's code for an answer."""
+    """Who asked, by whatever protocol. `succeeded` is that protocol's code for an answer; `connection` is the one by which
+    the request came, None where it does not matter."""
 
     protocol: str
     succeeded: int
+    connection: object
     abandoned: Callable[[], None] | None
     headers: dict[bytes, bytes]
 

@@ -67,10 +67,10 @@ class Exchange:
 
     protocol = "http"
     succeeded = 200
-    __slots__ = ("_connection", "abandoned", "answer", "body", "head", "headers", "keep_alive")
+    __slots__ = ("abandoned", "answer", "body", "connection", "head", "headers", "keep_alive")
 
     def __init__(self, connection: Connection, head: Head, body: bytes, keep: bool) -> None:
-        self._connection = connection
+        self.connection = connection
         self.head = head
         self.headers = head.headers
         self.body = body
@@ -111,12 +111,12 @@ class Exchange:
         self.abandoned = None
         if b"traceparent" in self.headers:
             head += _trace_lines(self.trace)
-        if self.keep_alive and not self._connection.server.is_closing:
+        if self.keep_alive and not self.connection.server.is_closing:
             self.answer = head + b"\r\n" + body
         else:
             self.keep_alive = False
             self.answer = head + b"connection: close\r\n\r\n" + body
-        self._connection.flush()
+        self.connection.flush()
 
 
 class Connection(asyncio.Protocol):

@@ -79,6 +79,9 @@ class Service:
         self.feedback: Feedback | None = None
         self.canary: Canary | None = None
         self._aside = aside
+        self._alone: object = None
+        """The connection that was answered last, if nobody else was with it: when it asks again, it is likely the only
+        one that does, and nobody has to be waited for."""
         self._infer_paths = {
             f"/v2/models/{config.name}/infer".encode(),
             f"/v2/models/{config.name}/versions/{config.version}/infer".encode(),
@@ -138,6 +141,7 @@ class Service:
         if self.canary is not None and since is None and self.canary.takes(exchange, begun):
             return
         head, body = exchange.head, exchange.body
+        at_once = head.told is not None and exchange.connection is self._alone and since is None
         try:
             told: Told = head.told or told_by(exchange.headers, is_v1)
             asked = ready.predictions.read(body) if is_v1 else ready.reader.read(body, told.json_bytes)
@@ -147,7 +151,7 @@ class Service:
         head.told = told
         form = ready.predictions if is_v1 else ready.writer
         deadline = None if told.waits_s is None else told.waits_s + (begun if since is None else since)
-        self.admit(ready, exchange, asked, form, begun, deadline, len(body))
+        self.admit(ready, exchange, asked, form, begun, deadline, len(body), at_once=at_once)
 
     def admit(
         self,
@@ -158,6 +162,8 @@ class Service:
         begun: float,
         deadline: float | None,
         size: int,
+        *,
+        at_once: bool = False,
     ) -> None:
         """Let a request that was read, from a body of `size` bytes, wait for the model, or send it away."""
         asked.caller, asked.form, asked.begun = caller, form, begun
@@ -175,7 +181,7 @@ class Service:
             return
         self.metrics.in_flight += 1
         caller.abandoned = lambda: self._abandoned(work)
-        ready.mode.wake()
+        ready.mode.wake(at_once=at_once)
 
     def answered(self, batch: Batch, answers: Answers | Exception, began: float, took: float) -> None:
         """Write each request its own rows. What is counted is counted behind that: a client waits for none of it."""
@@ -207,6 +213,7 @@ class Service:
             if tracer is not None:
                 stay = Stay(work.admitted, began, finished, batch.rows)
                 tracer.record(caller.trace, caller.protocol, caller.succeeded, asked.begun, now, stay)
+        self._alone = batch.works[0].payload.caller.connection if len(batch.works) == 1 else None
         if timings.is_full:
             timings.bin()
         metrics.batch_rows.observe(batch.rows)

@@ -19,7 +19,9 @@ from evenkeel_runtime.engine.forward import Forward
 from evenkeel_runtime.engine.modes import Inline, Mode, Threaded
 from evenkeel_runtime.models.loaded import Signature
 from evenkeel_runtime.serve.answer import Writer
+from evenkeel_runtime.serve.connections import Server
 from evenkeel_runtime.serve.oip import Plan, Reader
+from evenkeel_runtime.serve.protocol import Connection
 from evenkeel_runtime.serve.service import Ready, Service
 from evenkeel_runtime.serve.tracing import Trace
 from evenkeel_runtime.serve.v1 import Predictions
@@ -36,6 +38,7 @@ class Asking:
 
     protocol = "http"
     succeeded = 200
+    connection: object = None
     trace: Trace | None = None
 
     def __init__(self, values: list[int]) -> None:
@@ -183,3 +186,50 @@ async def test_an_answer_that_cannot_be_written_fails_alone(
     assert service.metrics.in_flight == 0
     assert service.signals.failed == 1
     assert "the model's answer cannot be written rows=1 error=KeyError: 'complex64'" in caplog.text
+
+
+class Wire(asyncio.Transport):
+    """Keeps what is written: how often, and the last number of each answer."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.answers: list[int] = []
+        self._connection: Connection = server.connection()
+        self._connection.connection_made(self)
+
+    def write(self, data: Any) -> None:
+        self.answers.append(int(np.frombuffer(data[-8:], np.int64)[0]))
+
+    def ask(self, *values: int) -> None:
+        """Send a request for each number, all of them at once."""
+        sent = b""
+        for value in values:
+            body, json_bytes = Asking([value]).body()
+            head = b"POST /v2/models/m/infer HTTP/1.1\r\ninference-header-content-length: %d\r\n" % json_bytes
+            sent += head + b"content-length: %d\r\n\r\n" % len(body) + body
+        self._connection.data_received(sent)
+
+
+async def test_a_client_that_is_alone_is_not_kept_waiting_for_others() -> None:
+    service = serving(Inline)
+    server = Server(service.handle, config.Limits())
+    one, other = Wire(server), Wire(server)
+
+    async def turn() -> tuple[list[int], list[int], int]:
+        await asyncio.sleep(0)
+        return one.answers, other.answers, service.metrics.batch_rows.count
+
+    one.ask(0)
+    assert await turn() == ([1], [], 1)
+    one.ask(1)
+    assert (one.answers, service.metrics.batch_rows.count) == ([1, 4], 2), "it waits, though nobody else is there"
+    other.ask(10)
+    one.ask(2)
+    assert (one.answers, other.answers) == ([1, 4], []), "one of two was served alone"
+    assert await turn() == ([1, 4, 7], [31], 3)
+    one.ask(3)
+    assert one.answers == [1, 4, 7], "the other one may be about to ask again"
+    assert await turn() == ([1, 4, 7, 10], [31], 4)
+    one.ask(4, 5, 6)
+    assert one.answers == [1, 4, 7, 10], "what comes in one piece shares a call"
+    assert await turn() == ([1, 4, 7, 10, 13, 16, 19], [31], 5)
