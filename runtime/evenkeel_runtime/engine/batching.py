@@ -32,8 +32,8 @@ class Policy:
 @dataclass(slots=True)
 class Work:
     """One request as the queue sees it. `kind` is what its rows must have in common with others in a batch; `size` are
-    the bytes of its body. `waits` is the queue's: from admission until it is taken out, or cancelled; so is `number`, by
-    which those that were admitted are in their order."""
+    the bytes of its body. The queue's are `waits`, from admission until it is taken out, or cancelled, and `number`, by
+    which all that were admitted are in their order."""
 
     rows: int
     kind: Hashable

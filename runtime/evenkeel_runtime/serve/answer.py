@@ -6,9 +6,8 @@ down to the HTTP head. A receipt stands in the head and, as the last of the JSON
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import orjson
 
 from evenkeel_runtime import receipts
@@ -54,7 +53,7 @@ class Writer:
         if not plan.is_plain:
             return self._one_by_one(plan, arrays, receipt)
         look = _look(plan, arrays, receipt)
-        around = self._kept.get(look)
+        around = self._kept.get(look) if plan.id is None else None
         if around is None:
             forms = {is_binary for _, is_binary in plan.outputs}
             if len(forms) > 1:
@@ -65,7 +64,7 @@ class Writer:
                     self._kept.clear()
                 self._kept[look] = around
         if plan.outputs and plan.outputs[0][1]:
-            return _binary(plan, arrays, receipt, *around)
+            return _binary(plan, arrays, receipt, around)
         return self._text(plan, arrays, receipt, around)
 
     def _one_by_one(self, plan: Plan, arrays: list[Array], receipt: bytes | None) -> tuple[bytes, bytes]:
@@ -147,13 +146,12 @@ def _look(plan: Plan, arrays: list[Array], receipt: bytes | None) -> tuple[objec
     if len(plan.outputs) == 1:
         index, is_binary = plan.outputs[0]
         array = arrays[index]
-        return plan.id, size, index, is_binary, array.shape, array.dtype.char
-    return plan.id, size, plan.outputs, *((arrays[index].shape, arrays[index].dtype.char) for index, _ in plan.outputs)
+        return size, index, is_binary, array.shape, array.dtype.char
+    return size, plan.outputs, *((arrays[index].shape, arrays[index].dtype.char) for index, _ in plan.outputs)
 
 
-def _binary(
-    plan: Plan, arrays: list[Array], receipt: bytes | None, head: bytes, document: bytes
-) -> tuple[bytes, bytes]:
+def _binary(plan: Plan, arrays: list[Array], receipt: bytes | None, around: tuple[bytes, ...]) -> tuple[bytes, bytes]:
+    head, document = around
     if len(plan.outputs) == 1:
         tensors = arrays[plan.outputs[0][0]].tobytes()
     else:
@@ -187,4 +185,4 @@ def _values(array: Array, datatype: str) -> bytes:
     if datatype == BYTES:
         return orjson.dumps(readable(array).reshape(-1).tolist())
     values = from_bf16(array) if datatype == "BF16" else array
-    return orjson.dumps(np.ascontiguousarray(values).reshape(-1), option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(values.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)

@@ -11,14 +11,16 @@ if TYPE_CHECKING:
 
 
 class Caller(Protocol):
-    """Who asked, by whatever protocol. `succeeded` is that protocol's code for an answer; `connection` is the one by which
-    the request came, None where it does not matter."""
+    """Who asked, by whatever protocol. `succeeded` is that protocol's code for an answer."""
 
     protocol: str
     succeeded: int
-    connection: object
     abandoned: Callable[[], None] | None
     headers: dict[bytes, bytes]
+
+    @property
+    def connection(self) -> object:
+        """By which the request came, None where it does not matter."""
 
     @property
     def trace(self) -> Trace | None: ...

@@ -13,8 +13,7 @@ TIMEOUT_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the head of an inference request says. `json_bytes` is how many bytes of the body are JSON, None where all of
-    them are."""
+    """What an inference request's head says. `json_bytes` is how much of the body is JSON, None where all of it is."""
 
     is_v1: bool
     json_bytes: int | None

@@ -71,7 +71,7 @@ class Plan:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Asked:
-    """An inference request as the engine takes it, its work's payload. Who asked, in which form the answer is wanted and
+    """An inference request, the payload of its work. Who asked, in which form the answer is wanted and
     when the request had arrived, by `time.perf_counter`, is added where it is admitted."""
 
     plan: Plan

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import httptools
 
-from evenkeel_runtime.serve.tracing import Trace, trace_of
+from evenkeel_runtime.serve.tracing import Trace, lines_of, trace_of
 
 if TYPE_CHECKING:
     from evenkeel_runtime.serve.connections import Server
@@ -110,7 +110,7 @@ class Exchange:
             return
         self.abandoned = None
         if b"traceparent" in self.headers:
-            head += _trace_lines(self.trace)
+            head += lines_of(self.trace)
         if self.keep_alive and not self.connection.server.is_closing:
             self.answer = head + b"\r\n" + body
         else:
@@ -390,14 +390,6 @@ class Connection(asyncio.Protocol):
 
 class _Refused(Exception):
     """Stops the parser: the request was answered before it was complete."""
-
-
-def _trace_lines(trace: Trace | None) -> bytes:
-    """Return the trace context as the answer carries it back, so that whoever has the answer can find the trace."""
-    if trace is None:
-        return b""
-    state = f"tracestate: {trace.state}\r\n" if trace.state else ""
-    return f"traceparent: {trace.parent}\r\n{state}".encode()
 
 
 def error_body(message: str) -> bytes:
