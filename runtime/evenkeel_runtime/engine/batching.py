@@ -1,10 +1,10 @@
 """Which waiting requests share the next call of the model?
 
 Without timers: a batch is what waits when the model is free, so a lone request never waits for company and a crowd
-forms its own batches. Rows are counted, not requests. A request is never split between batches and its rows stay
-together, so every row of an answer belongs to exactly one request (MLServer#1306 mixed them up). Only requests of the
-same element types and row shapes share a batch, oldest first within their group; the group of the oldest waiting
-request goes first, so that no shape starves.
+forms its own batches; modes.py says when the model is free. Rows are counted, not requests. A request is never split
+between batches and its rows stay together, so every row of an answer belongs to exactly one request (MLServer#1306
+mixed them up). Only requests of the same element types and row shapes share a batch, oldest first within their group;
+the group of the oldest waiting request goes first, so that no shape starves.
 
 Pure, standard library only: time is an argument.
 """

@@ -14,6 +14,7 @@ import pytest
 
 from evenkeel_runtime import config
 from evenkeel_runtime.contract import Tensor
+from evenkeel_runtime.engine import modes
 from evenkeel_runtime.engine.batching import Policy, Queue
 from evenkeel_runtime.engine.forward import Forward
 from evenkeel_runtime.engine.modes import Inline, Mode, Threaded
@@ -189,28 +190,40 @@ async def test_an_answer_that_cannot_be_written_fails_alone(
 
 
 class Wire(asyncio.Transport):
-    """Keeps what is written: how often, and the last number of each answer."""
+    """A client of one connection, which keeps what it is answered."""
 
     def __init__(self, server: Server) -> None:
         super().__init__()
-        self.answers: list[int] = []
+        self.written: list[bytes] = []
         self._connection: Connection = server.connection()
         self._connection.connection_made(self)
 
     def write(self, data: Any) -> None:
-        self.answers.append(int(np.frombuffer(data[-8:], np.int64)[0]))
+        self.written.append(bytes(data))
 
-    def ask(self, *values: int) -> None:
+    @property
+    def answers(self) -> list[int]:
+        return [int(np.frombuffer(answer[-8:], np.int64)[0]) for answer in self.written]
+
+    def ask(self, *values: int, more: bytes = b"") -> None:
         """Send a request for each number, all of them at once."""
         sent = b""
         for value in values:
             body, json_bytes = Asking([value]).body()
-            head = b"POST /v2/models/m/infer HTTP/1.1\r\ninference-header-content-length: %d\r\n" % json_bytes
-            sent += head + b"content-length: %d\r\n\r\n" % len(body) + body
+            head = b"inference-header-content-length: %d\r\n%s" % (json_bytes, more)
+            sent += self._request(b"/v2/models/m/infer", head, body)
         self._connection.data_received(sent)
 
+    def predict(self, value: int) -> None:
+        """Ask the same by KServe's V1 protocol."""
+        self._connection.data_received(self._request(b"/v1/models/m:predict", b"", b'{"instances":[%d]}' % value))
 
-async def test_a_client_that_is_alone_is_not_kept_waiting_for_others() -> None:
+    def _request(self, path: bytes, head: bytes, body: bytes) -> bytes:
+        return b"POST %s HTTP/1.1\r\n%scontent-length: %d\r\n\r\n" % (path, head, len(body)) + body
+
+
+async def test_a_client_that_is_alone_is_not_kept_waiting_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modes, "MOST_PATIENCE", 0.0)
     service = serving(Inline)
     server = Server(service.handle, config.Limits())
     one, other = Wire(server), Wire(server)
@@ -233,3 +246,24 @@ async def test_a_client_that_is_alone_is_not_kept_waiting_for_others() -> None:
     one.ask(4, 5, 6)
     assert one.answers == [1, 4, 7, 10], "what comes in one piece shares a call"
     assert await turn() == ([1, 4, 7, 10, 13, 16, 19], [31], 5)
+
+
+async def test_what_a_head_says_holds_for_all_requests_that_have_it_and_no_others() -> None:
+    wire = Wire(Server(serving(Inline).handle, config.Limits()))
+    for value in (1, 2, 3):
+        wire.ask(value)
+        await asyncio.sleep(0)
+    assert wire.answers == [4, 7, 10]
+    for value in (4, 5, 6):
+        wire.predict(value)
+        await asyncio.sleep(0)
+    assert [answer.rpartition(b"\r\n")[2] for answer in wire.written[3:]] == [
+        b'{"predictions":[%d]}' % want for want in (13, 16, 19)
+    ]
+    for value in (7, 8, 9):
+        wire.ask(value, more=b"x-request-timeout-ms: 1000\r\n")
+        await asyncio.sleep(0.6)  # longer than the time of the first two together: each has its own
+    assert wire.answers[6:] == [22, 25, 28]
+    for _ in range(2):
+        wire.ask(1, more=b"x-request-timeout-ms: soon\r\n")
+    assert [answer[9:12] for answer in wire.written[9:]] == [b"400", b"400"]
