@@ -181,11 +181,12 @@ class Issuer:
 
     def __init__(self, key: bytes, origin: Origin) -> None:
         padded = key.ljust(64, b"\0")
-        self._inner = bytes(byte ^ 0x36 for byte in padded)
-        self._outer = bytes(byte ^ 0x5C for byte in padded)
+        self._inner = _sha256(bytes(byte ^ 0x36 for byte in padded))
+        self._outer = _sha256(bytes(byte ^ 0x5C for byte in padded))
         self.origin = origin
         self._count = 0
-        self._process = self._begun = self._text = b""
+        self._process = self._text = b""
+        self._begun = self._inner
         self._renew()
 
     def one(self, time_ms: int, class_: int, confidence: int) -> bytes:
@@ -196,8 +197,7 @@ class Issuer:
             count = 0
         self._count = count + 1
         varying = _ONE.pack(count, time_ms << 16 | 1, class_, confidence)
-        # hmac.digest computes the same and takes more than twice as long: OpenSSL looks the algorithm up each time.
-        mac = _sha256(self._outer + _sha256(self._begun + varying).digest()).digest()
+        mac = self._mac(varying)
         # 48 bytes are 64 characters: there is no padding to cut.
         return self._text + _base64(varying + mac, newline=False).translate(_TO_URL)
 
@@ -220,8 +220,16 @@ class Issuer:
             self._renew()
         varying = _VARYING.pack(self._count, time_ms << 16 | rows) + values
         self._count += 1
-        mac = _sha256(self._outer + _sha256(self._begun + varying).digest()).digest()
+        mac = self._mac(varying)
         return self._text + _base64(varying + mac, newline=False).translate(_TO_URL, b"=")
+
+    def _mac(self, varying: bytes) -> bytes:
+        """Return the HMAC of a receipt that ends so. hmac.digest computes the same in almost three times as long:
+        it looks the algorithm up each time, and hashes again what all receipts of this process begin with."""
+        inner, outer = self._begun.copy(), self._outer.copy()
+        inner.update(varying)
+        outer.update(inner.digest())
+        return outer.digest()
 
     def _renew(self) -> None:
         origin = self.origin
@@ -240,7 +248,8 @@ class Issuer:
             len(name),
         )
         fixed += name + bytes(_padding(len(name)))
-        self._begun = self._inner + fixed
+        self._begun = self._inner.copy()
+        self._begun.update(fixed)
         self._text = _base64(fixed, newline=False).translate(_TO_URL)
 
 

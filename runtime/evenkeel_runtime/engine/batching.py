@@ -1,10 +1,10 @@
 """Which waiting requests share the next call of the model?
 
 Without timers: a batch is what waits when the model is free, so a lone request never waits for company and a crowd
-forms its own batches. Rows are counted, not requests. A request is never split between batches and its rows stay
-together, so every row of an answer belongs to exactly one request (MLServer#1306 mixed them up). Only requests of the
-same element types and row shapes share a batch, oldest first within their group; the group of the oldest waiting
-request goes first, so that no shape starves.
+forms its own batches; modes.py says when the model is free. Rows are counted, not requests. A request is never split
+between batches and its rows stay together, so every row of an answer belongs to exactly one request (MLServer#1306
+mixed them up). Only requests of the same element types and row shapes share a batch, oldest first within their group;
+the group of the oldest waiting request goes first, so that no shape starves.
 
 Pure, standard library only: time is an argument.
 """
@@ -12,7 +12,7 @@ Pure, standard library only: time is an argument.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,8 @@ class Policy:
 @dataclass(slots=True)
 class Work:
     """One request as the queue sees it. `kind` is what its rows must have in common with others in a batch; `size` are
-    the bytes of its body. `waits` is the queue's: from admission until it is taken out, or cancelled."""
+    the bytes of its body. The queue's are `waits`, from admission until it is taken out, or cancelled, and `number`, by
+    which all that were admitted are in their order."""
 
     rows: int
     kind: Hashable
@@ -42,9 +43,10 @@ class Work:
     admitted: float = 0.0
     cancelled: bool = False
     waits: bool = False
+    number: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """`works` run together, in order; `expired` were dropped on the way because their deadline has passed."""
 
@@ -71,7 +73,7 @@ class Queue:
         self.rows = 0
         self.bytes = 0
         self.requests = 0
-        self._groups: OrderedDict[Hashable, deque[tuple[int, Work]]] = OrderedDict()
+        self._groups: dict[Hashable, deque[Work]] = {}
         self._arrivals = 0
 
     def admit(self, work: Work, now: float) -> bool:
@@ -83,11 +85,11 @@ class Queue:
             return False
         work.admitted = now
         work.waits = True
+        work.number = self._arrivals = self._arrivals + 1
         group = self._groups.get(work.kind)
         if group is None:
             group = self._groups[work.kind] = deque()
-        group.append((self._arrivals, work))
-        self._arrivals += 1
+        group.append(work)
         self.rows += work.rows
         self.bytes += work.size
         self.requests += 1
@@ -109,7 +111,7 @@ class Queue:
         while self._groups:
             kind = next(iter(self._groups))
             if len(self._groups) > 1:
-                kind = min(self._groups, key=lambda name: self._groups[name][0][0])
+                kind = min(self._groups, key=lambda name: self._groups[name][0].number)
             works, rows = self._take(kind, now, expired)
             if works:
                 return Batch(tuple(works), rows, tuple(expired))
@@ -121,7 +123,7 @@ class Queue:
         rows = 0
         requests, late_rows, size = 0, 0, 0  # what stops to wait, counted once a batch: it is every request's cost
         while group:
-            work = group[0][1]
+            work = group[0]
             if work.waits:
                 if work.deadline is None or work.deadline > now:
                     if works and rows + work.rows > self.policy.max_rows:

@@ -44,6 +44,7 @@ class Forward:
         import torch
 
         self._torch = torch
+        self._inference = torch.inference_mode()  # entered for each call: to make it anew costs as much again
         self._call = call
         self._pins = device == DEVICE
         self._signature = signature
@@ -87,7 +88,7 @@ class Forward:
     def _together(self, batch: Batch) -> Answers:
         tensors = self._gather(batch)
         self._require_ranges(tensors)
-        with self._torch.inference_mode():
+        with self._inference:
             outputs = [self._array(output) for output in self._call(*tensors)]
         for output in outputs:
             if output.ndim == 0 or output.shape[0] != batch.rows:
@@ -95,8 +96,11 @@ class Forward:
         if len(batch.works) == 1:
             return {0: outputs}
         answers: Answers = {}
-        for index, (_, start, stop) in enumerate(batch.slices()):
+        start = 0
+        for index, work in enumerate(batch.works):
+            stop = start + work.rows
             answers[index] = [output[start:stop] for output in outputs]
+            start = stop
         return answers
 
     def _alone_or_why_not(self, work: Work) -> Generator[None, None, list[Array] | Exception]:
@@ -123,7 +127,7 @@ class Forward:
     def _call_with(self, arrays: Sequence[Array], words: Sequence[str]) -> list[Array]:
         tensors = [self._tensor(np.array(array), word) for array, word in zip(arrays, words, strict=True)]
         self._require_ranges(tensors)
-        with self._torch.inference_mode():
+        with self._inference:
             return [np.array(self._array(output)) for output in self._call(*tensors)]
 
     def _require_ranges(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -149,12 +153,12 @@ class Forward:
         if staged is None:
             staged = self._stage(batch.works[0].kind, first)
         arrays, tensors = staged
-        for index, whole in enumerate(arrays):
-            start = 0
-            for work in batch.works:
-                stop = start + work.rows
-                whole[start:stop] = work.payload.arrays[index]
-                start = stop
+        if len(batch.works) == 1:
+            for whole, array in zip(arrays, first, strict=True):
+                whole[: batch.rows] = array
+        else:
+            for index, whole in enumerate(arrays):
+                np.concatenate([work.payload.arrays[index] for work in batch.works], out=whole[: batch.rows])
         return [tensor[: batch.rows] for tensor in tensors]
 
     def _joined(self, batch: Batch) -> list[torch.Tensor]:

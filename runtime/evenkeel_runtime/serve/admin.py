@@ -29,6 +29,7 @@ class Admin:
         path = exchange.path.partition(b"?")[0]
         if path == _SIGNALS and exchange.method == b"GET":
             service = self._service
+            service.timings.bin()
             queue = service.ready.mode.queue if service.ready is not None else None
             body = service.signals.render(
                 queue, service.metrics.in_flight, service.metrics.is_ready, self._traffic.told()
@@ -48,6 +49,7 @@ class Admin:
         listener = Listener(signals.boot, traffic.key, traffic.moment_ms)
         try:
             directive = read(exchange.body, exchange.headers, listener)
+            self._service.timings.bin()  # between the edges that held until now
             signals.follow(directive)
             traffic.follow(directive)
         except BadDirective as error:

@@ -6,9 +6,8 @@ down to the HTTP head. A receipt stands in the head and, as the last of the JSON
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import orjson
 
 from evenkeel_runtime import receipts
@@ -47,30 +46,26 @@ class Writer:
         self._names = orjson.dumps({"model_name": model, "model_version": version})[1:-1]
         self._outputs = outputs
         self._seen = Outputs(outputs, classes, has_batch)
-        self._heads: dict[object, tuple[bytes, bytes]] = {}
-        self._between: dict[object, tuple[bytes, ...]] = {}
+        self._kept: dict[object, tuple[bytes, ...]] = {}
 
     def write(self, plan: Plan, arrays: list[Array], receipt: bytes | None = None) -> tuple[bytes, bytes]:
         """Return the HTTP head, complete but for the connection line, and the body."""
         if not plan.is_plain:
             return self._one_by_one(plan, arrays, receipt)
-        look = _look(plan, arrays, receipt) if plan.id is None else None
-        if (around := self._heads.get(look)) is not None:
+        look = _look(plan, arrays, receipt)
+        around = self._kept.get(look) if plan.id is None else None
+        if around is None:
+            forms = {is_binary for _, is_binary in plan.outputs}
+            if len(forms) > 1:
+                return self._one_by_one(plan, arrays, receipt)
+            around = self._around(plan, arrays, receipt) if True in forms else self._gaps(plan, arrays)
+            if plan.id is None:
+                if len(self._kept) >= _KEPT:
+                    self._kept.clear()
+                self._kept[look] = around
+        if plan.outputs and plan.outputs[0][1]:
             return _binary(plan, arrays, receipt, around)
-        if (between := self._between.get(look)) is not None:
-            return self._text(plan, arrays, receipt, between)
-        forms = {is_binary for _, is_binary in plan.outputs}
-        if forms == {True}:
-            around = self._around(plan, arrays, 0 if receipt is None else len(receipt))
-            if look is not None:
-                _keep(self._heads, look, around)
-            return _binary(plan, arrays, receipt, around)
-        if forms <= {False}:
-            between = self._gaps(plan, arrays)
-            if look is not None:
-                _keep(self._between, look, between)
-            return self._text(plan, arrays, receipt, between)
-        return self._one_by_one(plan, arrays, receipt)
+        return self._text(plan, arrays, receipt, around)
 
     def _one_by_one(self, plan: Plan, arrays: list[Array], receipt: bytes | None) -> tuple[bytes, bytes]:
         """Write what is not the same in every answer of a kind: forms that differ, strings of any length."""
@@ -90,7 +85,7 @@ class Writer:
         head = _binary_head(len(document), sum(map(len, tensors)))
         return with_line(head, receipt), document + b"".join(tensors)
 
-    def _around(self, plan: Plan, arrays: list[Array], receipt_bytes: int) -> tuple[bytes, bytes]:
+    def _around(self, plan: Plan, arrays: list[Array], receipt: bytes | None) -> tuple[bytes, bytes]:
         """Return the HTTP head and the JSON: whole, or up to where a receipt of that length goes."""
         entries = [
             _entry(
@@ -103,9 +98,9 @@ class Writer:
         ]
         document = self._document(plan, entries)
         length = len(document)
-        if receipt_bytes:
+        if receipt is not None:
             document = document[:-1] + _PARAMETERS
-            length = len(document) + receipt_bytes + len(_END)
+            length = len(document) + len(receipt) + len(_END)
         return _binary_head(length, sum(arrays[index].nbytes for index, _ in plan.outputs)), document
 
     def _gaps(self, plan: Plan, arrays: list[Array]) -> tuple[bytes, ...]:
@@ -149,28 +144,21 @@ def _look(plan: Plan, arrays: list[Array], receipt: bytes | None) -> tuple[objec
     """Return all that the text of an answer depends on, but for the values and the receipt itself."""
     size = None if receipt is None else len(receipt)
     if len(plan.outputs) == 1:
-        array = arrays[plan.outputs[0][0]]
-        return size, plan.outputs, array.shape, array.dtype.char
+        index, is_binary = plan.outputs[0]
+        array = arrays[index]
+        return size, index, is_binary, array.shape, array.dtype.char
     return size, plan.outputs, *((arrays[index].shape, arrays[index].dtype.char) for index, _ in plan.outputs)
 
 
-def _binary(plan: Plan, arrays: list[Array], receipt: bytes | None, around: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+def _binary(plan: Plan, arrays: list[Array], receipt: bytes | None, around: tuple[bytes, ...]) -> tuple[bytes, bytes]:
     head, document = around
-    if receipt is None:
-        return head, document + _bytes(plan, arrays)
-    return with_line(head, receipt), b"".join((document, receipt, _END, _bytes(plan, arrays)))
-
-
-def _bytes(plan: Plan, arrays: list[Array]) -> bytes:
     if len(plan.outputs) == 1:
-        return arrays[plan.outputs[0][0]].tobytes()
-    return b"".join([arrays[index].tobytes() for index, _ in plan.outputs])
-
-
-def _keep(kept: dict[object, Any], look: object, found: object) -> None:
-    if len(kept) >= _KEPT:
-        kept.clear()
-    kept[look] = found
+        tensors = arrays[plan.outputs[0][0]].tobytes()
+    else:
+        tensors = b"".join([arrays[index].tobytes() for index, _ in plan.outputs])
+    if receipt is None:
+        return head, document + tensors
+    return with_line(head, receipt), b"".join((document, receipt, _END, tensors))
 
 
 def _text_head(document: int) -> bytes:
@@ -197,4 +185,4 @@ def _values(array: Array, datatype: str) -> bytes:
     if datatype == BYTES:
         return orjson.dumps(readable(array).reshape(-1).tolist())
     values = from_bf16(array) if datatype == "BF16" else array
-    return orjson.dumps(np.ascontiguousarray(values).reshape(-1), option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(values.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)

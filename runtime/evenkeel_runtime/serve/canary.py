@@ -30,7 +30,7 @@ from evenkeel_runtime import contract, receipts
 from evenkeel_runtime.contract import MIRROR, SPLIT
 from evenkeel_runtime.serve.body import BadRequest
 from evenkeel_runtime.serve.directives import Directive, place_of
-from evenkeel_runtime.serve.headers import deadline_of
+from evenkeel_runtime.serve.headers import waits_s_of
 from evenkeel_runtime.serve.metrics import Histogram
 from evenkeel_runtime.serve.mirror import Mirror
 from evenkeel_runtime.serve.onward import Answer, Attempt, Onward, Outcome, head_of
@@ -165,12 +165,12 @@ class Canary:
         if begun >= self._budget_due:
             self._budget_due = begun + _BUDGET_S
             signals = self._service.signals
+            self._service.timings.bin()
             self._budget = budget_of(signals.target_s, signals.latency)
         try:
-            deadline = deadline_of(headers, begun)
+            return self._budget.of(waits_s_of(headers))
         except BadRequest:
             return 0.0
-        return self._budget.of(None if deadline is None else deadline - begun)
 
 
 class Choice:
@@ -209,7 +209,7 @@ class Budget:
 
 def budget_of(target_s: float, latency: Histogram) -> Budget:
     """Return the budget for a target, by the stable replica's latencies; half of the target while those are unknown."""
-    count = sum(latency.counts)
+    count = latency.count
     if count < _KNOWN:
         return Budget(target_s / 2, target_s / 2)
     rank, running, own_s = 0.95 * count, 0, math.inf

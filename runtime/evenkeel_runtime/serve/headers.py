@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from evenkeel_runtime.serve.body import BadRequest
 
 TAKEN_AS_THEY_ARE = (None, b"application/json", b"application/octet-stream")
 TIMEOUT_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
 """How long the client will wait: work that it has given up on is dropped before it reaches the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an inference request's head says. `json_bytes` is how much of the body is JSON, None where all of it is."""
+
+    is_v1: bool
+    json_bytes: int | None
+    waits_s: float | None
+
+
+def told_by(headers: dict[bytes, bytes], is_v1: bool) -> Told:
+    """Return what the headers say; raises BadRequest."""
+    check_content(headers)
+    return Told(is_v1, _json_bytes(headers), waits_s_of(headers))
 
 
 def check_content(headers: dict[bytes, bytes]) -> None:
@@ -19,14 +36,24 @@ def check_content(headers: dict[bytes, bytes]) -> None:
         raise BadRequest(f"content-encoding {_shown(headers[b'content-encoding'])} is not read", 415)
 
 
-def deadline_of(headers: dict[bytes, bytes], now: float) -> float | None:
-    """Return until when the client of a request that arrived `now` will wait; raises BadRequest."""
+def waits_s_of(headers: dict[bytes, bytes]) -> float | None:
+    """Return how long the client will wait, None where it does not say; raises BadRequest."""
     for name in TIMEOUT_HEADERS:
         if (value := headers.get(name)) is not None:
             if not value.isdigit() or len(value) > 12:
                 raise BadRequest(f"{name.decode()} has to be a number of milliseconds")
-            return now + int(value) / 1000
+            return int(value) / 1000
     return None
+
+
+def _json_bytes(headers: dict[bytes, bytes]) -> int | None:
+    """Return how many bytes of JSON stand before the tensors, as the protocol's binary extension says it."""
+    value = headers.get(b"inference-header-content-length")
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > 18:
+        raise BadRequest(f"Inference-Header-Content-Length has to be a number of bytes, it is {_shown(value)[:42]}")
+    return int(value)
 
 
 def _rejects(content_type: bytes) -> bool:

@@ -1,7 +1,8 @@
 """What does this replica count, and how is it told to Prometheus?
 
-Own counters: a bound child of prometheus_client costs 0.8 us per observation, a list and a bisection 0.15. Label sets
-are fixed or bounded (status codes, reasons), so neither memory nor a scrape grows with traffic.
+Own counters: a bound child of prometheus_client costs 0.8 us per observation, a list and a bisection 0.15, and the
+times of answered requests, which are binned together (timings.py), 0.05. Label sets are fixed or bounded (status codes,
+reasons), so neither memory nor a scrape grows with traffic.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from bisect import bisect_left
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from evenkeel_runtime.serve.tally import Tally
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 2.5, 5, 10, 30)
@@ -36,19 +41,30 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
     def observe(self, value: float, times: int = 1) -> None:
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
 
+    def observe_all(self, values: NDArray[np.float64]) -> None:
+        """Observe many values, which takes as long as a few. A thread that reads meanwhile sees all of them or none."""
+        found = np.bincount(np.searchsorted(self.bounds, values), minlength=len(self.counts)).tolist()
+        counts = [before + more for before, more in zip(self.counts, found, strict=True)]
+        self.counts, self.total = counts, self.total + float(values.sum())
+
     def lines(self, name: str, labels: str) -> list[str]:
+        counts, total = self.counts, self.total
         found = []
         running = 0
-        for bound, count in zip(self.bounds, self.counts, strict=False):
+        for bound, count in zip(self.bounds, counts, strict=False):
             running += count
             found.append(f'{name}_bucket{{{labels},le="{bound:g}"}} {running}')
-        running += self.counts[-1]
+        running += counts[-1]
         found.append(f'{name}_bucket{{{labels},le="+Inf"}} {running}')
-        found += [f"{name}_sum{{{labels}}} {self.total:.9g}", f"{name}_count{{{labels}}} {running}"]
+        found += [f"{name}_sum{{{labels}}} {total:.9g}", f"{name}_count{{{labels}}} {running}"]
         return found
 
 
@@ -87,11 +103,17 @@ class Metrics:
         self.canary: Tally | None = None
 
     def answered(self, code: int, seconds: float) -> None:
-        self.requests[code] = self.requests.get(code, 0) + 1
+        self._answered(code, 1).observe(seconds)
+
+    def answered_all(self, code: int, seconds: NDArray[np.float64]) -> None:
+        self._answered(code, len(seconds)).observe_all(seconds)
+
+    def _answered(self, code: int, times: int) -> Histogram:
+        self.requests[code] = self.requests.get(code, 0) + times
         found = self.durations.get(code)
         if found is None:
             found = self.durations[code] = Histogram(SECONDS)
-        found.observe(seconds)
+        return found
 
     def reject(self, reason: str) -> None:
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
@@ -158,7 +180,7 @@ class Metrics:
             ("request_success", good),
             ("request_failure", sum(requests.values()) - good),
             ("count", self.rows),
-            ("exec_count", sum(self.batch_rows.counts)),
+            ("exec_count", self.batch_rows.count),
             ("request_duration_us", round(took_s * 1e6)),
             ("queue_duration_us", round(self.queue.total * 1e6)),
             ("compute_infer_duration_us", round(self.compute.total * 1e6)),

@@ -7,6 +7,7 @@ values of a JSON request (frames.py).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from evenkeel_runtime.serve.views import AS_IT_IS, View, view_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from evenkeel_runtime.serve.caller import Caller, Form
 
     Array = NDArray[np.generic]
 
@@ -66,12 +69,16 @@ class Plan:
     are_rows: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Asked:
-    """An inference request as the engine takes it."""
+    """An inference request, the payload of its work. Who asked, in which form the answer is wanted and
+    when the request had arrived, by `time.perf_counter`, is added where it is admitted."""
 
     plan: Plan
     arrays: list[Array]
+    caller: Caller = dataclasses.field(init=False)
+    form: Form = dataclasses.field(init=False)
+    begun: float = dataclasses.field(init=False)
 
 
 class Reader:
@@ -98,19 +105,16 @@ class Reader:
         self._plans: dict[bytes, Plan] = {}
         self._frames = Frames()
 
-    def read(self, body: bytes, header_length: bytes | None) -> Asked:
-        """Return what is asked; raises BadRequest."""
-        if header_length is None:
+    def read(self, body: bytes, json_bytes: int | None) -> Asked:
+        """Return what is asked by a body of so much JSON with tensors behind it, or of JSON only; raises BadRequest."""
+        if json_bytes is None:
             if (known := self._frames.read(body)) is not None:
                 return Asked(known[0], [known[1]])
             header, split = body, len(body)
         else:
-            if not header_length.isdigit() or len(header_length) > 18 or (split := int(header_length)) > len(body):
-                raise BadRequest(
-                    f"Inference-Header-Content-Length is {header_length.decode('latin-1')[:40]!r}, "
-                    f"the body has {len(body)} bytes"
-                )
-            header = body[:split]
+            header, split = body[:json_bytes], json_bytes
+            if split > len(body):
+                raise BadRequest(f"Inference-Header-Content-Length is {split}, the body has {len(body)} bytes")
         plan = self._plans.get(header)
         if plan is None:
             if not header:
@@ -124,23 +128,25 @@ class Reader:
                     self._plans[header] = plan
             else:
                 asked = self._with_values(plan, document, body, split)
-                if header_length is None:
+                if json_bytes is None:
                     self._frames.keep(body, plan, asked.arrays)
                 return asked
-        _check_binary(plan, len(body) - split)
+        if len(body) - split != plan.binary_bytes:
+            raise _uneven(plan, len(body) - split)
         if plan.has_text:
             return self._with_values(plan, {}, body, split)
-        return Asked(
-            plan,
-            [np.ndarray(part.shape, part.dtype, body, split + (part.start or 0)) for part in plan.parts],
-        )
+        arrays: list[Array] = []
+        for part in plan.parts:
+            arrays.append(np.ndarray(part.shape, part.dtype, body, split + (part.start or 0)))
+        return Asked(plan, arrays)
 
     def read_document(self, document: dict[str, Any], tensors: bytes) -> Asked:
         """Return what a document asks with these bytes of tensors behind it; raises BadRequest."""
         return self._with_values(self._plan(document), document, tensors, 0)
 
     def _with_values(self, plan: Plan, document: dict[str, Any], body: bytes, split: int) -> Asked:
-        _check_binary(plan, len(body) - split)
+        if len(body) - split != plan.binary_bytes:
+            raise _uneven(plan, len(body) - split)
         data = {entry["name"]: entry.get("data") for entry in document.get("inputs", ())}
         mixed = may_hold_booleans(body, split)
         arrays: list[Array] = []
@@ -275,6 +281,5 @@ def fits(wanted: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return len(wanted) == len(shape) and all(size in (-1, got) for size, got in zip(wanted, shape, strict=True))
 
 
-def _check_binary(plan: Plan, size: int) -> None:
-    if size != plan.binary_bytes:
-        raise BadRequest(f"the body has {size} bytes of tensors behind its JSON, the inputs say {plan.binary_bytes}")
+def _uneven(plan: Plan, size: int) -> BadRequest:
+    return BadRequest(f"the body has {size} bytes of tensors behind its JSON, the inputs say {plan.binary_bytes}")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import httptools
 
-from evenkeel_runtime.serve.tracing import Trace, trace_of
+from evenkeel_runtime.serve.tracing import Trace, lines_of, trace_of
 
 if TYPE_CHECKING:
     from evenkeel_runtime.serve.connections import Server
@@ -48,24 +48,43 @@ _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 log = logging.getLogger("evenkeel")
 
 
+@dataclass(slots=True)
+class Head:
+    """What the parser made of a request's head. `told` is what the handler made of it, for the next request that has
+    the same one; `text` and `request_bytes` are the head's bytes and how many the request had with its body, where it
+    is one that may be kept."""
+
+    method: bytes
+    path: bytes
+    headers: dict[bytes, bytes]
+    told: Any = None
+    text: bytes = b""
+    request_bytes: int = 0
+
+
 class Exchange:
     """One request, and the one answer to it. `abandoned` is called when the client goes before the answer."""
 
     protocol = "http"
     succeeded = 200
-    __slots__ = ("_connection", "abandoned", "answer", "body", "headers", "keep_alive", "method", "path")
+    __slots__ = ("abandoned", "answer", "body", "connection", "head", "headers", "keep_alive")
 
-    def __init__(
-        self, connection: Connection, method: bytes, path: bytes, headers: dict[bytes, bytes], body: bytes, keep: bool
-    ) -> None:
-        self._connection = connection
-        self.method = method
-        self.path = path
-        self.headers = headers
+    def __init__(self, connection: Connection, head: Head, body: bytes, keep: bool) -> None:
+        self.connection = connection
+        self.head = head
+        self.headers = head.headers
         self.body = body
         self.keep_alive = keep
         self.answer: bytes | None = None
         self.abandoned: Callable[[], None] | None = None
+
+    @property
+    def method(self) -> bytes:
+        return self.head.method
+
+    @property
+    def path(self) -> bytes:
+        return self.head.path
 
     @property
     def trace(self) -> Trace | None:
@@ -91,24 +110,13 @@ class Exchange:
             return
         self.abandoned = None
         if b"traceparent" in self.headers:
-            head += _trace_lines(self.trace)
-        if self.keep_alive and not self._connection.server.is_closing:
+            head += lines_of(self.trace)
+        if self.keep_alive and not self.connection.server.is_closing:
             self.answer = head + b"\r\n" + body
         else:
             self.keep_alive = False
             self.answer = head + b"connection: close\r\n\r\n" + body
-        self._connection.flush()
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """A request's head, what the parser made of it, and how many bytes the request had with its body."""
-
-    text: bytes
-    method: bytes
-    path: bytes
-    headers: dict[bytes, bytes]
-    request_bytes: int
+        self.connection.flush()
 
 
 class Connection(asyncio.Protocol):
@@ -124,7 +132,7 @@ class Connection(asyncio.Protocol):
         self._closes = False
         self._last_data = self._loop.time()
         self._piece = b""  # what came in last, if it came between two requests
-        self._head: _Head | None = None
+        self._head: Head | None = None  # of the last request, if it may be kept and nothing has come in since
         self._chunk_from: int | None = None  # bytes of body before the chunk that is being read
         self._before_chunk: dict[bytes, bytes] = {}
         self._is_surplus = False
@@ -172,14 +180,15 @@ class Connection(asyncio.Protocol):
         self._pace()
 
     def data_received(self, data: bytes) -> None:
-        if self._lingers_since is not None or self._closes:
+        if self._closes:
             return
         self._last_data = self._loop.time()
-        is_between = self._since is None and not self._header_bytes
         head = self._head
-        if is_between and head is not None and len(data) == head.request_bytes and data.startswith(head.text):
-            self._admit(Exchange(self, head.method, head.path, head.headers, data[len(head.text) :], True))
+        if head is not None and len(data) == head.request_bytes and data.startswith(head.text):
+            self._admit(Exchange(self, head, data[len(head.text) :], True))
             return
+        self._head = None
+        is_between = self._since is None and not self._header_bytes
         self._piece = data if is_between else b""
         if self._in_headers:
             self._header_bytes += len(data)
@@ -250,17 +259,17 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        parser, path, headers = self._parser, self._path, self._headers
+        parser = self._parser
         keep = parser.should_keep_alive() and not self._is_surplus
-        exchange = Exchange(self, parser.get_method(), path, headers, body, keep)
+        exchange = Exchange(self, Head(parser.get_method(), self._path, self._headers), body, keep)
         self._head = self._kept(exchange)
         self._piece = b""
         self._begin()
         self._admit(exchange)
 
-    def _kept(self, exchange: Exchange) -> _Head | None:
+    def _kept(self, exchange: Exchange) -> Head | None:
         """Return the head of a request that is all of what came in last, if it may be kept."""
-        headers, piece = exchange.headers, self._piece
+        head, headers, piece = exchange.head, exchange.headers, self._piece
         size = piece.find(b"\r\n\r\n", 0, _KEPT_HEAD_BYTES) + 4
         if (
             not exchange.keep_alive
@@ -270,7 +279,8 @@ class Connection(asyncio.Protocol):
             or b"expect" in headers
         ):
             return None
-        return _Head(piece[:size], exchange.method, exchange.path, headers, len(piece))
+        head.text, head.request_bytes = piece[:size], len(piece)
+        return head
 
     def _admit(self, exchange: Exchange) -> None:
         self.exchanges.append(exchange)
@@ -343,7 +353,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: int, message: str, more: bytes = b"") -> None:
         """Answer an unfinished request with an error and end the connection behind it, in its turn."""
-        exchange = Exchange(self, b"", b"", {}, b"", keep=False)
+        exchange = Exchange(self, Head(b"", b"", {}), b"", keep=False)
         self._begin()
         self._closes = True
         self.exchanges.append(exchange)
@@ -380,14 +390,6 @@ class Connection(asyncio.Protocol):
 
 class _Refused(Exception):
     """Stops the parser: the request was answered before it was complete."""
-
-
-def _trace_lines(trace: Trace | None) -> bytes:
-    """Return the trace context as the answer carries it back, so that whoever has the answer can find the trace."""
-    if trace is None:
-        return b""
-    state = f"tracestate: {trace.state}\r\n" if trace.state else ""
-    return f"traceparent: {trace.parent}\r\n{state}".encode()
 
 
 def error_body(message: str) -> bytes:

@@ -45,7 +45,6 @@ class Receipts:
     def issue(self, arrays: list[Array], headers: dict[bytes, bytes]) -> bytes | None:
         """Return the receipt of an answer, None for one of more rows than a receipt can hold."""
         now = time()
-        time_ms = int(now * 1000)
         if not self._cohort <= now < self._cohort_end:
             self._turn(int(now) // COHORT_S * COHORT_S)
         counts = self._counts if headers.get(_ONWARD) != _COPY else self._uncounted
@@ -53,18 +52,18 @@ class Receipts:
         if self._is_quick and (found := prediction.one(arrays)) is not None:
             class_, confidence = found
             counts[class_] += 1
-            text = self.issuer.one(time_ms, class_, confidence)
+            text = self.issuer.one(int(now * 1000), class_, confidence)
         elif len(arrays[prediction.output]) > MAX_ROWS:
             return None
         elif prediction.classes:
             classes, confidences = prediction.many(arrays)
             for class_ in classes:
                 counts[class_] += 1
-            text = self.issuer.many(time_ms, classes, confidences)
+            text = self.issuer.many(int(now * 1000), classes, confidences)
         else:
             numbers = prediction.numbers(arrays)
             counts[0] += len(numbers)
-            text = self.issuer.numbers(time_ms, numbers)
+            text = self.issuer.numbers(int(now * 1000), numbers)
         if _ID_HEADER in headers:
             self._keep(headers[_ID_HEADER], text)
         return text

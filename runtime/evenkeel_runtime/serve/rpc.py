@@ -68,6 +68,7 @@ class Call:
 
     protocol = "grpc"
     succeeded: int = grpc.StatusCode.OK.value[0]
+    connection: object = None
 
     def __init__(self, headers: dict[bytes, bytes]) -> None:
         self.headers = headers

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import orjson
@@ -19,21 +19,23 @@ from evenkeel_runtime.models.loaded import BadInput
 from evenkeel_runtime.serve import stacks
 from evenkeel_runtime.serve.answer import Writer
 from evenkeel_runtime.serve.body import BadRequest
-from evenkeel_runtime.serve.headers import check_content, deadline_of
+from evenkeel_runtime.serve.headers import Told, told_by
 from evenkeel_runtime.serve.metadata import of_server
 from evenkeel_runtime.serve.metrics import CONTENT_TYPE, Metrics
 from evenkeel_runtime.serve.oip import Reader
 from evenkeel_runtime.serve.protocol import Exchange, error_body
 from evenkeel_runtime.serve.signals import Signals
-from evenkeel_runtime.serve.tracing import Stay, Trace, Tracer
+from evenkeel_runtime.serve.timings import Timings
+from evenkeel_runtime.serve.tracing import Stay, Tracer
 from evenkeel_runtime.serve.v1 import Predictions
 
 if TYPE_CHECKING:
     from evenkeel_runtime.engine.forward import Answers
     from evenkeel_runtime.engine.modes import Mode
+    from evenkeel_runtime.serve.caller import Caller, Form
     from evenkeel_runtime.serve.canary import Canary
     from evenkeel_runtime.serve.feedback import Feedback
-    from evenkeel_runtime.serve.oip import Array, Asked, Plan
+    from evenkeel_runtime.serve.oip import Asked
     from evenkeel_runtime.serve.receipts import Receipts
     from evenkeel_runtime.serve.views import Outputs
 
@@ -47,29 +49,6 @@ Rendered = tuple[int, bytes, bytes]
 """An answer's status, content type and body."""
 
 log = logging.getLogger("evenkeel")
-
-
-class Caller(Protocol):
-    """Who asked, by whatever protocol. `succeeded` is that protocol's code for an answer."""
-
-    protocol: str
-    succeeded: int
-    abandoned: Callable[[], None] | None
-    headers: dict[bytes, bytes]
-
-    @property
-    def trace(self) -> Trace | None: ...
-
-    def respond_head(self, head: bytes, body: bytes) -> None: ...
-
-    def fail(self, status: int, message: str, more: bytes = b"") -> int:
-        """Answer with an error, `status` and `more` in HTTP's terms, and return the protocol's own code for it."""
-
-
-class Form(Protocol):
-    """How answers are written."""
-
-    def write(self, plan: Plan, arrays: list[Array], receipt: bytes | None = None) -> tuple[bytes, bytes]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +66,6 @@ class Ready:
     receipts: Receipts | None = None
 
 
-@dataclass(slots=True)
-class Pending:
-    """A request on its way through the engine: the queue's payload."""
-
-    exchange: Caller
-    asked: Asked
-    writer: Form
-    arrays: list[Array]
-    begun: float
-    read: float
-
-
 class Service:
     """The state of one replica, and the handler of its requests."""
 
@@ -108,12 +75,16 @@ class Service:
         self.metrics = Metrics(config.name, config.version, has_triton_names=config.has_triton_metrics)
         self.tracer: Tracer | None = None
         self.signals = Signals()
+        self.timings = Timings(self.metrics, self.signals)
         self.ready: Ready | None = None
         self.is_draining = False
         self.on_lost: Callable[[DeviceLost], None] | None = None
         self.feedback: Feedback | None = None
         self.canary: Canary | None = None
         self._aside = aside
+        self._alone: object = None
+        """The connection that was answered last, if nobody else was with it: when it asks again, it is likely the only
+        one that does, and nobody has to be waited for."""
         self._infer_paths = {
             f"/v2/models/{config.name}/infer".encode(),
             f"/v2/models/{config.name}/versions/{config.version}/infer".encode(),
@@ -138,6 +109,10 @@ class Service:
         }
 
     def handle(self, exchange: Exchange) -> None:
+        told: Told | None = exchange.head.told
+        if told is not None:  # the same head came before, and asked for an inference
+            self.infer(exchange, is_v1=told.is_v1)
+            return
         path = exchange.path.partition(b"?")[0]
         if path in self._infer_paths or path == self._predict_path:
             if exchange.method != b"POST":
@@ -168,110 +143,114 @@ class Service:
             return
         if self.canary is not None and since is None and self.canary.takes(exchange, begun):
             return
-        headers = exchange.headers
+        head, body = exchange.head, exchange.body
+        at_once = head.told is not None and exchange.connection is self._alone and since is None
         try:
-            check_content(headers)
-            asked = (
-                ready.predictions.read(exchange.body)
-                if is_v1
-                else ready.reader.read(exchange.body, headers.get(b"inference-header-content-length"))
-            )
-            deadline = deadline_of(headers, begun if since is None else since)
+            told: Told = head.told or told_by(exchange.headers, is_v1)
+            asked = ready.predictions.read(body) if is_v1 else ready.reader.read(body, told.json_bytes)
         except BadRequest as error:
             self.reject(exchange, error.status, "invalid", error.message, b"", begun)
             return
+        head.told = told
         form = ready.predictions if is_v1 else ready.writer
-        self.admit(ready, exchange, asked, form, begun, deadline, len(exchange.body))
+        deadline = None if told.waits_s is None else told.waits_s + (begun if since is None else since)
+        self.admit(ready, exchange, asked, form, begun, deadline, len(body), at_once=at_once)
 
     def admit(
         self,
         ready: Ready,
-        exchange: Caller,
+        caller: Caller,
         asked: Asked,
-        writer: Form,
+        form: Form,
         begun: float,
         deadline: float | None,
         size: int,
+        *,
+        at_once: bool = False,
     ) -> None:
         """Let a request that was read, from a body of `size` bytes, wait for the model, or send it away."""
+        asked.caller, asked.form, asked.begun = caller, form, begun
         plan = asked.plan
         signals = self.signals
         signals.arrivals += 1
         signals.arrived_rows += plan.rows
-        now = time.perf_counter()
-        work = Work(plan.rows, plan.kind, Pending(exchange, asked, writer, asked.arrays, begun, now), deadline, size)
+        work = Work(plan.rows, plan.kind, asked, deadline, size)
         queue = ready.mode.queue
-        if not queue.admit(work, now):
+        if not queue.admit(work, time.perf_counter()):
             wait = retry_after_s(queue.rows, ready.rows_per_second)
             message = f"the queue is full ({queue.rows} rows wait, {queue.bytes} bytes)"
             signals.rejected += 1
-            self.reject(exchange, 429, "queue_full", message, b"retry-after: %d\r\n" % wait, begun)
+            self.reject(caller, 429, "queue_full", message, b"retry-after: %d\r\n" % wait, begun)
             return
-        metrics = self.metrics
-        metrics.preprocess.observe(now - begun)
-        metrics.in_flight += 1
-        exchange.abandoned = lambda: self._abandoned(work)
-        ready.mode.wake()
+        self.metrics.in_flight += 1
+        caller.abandoned = lambda: self._abandoned(work)
+        ready.mode.wake(at_once=at_once)
 
     def answered(self, batch: Batch, answers: Answers | Exception, began: float, took: float) -> None:
         """Write each request its own rows. What is counted is counted behind that: a client waits for none of it."""
-        metrics, signals = self.metrics, self.signals
+        metrics, timings, tracer = self.metrics, self.timings, self.tracer
         finished = began + took
         receipts = None if self.ready is None else self.ready.receipts
         now = time.perf_counter()
         for index, work in enumerate(batch.works):
             if work.cancelled:
                 continue
-            pending: Pending = work.payload
-            exchange = pending.exchange
+            metrics.in_flight -= 1
+            asked: Asked = work.payload
+            caller = asked.caller
             answer = answers if isinstance(answers, Exception) else answers[index]
             if isinstance(answer, Exception):
-                self._failed(work, answer)
-            else:
-                start = now
-                try:
-                    receipt = None if receipts is None else receipts.issue(answer, exchange.headers)
-                    written = pending.writer.write(pending.asked.plan, answer, receipt)
-                except Exception as error:  # noqa: BLE001 - a model may answer anything, and others wait for theirs
-                    self._failed(work, error, "the model's answer cannot be written")
-                else:
-                    exchange.respond_head(*written)
-                    now = time.perf_counter()
-                    metrics.postprocess.observe(now - start)
-                    metrics.rows += work.rows
-                    metrics.answered(exchange.succeeded, now - pending.begun)
-                    signals.latency.observe(now - pending.begun)
-                    if (tracer := self.tracer) is not None:
-                        stay = Stay(work.admitted, began, finished, batch.rows)
-                        tracer.record(exchange.trace, exchange.protocol, exchange.succeeded, pending.begun, now, stay)
-            metrics.in_flight -= 1
-            metrics.queue.observe(began - work.admitted)
-            metrics.predict.observe(finished - pending.read)
+                self._failed(work, answer, began, finished)
+                continue
+            start = now
+            try:
+                receipt = None if receipts is None else receipts.issue(answer, caller.headers)
+                head, body = asked.form.write(asked.plan, answer, receipt)
+            except Exception as error:  # noqa: BLE001 - a model may answer anything, and others wait for theirs
+                self._failed(work, error, began, finished, "the model's answer cannot be written")
+                continue
+            caller.respond_head(head, body)
+            now = time.perf_counter()
+            metrics.rows += work.rows
+            timings.moments += (caller.succeeded, asked.begun, work.admitted, began, finished, start, now)
+            if tracer is not None:
+                stay = Stay(work.admitted, began, finished, batch.rows)
+                tracer.record(caller.trace, caller.protocol, caller.succeeded, asked.begun, now, stay)
+        self._alone = batch.works[0].payload.caller.connection if len(batch.works) == 1 else None
+        if timings.is_full:
+            timings.bin()
         metrics.batch_rows.observe(batch.rows)
         metrics.compute.observe(took, len(batch.works))
-        signals.batch(batch.rows, time.perf_counter() - began)
+        self.signals.batch(batch.rows, time.perf_counter() - began)
 
-    def _failed(self, work: Work, why: Exception, what: str = "the model failed") -> None:
-        exchange, begun = work.payload.exchange, work.payload.begun
+    def _failed(
+        self, work: Work, why: Exception, began: float, finished: float, what: str = "the model failed"
+    ) -> None:
+        caller, begun = work.payload.caller, work.payload.begun
+        self.metrics.preprocess.observe(work.admitted - begun)
+        self.metrics.queue.observe(began - work.admitted)
+        self.metrics.predict.observe(finished - work.admitted)
         if isinstance(why, BadInput):
-            return self.reject(exchange, 400, "invalid", f"inputs: {why}", b"", begun)
+            return self.reject(caller, 400, "invalid", f"inputs: {why}", b"", begun)
         if isinstance(why, DeviceLost) and self.on_lost is not None:
             self.on_lost(why)
-            return self.reject(exchange, 503, "device_lost", f"{why}; try again", b"retry-after: 1\r\n", begun)
+            return self.reject(caller, 503, "device_lost", f"{why}; try again", b"retry-after: 1\r\n", begun)
         self.signals.failed += 1
-        where = f" traceparent={exchange.trace.parent}" if exchange.trace else ""
+        where = f" traceparent={caller.trace.parent}" if caller.trace else ""
         log.error("%s rows=%d error=%s%s", what, work.rows, last_line(why), where)
-        self._error(exchange, 500, f"{what}: {last_line(why)}", code_since=begun)
+        self._error(caller, 500, f"{what}: {last_line(why)}", code_since=begun)
 
     def expired(self, work: Work) -> None:
-        exchange, begun = work.payload.exchange, work.payload.begun
+        caller, begun = work.payload.caller, work.payload.begun
         self.metrics.in_flight -= 1
+        self.metrics.preprocess.observe(work.admitted - begun)
         self.metrics.reject("deadline")
         self.signals.rejected += 1
-        self._error(exchange, 504, "the request's time was over before its turn came", code_since=begun)
+        self._error(caller, 504, "the request's time was over before its turn came", code_since=begun)
 
     def _abandoned(self, work: Work) -> None:
         if not work.cancelled and self.ready is not None:
+            self.metrics.preprocess.observe(work.admitted - work.payload.begun)
             self.ready.mode.queue.cancel(work)
             self.metrics.in_flight -= 1
             self.metrics.cancelled += 1
@@ -364,6 +343,7 @@ class Service:
         exchange.respond(200, JSON, orjson.dumps(of_server()))
 
     def _metrics(self, exchange: Exchange) -> None:
+        self.timings.bin()
         queued = self.ready.mode.queue.requests if self.ready else 0
         self._aside(exchange, lambda: (200, CONTENT_TYPE, self.metrics.render(queued)))
 
@@ -374,19 +354,19 @@ class Service:
             return
         self._aside(exchange, lambda: _profiled(seconds))
 
-    def reject(self, exchange: Caller, status: int, reason: str, message: str, more: bytes, begun: float) -> None:
+    def reject(self, caller: Caller, status: int, reason: str, message: str, more: bytes, begun: float) -> None:
         self.metrics.reject(reason)
-        self._error(exchange, status, message, more, begun)
+        self._error(caller, status, message, more, begun)
 
     def _error(
-        self, exchange: Caller, status: int, message: str, more: bytes = b"", code_since: float | None = None
+        self, caller: Caller, status: int, message: str, more: bytes = b"", code_since: float | None = None
     ) -> None:
-        code = exchange.fail(status, message, more)
+        code = caller.fail(status, message, more)
         if code_since is not None:
             now = time.perf_counter()
             self.metrics.answered(code, now - code_since)
             if self.tracer is not None:
-                self.tracer.record(exchange.trace, exchange.protocol, code, code_since, now, None)
+                self.tracer.record(caller.trace, caller.protocol, code, code_since, now, None)
 
 
 def _profiled(seconds: float) -> Rendered:

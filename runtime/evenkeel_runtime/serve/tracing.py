@@ -32,6 +32,14 @@ class Trace:
     state: str = ""
 
 
+def lines_of(trace: Trace | None) -> bytes:
+    """Return the trace context as the answer carries it back, so that whoever has the answer can find the trace."""
+    if trace is None:
+        return b""
+    state = f"tracestate: {trace.state}\r\n" if trace.state else ""
+    return f"traceparent: {trace.parent}\r\n{state}".encode()
+
+
 def trace_of(headers: Mapping[bytes, bytes]) -> Trace | None:
     """Return the trace context in a request's headers; one that is malformed is none, as the W3C asks."""
     parent = headers.get(b"traceparent")

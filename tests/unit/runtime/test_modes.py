@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from evenkeel_runtime.contract import Tensor
+from evenkeel_runtime.engine import modes
 from evenkeel_runtime.engine.batching import Batch, Policy, Queue, Work
 from evenkeel_runtime.engine.forward import Answers, Forward
 from evenkeel_runtime.engine.modes import Inline
@@ -22,13 +25,14 @@ MAX_ROWS = 2
 class Served:
     """A model that doubles numbers and fails at negative ones, what it was called with, and what was answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_rows: int = MAX_ROWS, takes_s: float = 0.0) -> None:
+        self.takes_s = takes_s
         self.calls: list[list[int]] = []
         self.ticks: list[int] = []
         self.told: list[tuple[int, object]] = []
         self._tick = 0
-        forward = Forward(Signature((ROW,), (ROW,), 0, ((1,),)), self._double, "cpu", MAX_ROWS)
-        self.mode = Inline(Queue(Policy(MAX_ROWS, 1000)), forward, self._answered, self._expired)
+        forward = Forward(Signature((ROW,), (ROW,), 0, ((1,),)), self._double, "cpu", max_rows)
+        self.mode = Inline(Queue(Policy(max_rows, 1000)), forward, self._answered, self._expired)
 
     def ask(self, *values: int, deadline: float | None = None) -> Work:
         work = Work(len(values), "k", SimpleNamespace(arrays=[np.array(values)]), deadline)
@@ -50,6 +54,7 @@ class Served:
     def _double(self, x: torch.Tensor) -> list[torch.Tensor]:
         self.calls.append(x.tolist())
         self.ticks.append(self._tick)
+        time.sleep(self.takes_s)
         if (x < 0).any():
             raise ValueError("a negative number")
         return [x * 2]
@@ -104,3 +109,40 @@ async def test_a_piece_that_fails_fails_its_request_and_no_other() -> None:
     served.ask(5)
     await served.until_answered(2)
     assert served.told == [(4, "a negative number"), (1, [10])]
+
+
+TOGETHER = (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("patience", "first", "back", "want"),
+    [
+        pytest.param(1.0, TOGETHER, (4, 5, 6), [[4, 5, 6]], id="those who were answered together share a call again"),
+        pytest.param(1.0, TOGETHER, (4, 5, 6, 7), [[4, 5, 6], [7]], id="whoever comes in addition is not waited for"),
+        pytest.param(0.2, TOGETHER, (4, 5), [[4, 5]], id="who does not come back holds the others up for a while"),
+        pytest.param(0.0, TOGETHER, (4, 5, 6), [[4], [5], [6]], id="one by one without patience"),
+        pytest.param(1.0, (1,), (2, 3), [[2], [3]], id="who was answered alone waits for nobody"),
+        pytest.param(1.0, (1, 2, 3, 4, 5), (6,), [[5, 6]], id="who has waited for a call already waits for nobody"),
+    ],
+)
+async def test_clients_that_come_back_one_after_the_other(
+    patience: float,
+    first: tuple[int, ...],
+    back: tuple[int, ...],
+    want: list[list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(modes, "PATIENCE", patience)
+    monkeypatch.setattr(modes, "MOST_PATIENCE", 10 * patience)
+    served = Served(max_rows=4, takes_s=0.05)
+    for value in first:
+        served.ask(value)
+    await served.turn()
+    assert served.calls == [list(first[:4])]
+    for value in back:
+        served.ask(value)
+        await served.turn()
+    until = time.perf_counter() + 0.5
+    while len(served.told) < len(first) + len(back) and time.perf_counter() < until:
+        await served.turn()
+    assert served.calls[1:] == want

@@ -38,7 +38,7 @@ def test_every_element_type_there_and_back(word: str) -> None:
     size = found.arrays[0].nbytes
     header = {"inputs": [{"name": "x", "datatype": word, "shape": [1, 3], "parameters": {"binary_data_size": size}}]}
     packed = orjson.dumps(header)
-    again = reader(word).read(packed + found.arrays[0].tobytes(), str(len(packed)).encode())
+    again = reader(word).read(packed + found.arrays[0].tobytes(), len(packed))
     assert again.arrays[0].tobytes() == found.arrays[0].tobytes()
 
 
@@ -82,10 +82,10 @@ def test_kept_headers_give_the_same_answer_and_stay_bounded() -> None:
                 }
             )
             for _ in range(2):
-                got = found.read(header + bytes(rows * 12), str(len(header)).encode())
+                got = found.read(header + bytes(rows * 12), len(header))
                 assert (got.plan.rows, got.plan.id) == (rows, str(identifier))
             with pytest.raises(BadRequest):
-                found.read(header + bytes(rows * 12 + 4), str(len(header)).encode())
+                found.read(header + bytes(rows * 12 + 4), len(header))
     assert len(found._plans) <= 512
 
 

@@ -15,13 +15,16 @@ import torch
 
 from evenkeel_runtime import config
 from evenkeel_runtime.contract import Tensor
+from evenkeel_runtime.engine import modes
 from evenkeel_runtime.engine.batching import Policy, Queue
 from evenkeel_runtime.engine.cuda import DeviceLost
 from evenkeel_runtime.engine.forward import Forward
 from evenkeel_runtime.engine.modes import Inline, Mode, Threaded
 from evenkeel_runtime.models.loaded import Call, Signature
 from evenkeel_runtime.serve.answer import Writer
+from evenkeel_runtime.serve.connections import Server
 from evenkeel_runtime.serve.oip import Plan, Reader
+from evenkeel_runtime.serve.protocol import Connection
 from evenkeel_runtime.serve.service import Ready, Service
 from evenkeel_runtime.serve.tracing import Trace
 from evenkeel_runtime.serve.v1 import Predictions
@@ -38,6 +41,7 @@ class Asking:
 
     protocol = "http"
     succeeded = 200
+    connection: object = None
     trace: Trace | None = None
 
     def __init__(self, values: list[int]) -> None:
@@ -56,13 +60,13 @@ class Asking:
         self.told.append((status, []))
         return status
 
-    def body(self) -> tuple[bytes, bytes]:
+    def body(self) -> tuple[bytes, int]:
         count = len(self.values)
         head = (
             b'{"inputs":[{"name":"x","datatype":"INT64","shape":[%d],"parameters":{"binary_data_size":%d}}],'
             b'"parameters":{"binary_data_output":true}}' % (count, 8 * count)
         )
-        return head + np.array(self.values).tobytes(), b"%d" % len(head)
+        return head + np.array(self.values).tobytes(), len(head)
 
 
 def answer(x: torch.Tensor) -> list[torch.Tensor]:
@@ -152,7 +156,11 @@ async def test_no_answer_is_lost_or_another_ones(mode: type[Inline] | type[Threa
     assert service.ready.mode.queue.rows == service.ready.mode.queue.bytes == 0
     assert set(seen) == {200, 429, 504}
     assert sum(seen.values()) + left == COUNT
+    service.timings.bin()
     assert (service.metrics.requests, service.metrics.rows) == (seen, rows)
+    assert service.metrics.preprocess.count == COUNT - seen[429]
+    assert service.metrics.predict.count == service.metrics.queue.count == seen[200]
+    assert service.metrics.postprocess.count == service.signals.latency.count == seen[200]
     assert (service.metrics.cancelled, service.metrics.in_flight) == (left, 0)
 
 
@@ -203,3 +211,83 @@ async def test_an_answer_that_cannot_be_written_fails_alone(
     assert service.metrics.in_flight == 0
     assert service.signals.failed == 1
     assert "the model's answer cannot be written rows=1 error=KeyError: 'complex64'" in caplog.text
+
+
+class Wire(asyncio.Transport):
+    """A client of one connection, which keeps what it is answered."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self._connection: Connection = server.connection()
+        self._connection.connection_made(self)
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
+
+    @property
+    def answers(self) -> list[int]:
+        return [int(np.frombuffer(answer[-8:], np.int64)[0]) for answer in self.written]
+
+    def ask(self, *values: int, more: bytes = b"") -> None:
+        """Send a request for each number, all of them at once."""
+        sent = b""
+        for value in values:
+            body, json_bytes = Asking([value]).body()
+            head = b"inference-header-content-length: %d\r\n%s" % (json_bytes, more)
+            sent += self._request(b"/v2/models/m/infer", head, body)
+        self._connection.data_received(sent)
+
+    def predict(self, value: int) -> None:
+        """Ask the same by KServe's V1 protocol."""
+        self._connection.data_received(self._request(b"/v1/models/m:predict", b"", b'{"instances":[%d]}' % value))
+
+    def _request(self, path: bytes, head: bytes, body: bytes) -> bytes:
+        return b"POST %s HTTP/1.1\r\n%scontent-length: %d\r\n\r\n" % (path, head, len(body)) + body
+
+
+async def test_a_client_that_is_alone_is_not_kept_waiting_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modes, "MOST_PATIENCE", 0.0)
+    service = serving(Inline)
+    server = Server(service.handle, config.Limits())
+    one, other = Wire(server), Wire(server)
+
+    async def turn() -> tuple[list[int], list[int], int]:
+        await asyncio.sleep(0)
+        return one.answers, other.answers, service.metrics.batch_rows.count
+
+    one.ask(0)
+    assert await turn() == ([1], [], 1)
+    one.ask(1)
+    assert (one.answers, service.metrics.batch_rows.count) == ([1, 4], 2), "it waits, though nobody else is there"
+    other.ask(10)
+    one.ask(2)
+    assert (one.answers, other.answers) == ([1, 4], []), "one of two was served alone"
+    assert await turn() == ([1, 4, 7], [31], 3)
+    one.ask(3)
+    assert one.answers == [1, 4, 7], "the other one may be about to ask again"
+    assert await turn() == ([1, 4, 7, 10], [31], 4)
+    one.ask(4, 5, 6)
+    assert one.answers == [1, 4, 7, 10], "what comes in one piece shares a call"
+    assert await turn() == ([1, 4, 7, 10, 13, 16, 19], [31], 5)
+
+
+async def test_what_a_head_says_holds_for_all_requests_that_have_it_and_no_others() -> None:
+    wire = Wire(Server(serving(Inline).handle, config.Limits()))
+    for value in (1, 2, 3):
+        wire.ask(value)
+        await asyncio.sleep(0)
+    assert wire.answers == [4, 7, 10]
+    for value in (4, 5, 6):
+        wire.predict(value)
+        await asyncio.sleep(0)
+    assert [answer.rpartition(b"\r\n")[2] for answer in wire.written[3:]] == [
+        b'{"predictions":[%d]}' % want for want in (13, 16, 19)
+    ]
+    for value in (7, 8, 9):
+        wire.ask(value, more=b"x-request-timeout-ms: 1000\r\n")
+        await asyncio.sleep(0.6)  # longer than the time of the first two together: each has its own
+    assert wire.answers[6:] == [22, 25, 28]
+    for _ in range(2):
+        wire.ask(1, more=b"x-request-timeout-ms: soon\r\n")
+    assert [answer[9:12] for answer in wire.written[9:]] == [b"400", b"400"]
