@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evenkeel_runtime.serve.body import BadRequest
+from evenkeel_runtime.serve.encoding import is_compressed
 
 TAKEN_AS_THEY_ARE = (None, b"application/json", b"application/octet-stream")
 TIMEOUT_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
@@ -13,9 +14,11 @@ TIMEOUT_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What an inference request's head says. `json_bytes` is how much of the body is JSON, None where all of it is."""
+    """What an inference request's head says. `json_bytes` is how much of the body is JSON, None where all of it is;
+    `is_compressed` says that the body has to be decoded first."""
 
     is_v1: bool
+    is_compressed: bool
     json_bytes: int | None
     waits_s: float | None
 
@@ -23,7 +26,7 @@ class Told:
 def told_by(headers: dict[bytes, bytes], is_v1: bool) -> Told:
     """Return what the headers say; raises BadRequest."""
     check_content(headers)
-    return Told(is_v1, _json_bytes(headers), waits_s_of(headers))
+    return Told(is_v1, is_compressed(headers), _json_bytes(headers), waits_s_of(headers))
 
 
 def check_content(headers: dict[bytes, bytes]) -> None:
@@ -32,8 +35,6 @@ def check_content(headers: dict[bytes, bytes]) -> None:
     if content_type not in TAKEN_AS_THEY_ARE and _rejects(content_type):
         message = f"content-type {_shown(content_type)} is not application/json or application/octet-stream"
         raise BadRequest(message, 415)
-    if b"content-encoding" in headers and headers[b"content-encoding"] != b"identity":
-        raise BadRequest(f"content-encoding {_shown(headers[b'content-encoding'])} is not read", 415)
 
 
 def waits_s_of(headers: dict[bytes, bytes]) -> float | None:

@@ -19,6 +19,7 @@ from evenkeel_runtime.models.loaded import BadInput
 from evenkeel_runtime.serve import stacks
 from evenkeel_runtime.serve.answer import Writer
 from evenkeel_runtime.serve.body import BadRequest
+from evenkeel_runtime.serve.encoding import decode
 from evenkeel_runtime.serve.headers import Told, told_by
 from evenkeel_runtime.serve.metadata import of_server
 from evenkeel_runtime.serve.metrics import CONTENT_TYPE, Metrics
@@ -82,6 +83,7 @@ class Service:
         self.feedback: Feedback | None = None
         self.canary: Canary | None = None
         self._aside = aside
+        self._most_bytes = config.limits.body_bytes
         self._alone: object = None
         """The connection that was answered last, if nobody else was with it: when it asks again, it is likely the only
         one that does, and nobody has to be waited for."""
@@ -134,19 +136,25 @@ class Service:
 
     # inference
 
-    def infer(self, exchange: Exchange, *, is_v1: bool = False, since: float | None = None) -> None:
-        """Answer, or let the canary answer. `since` is when a request arrived that the canary has had, and lost."""
+    def infer(
+        self, exchange: Exchange, *, is_v1: bool = False, since: float | None = None, plain: bytes | None = None
+    ) -> None:
+        """Answer, or let the canary answer. `since` is when a request arrived that the canary has had, and lost;
+        `plain` is the body of one that came compressed."""
         begun = time.perf_counter()
         ready = self.ready
         if ready is None:
             self.reject(exchange, 503, "not_ready", LOADING, b"retry-after: 1\r\n", begun)
             return
-        if self.canary is not None and since is None and self.canary.takes(exchange, begun):
+        if self.canary is not None and since is None and plain is None and self.canary.takes(exchange, begun):
             return
-        head, body = exchange.head, exchange.body
+        head, body = exchange.head, exchange.body if plain is None else plain
         at_once = head.told is not None and exchange.connection is self._alone and since is None
         try:
             told: Told = head.told or told_by(exchange.headers, is_v1)
+            if told.is_compressed and plain is None:
+                self._decode(exchange, is_v1, since, begun)
+                return
             asked = ready.predictions.read(body) if is_v1 else ready.reader.read(body, told.json_bytes)
         except BadRequest as error:
             self.reject(exchange, error.status, "invalid", error.message, b"", begun)
@@ -155,6 +163,15 @@ class Service:
         form = ready.predictions if is_v1 else ready.writer
         deadline = None if told.waits_s is None else told.waits_s + (begun if since is None else since)
         self.admit(ready, exchange, asked, form, begun, deadline, len(body), at_once=at_once)
+
+    def _decode(self, exchange: Exchange, is_v1: bool, since: float | None, begun: float) -> None:
+        decode(
+            exchange.body,
+            exchange.headers,
+            self._most_bytes,
+            lambda plain: self.infer(exchange, is_v1=is_v1, since=since, plain=plain),
+            lambda error: self.reject(exchange, error.status, "invalid", error.message, b"", begun),
+        )
 
     def admit(
         self,

@@ -87,6 +87,19 @@ def test_triton_infers(triton: tuple[Any, Any], want: NDArray[np.float32]) -> No
     assert [float(text.split(b":")[0]) for text in best[:, 0]] == pytest.approx(want.max(1).tolist(), abs=1e-6)
 
 
+@pytest.mark.parametrize("word", ["gzip", "deflate"])
+def test_triton_compresses(perceptron: Replica, want: NDArray[np.float32], word: str) -> None:
+    client = triton_http.InferenceServerClient(f"127.0.0.1:{perceptron.port}")
+    asked = [given(triton_http, "image", IMAGE, "FP32")]
+    for _ in range(2):  # a head that came before is not read again
+        answer = client.infer("m", asked, request_compression_algorithm=word, response_compression_algorithm=word)
+        np.testing.assert_allclose(answer.as_numpy("linear_1"), want, rtol=1e-5)
+    wrong = given(triton_http, "image", np.ascontiguousarray(IMAGE[:, :11]), "FP32")
+    with pytest.raises(InferenceServerException, match="shape"):
+        client.infer("m", [wrong], request_compression_algorithm=word)
+    client.close()
+
+
 def test_triton_infers_in_json(perceptron: Replica, want: NDArray[np.float32]) -> None:
     client = triton_http.InferenceServerClient(f"127.0.0.1:{perceptron.port}")
     image = given(triton_http, "image", IMAGE, "FP32", binary_data=False)
