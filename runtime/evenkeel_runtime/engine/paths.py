@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from evenkeel_runtime.engine.measure import are_equal, made_up, seconds
 from evenkeel_runtime.models.loaded import Call, Loaded
@@ -25,11 +25,13 @@ log = logging.getLogger("evenkeel")
 
 _COMPARED = (1, 3, 7)
 """Batch sizes at which two call paths must agree."""
-_COMPARED_OF_LONG = (1, 3)
-_MANY, _MANY_OF_LONG = 32, 4
+_COMPARED_OF_LONG = (1, 2)
+_MANY, _MANY_OF_LONG = 32, 2
 """The rows at which paths are compared beside a single one: one that is fast alone may be slow in batches."""
 _LONG_S, _TOO_LONG_S = 0.02, 0.2
-"""From here on fewer rows are tried, and from here on nothing but the model as it is: it would hold up the start."""
+"""From here on every call holds up the start: oneDNN's path alone is traced, on fewer rows, and given up where it is
+not faster for a single one. From here on nothing but the model as it is."""
+_FASTER = 0.95
 _MOST_PACKED_BYTES = 200 << 20
 """Weights in another layout are a copy of them; from here on that is too much memory for what it saves."""
 
@@ -47,8 +49,8 @@ def fastest(loaded: Loaded, most: int, first_s: float) -> tuple[Call, str]:
         else:
             log.warning("compiled code not used reason=its answers differ from the exported program's")
     if loaded.traceable and first_s < _TOO_LONG_S:
-        for path, call in _traced(loaded, compared[-1]).items():
-            if _answers_the_same(loaded, call, compared):
+        for path, call in _traced(loaded, compared[-1], is_long).items():
+            if (not is_long or _is_faster(loaded, call, first_s)) and _answers_the_same(loaded, call, compared):
                 found[path] = call
     if len(found) == 1:
         return loaded.call, "eager"
@@ -58,7 +60,7 @@ def fastest(loaded: Loaded, most: int, first_s: float) -> tuple[Call, str]:
     for rows in batches:
         for path, call in found.items():
             # the mean of the logarithms: to be twice as fast counts as much for one row as for many
-            took[path] += math.log(seconds(call, rows, loaded.device))
+            took[path] += math.log(seconds(call, rows, loaded.device, 1 if is_long else 2))
     path = min(took, key=lambda path: took[path])
     return found[path], path
 
@@ -70,19 +72,32 @@ def _answers_the_same(loaded: Loaded, call: Call, sizes: Sequence[int]) -> bool:
         return False
 
 
-def _traced(loaded: Loaded, size: int) -> dict[str, Call]:
+def _is_faster(loaded: Loaded, call: Call, first_s: float) -> bool:
+    try:
+        return seconds(call, made_up(loaded, 1), loaded.device) < first_s * _FASTER
+    except RuntimeError:
+        return False
+
+
+def _traced(loaded: Loaded, size: int, is_long: bool) -> dict[str, Call]:
+    """Return the model traced with so many rows; where it is long, only as oneDNN calls it."""
     import torch
 
+    module = cast("torch.nn.Module", loaded.call)
+    weights = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    is_packed = loaded.device == "cpu" and torch._C._has_mkldnn and weights <= _MOST_PACKED_BYTES
+    if is_long and not is_packed:
+        return {}
     example = made_up(loaded, size)
     found: dict[str, Call] = {}
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # tracing warns of every size it sees; that it answers the same is checked
             traced = torch.jit.trace(loaded.call, example, check_trace=False)  # type: ignore[no-untyped-call]
-            weights = sum(tensor.nbytes for tensor in (*traced.parameters(), *traced.buffers()))
             frozen = torch.jit.freeze(traced)
-            found["torchscript"] = _calling(frozen)
-            if loaded.device == "cpu" and torch._C._has_mkldnn and weights <= _MOST_PACKED_BYTES:
+            if not is_long:
+                found["torchscript"] = _calling(frozen)
+            if is_packed:
                 found["onednn"] = _calling(torch.jit.optimize_for_inference(frozen))
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         log.info("not traced error=%s", type(error).__name__)
