@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 import torch
 
 from evenkeel_runtime.contract import Tensor
+from evenkeel_runtime.engine import measure
 from evenkeel_runtime.engine.calibrate import calibrate
 from evenkeel_runtime.models.loaded import Loaded, Signature
 
@@ -20,16 +20,39 @@ Answer = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass
 class Long:
-    """Takes `ROW_S` for a row, with one thread twice that where it is `threaded`; `rows` has those of each call."""
+    """A clock, and a model that takes `ROW_S` of it for a row, with one thread twice that where it is `threaded`.
+
+    `rows` has those of each call.
+    """
 
     answer: Answer = lambda row: row * 2
     threaded: bool = False
     rows: list[int] = field(default_factory=list)
+    now: float = 0.0
 
     def __call__(self, row: torch.Tensor) -> Sequence[torch.Tensor]:
         self.rows.append(len(row))
-        time.sleep(ROW_S * len(row) * (2 if self.threaded and torch.get_num_threads() == 1 else 1))
+        self.now += ROW_S * len(row) * (2 if self.threaded and torch.get_num_threads() == 1 else 1)
         return (self.answer(row),)
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def thread_time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Long]]:
+    threads = torch.get_num_threads()
+
+    def made(answer: Answer = lambda row: row * 2, threaded: bool = False) -> Long:
+        found = Long(answer, threaded)
+        monkeypatch.setattr(measure, "time", found)
+        return found
+
+    yield made
+    torch.set_num_threads(threads)
 
 
 def loaded(call: Long, batch: int | None = 0, warm_rows: int = 0) -> Loaded:
@@ -46,22 +69,18 @@ def loaded(call: Long, batch: int | None = 0, warm_rows: int = 0) -> Loaded:
         pytest.param(None, 0, [1, 1], id="requests that share no call"),
     ],
 )
-def test_calls_of_a_long_model(batch: int | None, warm_rows: int, want: list[int]) -> None:
-    call = Long()
+def test_calls_of_a_long_model(long: Callable[..., Long], batch: int | None, warm_rows: int, want: list[int]) -> None:
+    call = long()
     found = calibrate(loaded(call, batch, warm_rows), 1, 8)
     assert call.rows == want
-    assert found.forward_s == pytest.approx(ROW_S, rel=0.5)
+    assert found.forward_s == pytest.approx(ROW_S)
 
 
-def test_threads_of_a_long_model_are_compared_on_a_single_row() -> None:
-    threads = torch.get_num_threads()
-    call = Long(threaded=True)
-    try:
-        assert calibrate(loaded(call, warm_rows=2), 2, 8).threads == 2
-        assert call.rows == [1, 1, 2, 1, 1]
-        assert calibrate(loaded(Long()), 2, 8).threads == 1
-    finally:
-        torch.set_num_threads(threads)
+def test_threads_of_a_long_model_are_compared_on_a_single_row(long: Callable[..., Long]) -> None:
+    call = long(threaded=True)
+    assert calibrate(loaded(call, warm_rows=2), 2, 8).threads == 2
+    assert call.rows == [1, 1, 2, 1, 1]
+    assert calibrate(loaded(long()), 2, 8).threads == 1
 
 
 @pytest.mark.parametrize(
@@ -73,5 +92,7 @@ def test_threads_of_a_long_model_are_compared_on_a_single_row() -> None:
         pytest.param(lambda row: row.flip(0).cumsum(0).flip(0), False, id="the second changes the first"),
     ],
 )
-def test_requests_share_a_call_of_a_long_model_where_rows_are_independent(answer: Answer, want: bool) -> None:
-    assert (calibrate(loaded(Long(answer), warm_rows=2), 1, 8).max_rows > 0) is want
+def test_requests_share_a_call_of_a_long_model_where_rows_are_independent(
+    long: Callable[..., Long], answer: Answer, want: bool
+) -> None:
+    assert (calibrate(loaded(long(answer), warm_rows=2), 1, 8).max_rows > 0) is want
