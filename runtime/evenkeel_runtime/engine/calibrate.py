@@ -9,17 +9,22 @@ from __future__ import annotations
 import contextlib
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evenkeel_runtime.engine.batching import batch_size_to_use
 from evenkeel_runtime.engine.cuda import DEVICE, OnGpu, in_full_precision
-from evenkeel_runtime.engine.measure import are_equal, made_up, seconds
+from evenkeel_runtime.engine.measure import are_equal, made_up, seconds, timed
 from evenkeel_runtime.engine.paths import as_it_is, fastest
 from evenkeel_runtime.engine.precision import difference
 from evenkeel_runtime.failure import last_line
 from evenkeel_runtime.models.datatypes import ANY
 from evenkeel_runtime.models.loaded import Call, Loaded
 from evenkeel_runtime.report import is_out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
 
 log = logging.getLogger("evenkeel")
 
@@ -71,14 +76,23 @@ def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
     on_gpu = loaded.device == DEVICE
     plain = as_it_is(loaded, loaded.call)
     with torch.inference_mode():
-        first = seconds(plain, made_up(loaded, 1), loaded.device)
+        alone = [timed(plain, row, loaded.device) for row in _single_rows(loaded)]
+        first = min(took for _, took in alone)
         is_long = first > _LONG_S
+        if not is_long:
+            first = min(first, seconds(plain, made_up(loaded, 1), loaded.device))
         call, path = fastest(loaded, plain, min(limit or most_rows, most_rows), first)
+        is_known = is_long and call is plain
         together = min(limit or 4, 2 if is_long else 4)
+        answers = [answer for answer, _ in alone] if is_known and not on_gpu else []
         with in_full_precision() if on_gpu else contextlib.nullcontext():
-            shares = limit is not None and _rows_are_independent(plain if on_gpu else call, loaded, together)
+            judged = plain if on_gpu else call
+            took = None if limit is None else _seconds_if_independent(judged, loaded, together, answers)
+        shares = took is not None
         sizes = _sizes_up_to(min(limit or most_rows, most_rows)) if shares else [1]
-        known = {1: first} if is_long and call is plain else {}
+        known = {1: first} if is_known else {}
+        if is_known and took is not None and loaded.warm_rows == together:
+            known[together] = took
         threads, best, speeds = _fastest_threads(call, loaded, sizes, cpus, known, together)
         torch.set_num_threads(threads)
         rows = made_up(loaded, best)
@@ -113,20 +127,31 @@ def _fastest_threads(
     """Return threads, batch size, and the rows per second of every size that was tried, the first of which is 1.
 
     A small model is faster with one thread: with two, every operator waits for the other, which is late whenever
-    anything else wants its CPU. `known` are the seconds of sizes that were measured with all CPUs, and with `warm` rows
-    the model was called with them before.
+    anything else wants its CPU. `known` are the seconds of a long model's sizes that were measured with all CPUs, and
+    with `warm` rows the model was called with them before. Where a single row of a long one shows what threads are
+    worth, no more rows are tried.
     """
     import torch
 
-    found: list[tuple[int, int, dict[int, float]]] = []
-    for threads in [cpus] if loaded.device == DEVICE else sorted({1, cpus}):
-        torch.set_num_threads(threads)
-        told = (known, warm) if threads == cpus else ({}, 0)
-        took = _seconds_by_size(call, loaded, sizes, *told)
-        speeds = {size: size / took_s for size, took_s in took.items()}
-        found.append((threads, batch_size_to_use(speeds), speeds))
-    one, more = found[0], found[-1]
-    return more if more[2][more[1]] > one[2][one[1]] * _WORTH_THREADS else one
+    torch.set_num_threads(cpus)
+    more = _speeds(call, loaded, sizes, known, warm)
+    if cpus == 1 or loaded.device == DEVICE:
+        return cpus, *more
+    torch.set_num_threads(1)
+    one_s = {}
+    if known:
+        one_s[1] = seconds(call, made_up(loaded, 1), loaded.device)
+        if one_s[1] > known[1] * _WORTH_THREADS:
+            return cpus, *more
+    one = _speeds(call, loaded, sizes, one_s, 0)
+    return (cpus, *more) if more[1][more[0]] > one[1][one[0]] * _WORTH_THREADS else (1, *one)
+
+
+def _speeds(
+    call: Call, loaded: Loaded, sizes: list[int], known: dict[int, float], warm: int
+) -> tuple[int, dict[int, float]]:
+    speeds = {size: size / took for size, took in _seconds_by_size(call, loaded, sizes, known, warm).items()}
+    return batch_size_to_use(speeds), speeds
 
 
 def _seconds_by_size(
@@ -146,30 +171,43 @@ def _seconds_by_size(
             break
         if took[size] > _TOO_LONG_S and size > 1:
             return took
+    if took == known:
+        return took
     for size in took:
         took[size] = min(took[size], seconds(call, made_up(loaded, size), loaded.device))
     return took
 
 
-def _rows_are_independent(call: Call, loaded: Loaded, rows: int) -> bool:
-    """Return whether a row's answer is the same whoever shares its batch.
+def _single_rows(loaded: Loaded) -> list[list[Any]]:
+    """Return the two rows of a made-up batch; the same one twice where requests cannot share a call."""
+    limit = loaded.signature.batch
+    if limit is None or limit == 1:
+        return [made_up(loaded, 1)] * 2
+    together = made_up(loaded, 2)
+    return [[tensor[row : row + 1] for tensor in together] for row in range(2)]
+
+
+def _seconds_if_independent(call: Call, loaded: Loaded, rows: int, alone: list[Sequence[torch.Tensor]]) -> float | None:
+    """Return the seconds of a call of so many rows where a row's answer is the same whoever shares its batch, None
+    where it is not. `alone` are the answers to the single rows, where they are known.
 
     Counter-example: a model that subtracts the mean over dimension 0 has a free batch dimension too, and in a batch
     each client's answer would depend on the others' rows.
     """
 
     if rows == 1:
-        return False
+        return None
     together = made_up(loaded, rows)
     try:
-        whole = call(*together)
-        alone = [call(*[tensor[row : row + 1] for tensor in together]) for row in range(rows)]
-        return all(
+        whole, took = timed(call, together, loaded.device)
+        alone = alone or [call(*[tensor[row : row + 1] for tensor in together]) for row in range(rows)]
+        same = all(
             output.shape[:1] == (rows,) and are_equal(loaded, [output], [_joined([answer[index] for answer in alone])])
             for index, output in enumerate(whole)
         )
     except RuntimeError:
-        return False
+        return None
+    return took if same else None
 
 
 def _joined(pieces: list[Any]) -> Any:

@@ -73,23 +73,29 @@ def are_equal(loaded: Loaded, want: Sequence[torch.Tensor], got: Sequence[torch.
 def seconds(call: Call, rows: list[torch.Tensor], device: str, least: int = 2) -> float:
     """Return the seconds of one call: the best of several, for what disturbs a measurement only makes it longer. At
     `least` two where a size is new to the model, whose first call pays for its memory.
+    """
+    best = float("inf")
+    calls = 0
+    until = time.perf_counter() + _MEASURE_S
+    while calls < least or (calls < _CALLS and time.perf_counter() < until):
+        best = min(best, timed(call, rows, device)[1])
+        calls += 1
+    return best
+
+
+def timed(call: Call, rows: list[torch.Tensor], device: str) -> tuple[Sequence[torch.Tensor], float]:
+    """Return the answer to one call, and its seconds.
 
     Seconds of CPU, where the call never slept: else a model would be given other batches on a node whose neighbours
     take turns with it. One that sleeps waits for something, for a GPU or for other threads, and takes what the clock
     says.
     """
     on_gpu = device == DEVICE
-    best = float("inf")
-    calls = 0
-    until = time.perf_counter() + _MEASURE_S
-    while calls < least or (calls < _CALLS and time.perf_counter() < until):
-        sleeps, start, busy = _sleeps(), time.perf_counter(), time.thread_time()
-        call(*rows)
-        worked = time.thread_time() - busy
-        took = time.perf_counter() - start
-        best = min(best, worked if worked and not on_gpu and sleeps == _sleeps() else took)
-        calls += 1
-    return best
+    sleeps, start, busy = _sleeps(), time.perf_counter(), time.thread_time()
+    answer = call(*rows)
+    worked = time.thread_time() - busy
+    took = time.perf_counter() - start
+    return answer, worked if worked and not on_gpu and sleeps == _sleeps() else took
 
 
 def _sleeps() -> int:

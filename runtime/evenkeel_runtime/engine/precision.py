@@ -39,9 +39,9 @@ def at(loaded: Loaded, precision: str) -> Loaded:
     `exact` of the result is the model as it was.
     """
     if precision == BF16:
-        return replace(loaded, call=_half(loaded), exact=loaded.call)
+        return replace(loaded, call=_half(loaded), exact=loaded.call, warm_rows=0)
     if precision == INT8:
-        return replace(loaded, call=_bytes(loaded), exact=loaded.call, traceable=False)
+        return replace(loaded, call=_bytes(loaded), exact=loaded.call, traceable=False, warm_rows=0)
     return loaded
 
 

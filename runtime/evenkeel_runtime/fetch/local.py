@@ -25,6 +25,8 @@ from evenkeel_runtime.fetch.source import (
 )
 
 _DEPTH = 16
+INTO_BYTES = 8 << 20
+"""Read into memory at once: between two chunks the GIL is waited for, which the import of torch has meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def _read(stream: FileIO, start: int, stop: int | None) -> Iterator[bytes]:
 def _read_into(room: memoryview, stream: FileIO, start: int) -> Iterator[Chunk]:
     try:
         stream.seek(start)
-        while count := stream.readinto(room[start : start + CHUNK_BYTES]):
+        while count := stream.readinto(room[start : start + INTO_BYTES]):
             yield room[start : start + count]
             start += count
         if start == len(room) and (more := stream.read(1)):

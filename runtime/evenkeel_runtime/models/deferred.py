@@ -3,7 +3,9 @@
 A start is for the most part the import of torch, and a quarter of that (torch 2.13) is `torch._meta_registrations`:
 what operators answer to tensors without memory, and the decompositions that it is made of. torch imports it for what it
 registers, not for a name in it, so that nothing but its absence tells: `complete` has to be called before a tensor
-without memory is computed with. A graph that was exported is computed on memory alone.
+without memory is computed with; the first such computation imports SymPy besides. A graph that was exported is computed
+on memory alone, and so is a module that was filled with its weights; to make one, tensors without memory are mostly
+filled, which needs neither.
 
 torchvision and timm import torch's compiler, which takes as long again as torch itself, for two functions: whether
 compiling is supported on a device, and a decorator that leaves a function uncompiled. Nothing is compiled here, so that

@@ -92,6 +92,9 @@ class Loaded:
 
     `exact` is the model in its file's own precision, where `call` computes it in another.
 
+    `warm_rows` is with how many rows the model was called already while it was loaded, 0 where it was not: the first
+    call with so many pays for its memory.
+
     `platform` and `parameters` are what the model's metadata say beside the signature.
     """
 
@@ -104,3 +107,4 @@ class Loaded:
     parameters: Mapping[str, object] = field(default_factory=dict)
     compiled: Call | None = None
     exact: Call | None = None
+    warm_rows: int = 0

@@ -20,8 +20,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from evenkeel_runtime.contract import BF16, Tensor
-from evenkeel_runtime.failure import last_line, refused
-from evenkeel_runtime.models import weights
+from evenkeel_runtime.failure import ModelError, last_line, refused
+from evenkeel_runtime.models import deferred, weights
 from evenkeel_runtime.models.bundle import Bundle
 from evenkeel_runtime.models.format import BundleFormat
 from evenkeel_runtime.models.loaded import Loaded, Signature
@@ -35,6 +35,8 @@ NAME = "StateDict"
 PLATFORM = "pytorch_state_dict"
 CONFIG = "config.json"
 _INPUT = "image"
+_IMAGES = 2
+"""So many show whether an answer has a row per image."""
 _SIZE, _CLASSES = 8192, 1_000_000
 _NAME = re.compile(r"(?P<architecture>[A-Za-z0-9_]{1,80})(?:\.[A-Za-z0-9_]{1,80})?")
 """timm puts the name of a training behind a dot; it changes nothing of the architecture."""
@@ -67,19 +69,26 @@ def recognises(bundle: Bundle) -> bool:
 def signature(bundle: Bundle) -> Signature:
     found = weights.read(bundle)
     described = describe(bundle, found)
-    _, seen = _built(described, found)
-    return seen
+    return _seen(described, _built(described, found).to("meta"), "meta")
 
 
 def load(bundle: Bundle, device: str) -> Loaded:
     found = weights.read(bundle)
     described = describe(bundle, found)
-    module, seen = _built(described, found)
+    module = _built(described, found)
     tensors = weights.loaded(bundle, found)
     module = _filled(module, described, tensors).to(device)
-    parameters = {"architecture": described.architecture, "library": described.library}
-    traceable = not _is_recurrent(module)
-    return Loaded(NAME, PLATFORM, seen, _answering(module), device, traceable=traceable, parameters=parameters)
+    seen = _seen(described, module, device)
+    return Loaded(
+        NAME,
+        PLATFORM,
+        seen,
+        _answering(module),
+        device,
+        traceable=not _is_recurrent(module),
+        parameters={"architecture": described.architecture, "library": described.library},
+        warm_rows=_IMAGES,
+    )
 
 
 FORMAT = BundleFormat(NAME, recognises, signature, load, frozenset({BF16}))
@@ -164,31 +173,55 @@ def _is_size(value: object) -> bool:
     return type(value) is int and 0 < value <= _SIZE
 
 
-def _built(described: Described, found: Weights) -> tuple[torch.nn.Module, Signature]:
-    """Return the module without memory, after its tensors were compared with the file's, and what callers see."""
+def _built(described: Described, found: Weights) -> torch.nn.Module:
+    """Return the module without memory, after its tensors were compared with the file's.
+
+    Most are built without what a start leaves out of torch (`deferred`); one that is not, or not as the file has it, is
+    built again with that before it is refused.
+    """
+    try:
+        module = _made_without_memory(described)
+        _require_same(module, described, found)
+    except (NotImplementedError, ModelError):
+        deferred.complete()
+        try:
+            module = _made_without_memory(described)
+        except NotImplementedError:
+            module = _made(described).eval()
+        _require_same(module, described, found)
+    return module
+
+
+def _made_without_memory(described: Described) -> torch.nn.Module:
+    import torch
+
+    _maker(described)  # imports the library, which makes tensors of its own
+    with torch.device("meta"):
+        return _made(described).eval()
+
+
+def _seen(described: Described, module: torch.nn.Module, device: str) -> Signature:
+    """Return what callers see, as an answer to `_IMAGES` has it; on the meta device nothing is computed for that."""
     import torch
 
     _, size = _maker(described)
-    with torch.device("meta"):
-        try:
-            module = _made(described)
-        except NotImplementedError:
-            module = None
-    module = (_made(described) if module is None else module).eval()
-    _require_same(module, described, found)
     try:
         with torch.no_grad():
-            answer = module.to("meta")(torch.empty(2, *size, device="meta"))
+            answer = module(torch.zeros(_IMAGES, *size, device=device))
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
+        if deferred.complete():  # what it lacked may have been that
+            return _seen(described, module, device)
         raise refused(
             f"{described.architecture} does not take an input of {list(size)}: {last_line(error)[:200]}; correct "
             "input_size"
         ) from error
-    if not isinstance(answer, torch.Tensor) or answer.shape[:1] != (2,):
+    if not isinstance(answer, torch.Tensor) or answer.shape[:1] != (_IMAGES,):
         raise refused(f"{described.architecture} does not answer one tensor of a row per image; export it instead")
     output = Tensor("embedding" if described.num_classes == 0 else "logits", "FP32", (-1, *answer.shape[1:]))
     inputs = (Tensor(_INPUT, "FP32", (-1, *size)),)
-    return module, Signature(inputs, (output,), batch=0, example=((1, *size),), classes=described.classes)
+    return Signature(inputs, (output,), batch=0, example=((1, *size),), classes=described.classes)
 
 
 def _maker(described: Described) -> tuple[Callable[[], torch.nn.Module], tuple[int, ...]]:

@@ -26,11 +26,14 @@ from evenkeel_runtime.fetch.local import LocalFile, LocalFolder
 from evenkeel_runtime.fetch.manifest import FILES
 from evenkeel_runtime.fetch.source import Entry
 from evenkeel_runtime.fetch.transfer import Memory, Nowhere, Sink, transfer
-from evenkeel_runtime.models import deferred, export
+from evenkeel_runtime.models import deferred, export, statedict
 from evenkeel_runtime.models.bundle import Bundle, Held
 from evenkeel_runtime.models.loaded import Loaded
 from evenkeel_runtime.models.recognised import Recognised, is_read, recognised, recognised_folder
 from evenkeel_runtime.report import is_out_of_memory
+
+_COMPUTED_ON_MEMORY = (export.NAME, statedict.NAME)
+"""Formats whose models never compute with tensors without memory, but for filling them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ def load(path: Path, model: Model, most_rows: int) -> Running:
 
     unpickling.forbid()
     torch.set_num_interop_threads(1)
+    torch.set_num_threads(usable_cpus())
     torch.set_grad_enabled(False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded, calibrated = _tried_out(arrived.recognise, model, device, most_rows)
@@ -75,7 +79,7 @@ def _tried_out(
     import torch
 
     found = recognise()
-    if found.name != export.NAME or device != "cpu":
+    if found.name not in _COMPUTED_ON_MEMORY or device != "cpu":
         deferred.complete()
     try:
         loaded = precision.at(found.load(device), model.precision)

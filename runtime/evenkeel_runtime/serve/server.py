@@ -31,6 +31,7 @@ import uvloop
 from evenkeel_runtime import report
 from evenkeel_runtime.config import ADMIN_PORT_ENV, PORT_ENV, Serve
 from evenkeel_runtime.contract import Failed, Reason
+from evenkeel_runtime.engine import memory
 from evenkeel_runtime.engine.batching import Policy, Queue
 from evenkeel_runtime.engine.cuda import DeviceLost
 from evenkeel_runtime.engine.forward import Forward
@@ -272,6 +273,7 @@ class _Replica:
         metrics.info = Info(running.loaded.format, running.sha256, name, max(1, found.max_rows), running.torch_version)
         gc.collect()
         gc.freeze()
+        memory.give_back()
         gc.set_threshold(_GEN0, 20, 100)
         metrics.is_ready = not service.is_draining
         self.is_loading = False

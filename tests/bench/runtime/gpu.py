@@ -94,7 +94,7 @@ def ways(module: nn.Module, shape: tuple[int, ...]) -> tuple[dict[str, Callable[
         "recorded": cuda.OnGpu(served, 1024, records=True),
     }
     begun = time.perf_counter()
-    for path, way in paths._traced(loaded, 3).items():
+    for path, way in paths._traced(loaded, 3, is_long=False).items():
         found[path] = cuda.OnGpu(way, 1024, records=True)
     took["trace_s"] = time.perf_counter() - begun
     begun = time.perf_counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
@@ -22,13 +21,29 @@ def convolution() -> Loaded:
 
 
 def seem_fastest(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have this path seem faster than the others, which are measured in the order of `PATHS`."""
-    told = itertools.cycle(0.1 if name == path else 1.0 for name in PATHS)
-    monkeypatch.setattr(paths, "seconds", lambda call, rows, device: next(told))
+    """Have this path seem faster than the others."""
+    names: dict[Any, str] = {}
+    traced = paths._traced
+
+    def spying(model: Loaded, size: int, is_long: bool) -> dict[str, Any]:
+        found = traced(model, size, is_long)
+        names.update({call: name for name, call in found.items()})
+        return found
+
+    def seconds(call: Any, rows: Any, device: str, least: int = 2) -> float:
+        return 0.01 if names.get(call, "eager") == path else 1.0
+
+    monkeypatch.setattr(paths, "_traced", spying)
+    monkeypatch.setattr(paths, "seconds", seconds)
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("first_s", [pytest.param(SHORT_S, id="a short one"), pytest.param(LONG_S, id="a long one")])
+@pytest.mark.parametrize(
+    ("path", "first_s"),
+    [
+        *(pytest.param(path, SHORT_S, id=f"a short one, {path}") for path in PATHS),
+        *(pytest.param(path, LONG_S, id=f"a long one, {path}") for path in ("eager", "onednn")),
+    ],
+)
 def test_every_path_answers_the_same(path: str, first_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     model = convolution()
     seem_fastest(path, monkeypatch)
@@ -48,7 +63,7 @@ def test_a_path_that_answers_otherwise_is_not_taken(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.jit, "optimize_for_inference", wrong)
     tried: list[Any] = []
 
-    def seconds(call: Any, rows: Any, device: str) -> float:
+    def seconds(call: Any, rows: Any, device: str, least: int = 2) -> float:
         tried.append(call)
         return 1.0 / len(tried)  # the last that is tried seems the fastest
 
@@ -65,17 +80,19 @@ def test_a_path_that_answers_otherwise_is_not_taken(monkeypatch: pytest.MonkeyPa
     [
         pytest.param(SHORT_S, 1 << 20, {"eager", "torchscript", "onednn"}, id="a short one is tried in every way"),
         pytest.param(SHORT_S, 1, {"eager", "torchscript"}, id="heavy weights are not copied"),
+        pytest.param(LONG_S, 1 << 20, {"eager", "onednn"}, id="a long one by oneDNN alone"),
+        pytest.param(LONG_S, 1, {"eager"}, id="a long one with heavy weights as it is"),
         pytest.param(TOO_LONG_S, 1 << 20, {"eager"}, id="one that takes a second does not hold up the start"),
     ],
 )
 def test_what_is_tried(first_s: float, most_bytes: int, want: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "_MOST_PACKED_BYTES", most_bytes)
-    monkeypatch.setattr(paths, "seconds", lambda call, rows, device: 1.0)
+    monkeypatch.setattr(paths, "seconds", lambda call, rows, device, least=2: 1.0)
     seen = {"eager"}
     traced = paths._traced
 
-    def spying(model: Loaded, size: int) -> dict[str, Any]:
-        found = traced(model, size)
+    def spying(model: Loaded, size: int, is_long: bool) -> dict[str, Any]:
+        found = traced(model, size, is_long)
         seen.update(found)
         return found
 
@@ -84,3 +101,18 @@ def test_what_is_tried(first_s: float, most_bytes: int, want: set[str], monkeypa
     with torch.inference_mode():
         paths.fastest(model, model.call, 32, first_s)
     assert seen == want
+
+
+def test_a_long_one_that_is_not_faster_for_one_row_is_called_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rows = convolution(), []
+
+    def call(images: torch.Tensor) -> Any:
+        rows.append(len(images))
+        return model.call(images)
+
+    monkeypatch.setattr(paths, "seconds", lambda call, rows, device, least=2: LONG_S)
+    monkeypatch.setattr(paths, "_traced", lambda model, size, is_long: {"onednn": call})
+    with torch.inference_mode():
+        _, got = paths.fastest(model, model.call, 32, LONG_S)
+    assert got == "eager"
+    assert rows == []
