@@ -27,6 +27,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for count in (3, 100):
         (folder / f"words-{count}.pt2").write_bytes(models.words(count))
+        (folder / f"found-{count}.pt2").write_bytes(models.words(count, models.Found))
     (folder / "unrunnable.pt2").write_bytes(models.unrunnable())
     return folder
 

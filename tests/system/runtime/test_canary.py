@@ -260,8 +260,8 @@ def test_a_canary_that_is_killed_with_requests_in_hand(begin: Callable[..., Roll
 
 
 def test_a_canary_that_fails(begin: Callable[..., Rollout], model_dir: Path) -> None:
-    """The canary has fewer words than the stable model: it fails where it does not know one."""
-    rollout = begin("words-100.pt2", "words-3.pt2")
+    """The canary has fewer words than the stable model: it fails where it does not find one."""
+    rollout = begin("found-100.pt2", "found-3.pt2")
     rollout.tell(rollout.plan(), CALM_S)
 
     def ask(word: int) -> Answer:
