@@ -53,8 +53,7 @@ class Classifier(nn.Module):
 
     def __init__(self, mean: Tensor, spread: Tensor) -> None:
         super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("spread", spread)
+        self.mean, self.spread = nn.Buffer(mean), nn.Buffer(spread)
         self.layers = nn.Sequential(nn.Linear(MEASUREMENTS, 32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 2))
 
     def forward(self, measured: Tensor) -> tuple[Tensor, Tensor]:

@@ -136,7 +136,7 @@ def score(model: Any, words: Any, split: Split) -> float:
         known, asked = (
             torch.nn.functional.normalize(embedded(model, words, part), dim=1) for part in (split.train, split.heldout)
         )
-    nearest = (asked @ known.T).argmax(1).tolist()
+    nearest: list[int] = (asked @ known.T).argmax(1).tolist()
     right = [split.train[index].subject == one.subject for index, one in zip(nearest, split.heldout, strict=True)]
     return sum(right) / len(right)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 import numpy as np
@@ -45,13 +46,15 @@ def test_an_example_answers_as_its_framework_does(example: Example, here: Place,
     deployment = here.deployment(resource["metadata"]["name"])
     deployment.apply(spec)
     deployment.wait("Serving", timeout_s=PATIENCE_S)
-    assert deployment.get()["status"]["model"]["format"] == format_
+    found = deployment.get()["status"]["model"]
+    assert found["format"] == format_
+    assert [one["name"] for one in found["inputs"]] == [one["name"] for one in json.loads(asked.body)["inputs"]]
+    assert asked.want.keys() <= {one["name"] for one in found["outputs"]}
     deployment.expose(NODE_PORT)
     port = cluster.node_ports[str(NODE_PORT)]
     wait_answering(deployment, port, asked.body)
     outputs = deployment.predict(port, asked.body)["outputs"]
     got = {one["name"]: np.reshape(one["data"], one["shape"]) for one in outputs}
-    assert asked.want.keys() <= got.keys()
     for name, want in asked.want.items():
         if np.asarray(want).dtype.kind == "U":
             assert got[name].tolist() == want
