@@ -36,11 +36,13 @@ from typing import Any
 
 import django
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import ModernBertConfig, ModernBertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import ModernBertConfig, ModernBertForSequenceClassification
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a script, only this folder is on the path
+
+from examples.transformers_languages.pieces import tokenizer
 
 LANGUAGES = ("de", "en", "es", "fr", "it", "nl", "pl", "sv")
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS, TOKENS = 1000, 48
 ACCURACY_FLOOR = 0.9
 EPOCHS = 4
@@ -84,22 +86,6 @@ def _messages(path: Path) -> Iterator[tuple[str, str]]:
         english, translated = (_PLACEHOLDER.sub("", ast.literal_eval(f"({text})")).strip() for text in (key, value))
         if len(english) >= 12 and (len(translated) >= 12 or "/en/" in path.as_posix()):
             yield english, translated
-
-
-def tokenizer(split: Split) -> Any:
-    """Return a tokenizer that has learned its pieces of words from the sentences to train on."""
-    built = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    built.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
-    built.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=WORDS, special_tokens=list(SPECIAL), show_progress=False)
-    built.train_from_iterator([sentence.text for sentence in split.train], trainer)
-    built.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=built, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-        model_max_length=TOKENS,
-    )  # fmt: skip
 
 
 def fit(split: Split, words: Any) -> Any:
@@ -168,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--out: {out} is a file; name a folder")
     split = load()
     print(f"{len(split.train)} sentences to train on, {len(split.heldout)} held out")
-    words = tokenizer(split)
+    words = tokenizer((sentence.text for sentence in split.train), WORDS, TOKENS)
     model = fit(split, words)
     found = accuracy(model, words, split.heldout)
     print(f"held out: accuracy {found:.4f}")

@@ -1,22 +1,18 @@
-"""Is a file of skops served as scikit-learn answers, and refused before it has a replica where it is not trusted?"""
+"""Is a file of skops refused before it has a replica where it is not trusted, and served where it is?"""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from examples.sklearn_digits import train
-from tests.cluster.installation import Deployment, wait_answering
+from tests.cluster.installation import Deployment
 from tests.cluster.place import Place
-from tests.cluster.state import Cluster
 from tests.unit.runtime.skops_files import FEATURES, HOSTILE, LABELS, ROWS, dumped, good
 
 pytestmark = pytest.mark.cluster
 
-NODE_PORT = 30082
 PATIENCE_S = 300
 """The import of all of scikit-learn, on a busy machine, once to prepare and once per replica."""
 TREE = "sklearn.tree._tree.Tree"
@@ -25,29 +21,6 @@ TREE = "sklearn.tree._tree.Tree"
 def replicas(deployment: Deployment) -> list[dict[str, Any]]:
     """Return the pods that serve, without the one that prepared."""
     return [pod for pod in deployment.children() if pod["metadata"]["labels"]["evenkeel.dev/role"] == "serve"]
-
-
-def test_the_examples_model_answers_as_scikit_learn_does(here: Place, cluster: Cluster) -> None:
-    split = train.load()
-    model = train.fit(split)
-    train.write(model, split, here.folder)
-    body = (here.folder / "request.json").read_bytes()
-    rows = split.heldout_rows[[int(np.flatnonzero(split.heldout_digits == digit)[0]) for digit in range(10)]]
-
-    digits = here.deployment("digits")
-    digits.apply(here.spec("digits.skops"))
-    digits.wait("Serving", timeout_s=PATIENCE_S)
-    status = digits.get()["status"]
-    assert status["model"]["format"] == "Sklearn"
-    assert status["model"]["inputs"] == [{"name": "input", "datatype": "FP64", "shape": [-1, 64]}]
-    assert [output["name"] for output in status["model"]["outputs"]] == ["label", "probabilities"]
-
-    digits.expose(NODE_PORT)
-    port = cluster.node_ports[str(NODE_PORT)]
-    wait_answering(digits, port, body)
-    label, probabilities = digits.predict(port, body)["outputs"]
-    assert label["data"] == model.predict(rows).tolist()
-    np.testing.assert_allclose(np.reshape(probabilities["data"], (10, 10)), model.predict_proba(rows), atol=1e-5)
 
 
 def test_types_are_named_trusted_and_pinned_with_the_revision(here: Place) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from examples.digits import data, evaluate, export, train
 from examples.digits.model import Net
+from tests.system.examples.recognised import recognised
 
 FOLDER = Path(train.__file__).parent
 
@@ -197,6 +198,7 @@ def test_a_run_leaves_the_model_its_checksum_its_metrics_and_requests_with_known
     digest = hashlib.sha256((out / "digits.pt2").read_bytes()).hexdigest()
     assert (out / "digits.pt2.sha256").read_text() == f"{digest}  digits.pt2\n"
     assert metrics["sha256"] == digest
+    assert recognised(out / "digits.pt2") == "TorchExport"
 
     model = torch.export.load(out / "digits.pt2").module()
     for entry, digit in zip(json.loads((out / "heldout.json").read_text()), range(10), strict=True):

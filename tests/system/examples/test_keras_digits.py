@@ -19,6 +19,7 @@ from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.models.inspect import recognise
 from evenkeel_runtime.models.keras import imported
 from examples.digits import data
+from tests.system.examples.recognised import recognised
 from tests.unit.runtime.inspected import inspect
 
 FOLDER = Path(data.__file__).parents[1] / "keras_digits"
@@ -66,6 +67,7 @@ def test_a_run_leaves_a_model_that_is_served_and_a_request_with_its_answer(
     assert "held out: accuracy " in capsys.readouterr().out
 
     content = (out / "digits.keras").read_bytes()
+    assert recognised(out / "digits.keras") == "Keras"
     assert (out / "digits.keras.sha256").read_text() == f"{hashlib.sha256(content).hexdigest()}  digits.keras\n"
     found, signature = inspect(io.BytesIO(content), len(content), Model("Keras", "", False))
     assert signature.inputs == (Tensor("image", "FP32", (-1, 28, 28, 1)),)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from examples.optimise import optimise
+from tests.system.examples.recognised import recognised
 
 
 @pytest.fixture
@@ -55,6 +56,7 @@ def test_a_run_prints_a_row_for_every_version_and_leaves_both_files(
         assert [0 < apart < 1 for apart in change] == ([] if word == "FP32" else [True])
     assert sizes["pruned"] < sizes["digits"]
     for name in sizes:
+        assert recognised(tmp_path / f"{name}.pt2") == "TorchExport"
         sha256 = hashlib.sha256((tmp_path / f"{name}.pt2").read_bytes()).hexdigest()
         assert (tmp_path / f"{name}.pt2.sha256").read_text() == f"{sha256}  {name}.pt2\n"
 

@@ -14,6 +14,7 @@ import torch
 from evenkeel_runtime.config import Model
 from evenkeel_runtime.models.inspect import recognise
 from examples.recurrent_digits import train
+from tests.system.examples.recognised import recognised
 from tests.unit.runtime.inspected import inspect
 
 
@@ -29,6 +30,7 @@ def test_a_run_leaves_a_model_that_is_served_and_a_request_with_its_answer(
     assert float(second.split()[-1]) >= 0.5
 
     content = (out / "digits.pt2").read_bytes()
+    assert recognised(out / "digits.pt2") == "TorchExport"
     assert (out / "digits.pt2.sha256").read_text() == f"{hashlib.sha256(content).hexdigest()}  digits.pt2\n"
     found, signature = inspect(io.BytesIO(content), len(content), Model("TorchExport", "", False))
     (tensor,) = json.loads((out / "request.json").read_text())["inputs"]

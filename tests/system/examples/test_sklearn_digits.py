@@ -13,6 +13,7 @@ import skops.io
 
 from evenkeel_runtime.config import Model
 from examples.sklearn_digits import train
+from tests.system.examples.recognised import recognised
 from tests.unit.runtime.inspected import inspect
 
 
@@ -28,6 +29,7 @@ def test_a_run_leaves_a_model_that_is_served_without_trust_and_a_request_with_it
     assert min(figures.values()) >= train.ACCURACY_FLOOR
 
     content = (out / "digits.skops").read_bytes()
+    assert recognised(out / "digits.skops") == "Sklearn"
     assert (out / "digits.skops.sha256").read_text() == f"{hashlib.sha256(content).hexdigest()}  digits.skops\n"
     _, signature = inspect(io.BytesIO(content), len(content), Model("Sklearn", "", False))
     (tensor,) = json.loads((out / "request.json").read_text())["inputs"]

@@ -12,6 +12,7 @@ import torch
 from evenkeel_runtime.config import Model
 from evenkeel_runtime.models.recognised import recognised_folder
 from examples.statedict_digits import train
+from tests.system.examples.recognised import recognised
 from tests.unit.runtime.statedicts import bundle
 
 
@@ -26,6 +27,7 @@ def test_a_run_leaves_a_folder_that_answers_as_timm_does_and_a_request(
     assert first == "1437 digits to train on, 360 held out"
     assert float(second.split()[-1]) > 0.1
 
+    assert recognised(out / "digits") == "StateDict"
     files = {path.name: path.read_bytes() for path in (out / "digits").iterdir()}
     loaded = recognised_folder(bundle(files), Model("StateDict", "", False)).load("cpu")
     assert loaded.signature.classes == tuple("0123456789")

@@ -12,6 +12,7 @@ import torch
 from evenkeel_runtime.config import Model
 from evenkeel_runtime.models.recognised import recognised_folder
 from examples.transformers_languages import train
+from tests.system.examples.recognised import recognised
 from tests.unit.runtime.pretrained_folders import files_of, texts
 from tests.unit.runtime.statedicts import bundle
 
@@ -29,6 +30,7 @@ def test_a_run_leaves_a_folder_that_answers_as_transformers_does_and_a_request(
     assert heldout > 200
     assert float(second.split()[-1]) > 1.5 / len(train.LANGUAGES)
 
+    assert recognised(out / "languages") == "Transformers"
     loaded = recognised_folder(bundle(files_of(out / "languages")), Model("Transformers", "", False)).load("cpu")
     assert loaded.signature.classes == train.LANGUAGES
     (tensor,) = json.loads((out / "request.json").read_text(encoding="utf-8"))["inputs"]
