@@ -23,13 +23,13 @@ _ERRORS = f"SELECT cohort, exponent, count, absolute, squared FROM deviation {_P
 
 
 def quality(ask: Ask, as_json: Callable[[str], str], subject: bytes, since_s: int) -> list[Series]:
-    """Return the counts of every revision of a ModelDeployment, of cohorts since that moment.
+    """Return the counts of every revision and assignment of a ModelDeployment, of cohorts since that moment.
 
     `as_json` makes of columns the aggregate that is the JSON text of a cohort's cells.
     """
     rows = ask("SELECT id, revision, variant, classes, names FROM series WHERE subject = ? ORDER BY id", (subject,))
     found = []
-    for id_, revision, variant, classes, names in rows:
+    for id_, revision, assignment, classes, names in rows:
         place = (id_, since_s)
 
         def texts(columns: str, of: str, place: tuple[int, int] = place) -> dict[int, str]:
@@ -39,7 +39,7 @@ def quality(ask: Ask, as_json: Callable[[str], str], subject: bytes, since_s: in
         both = "canary_revision, stable, canary"
         found.append(
             Series(
-                Source(subject, revision, variant, classes),
+                Source(subject, revision, assignment, classes),
                 tuple(json.loads(names)),
                 {(cohort, class_): int(count) for cohort, class_, count in ask(_PREDICTIONS, place)},
                 texts("predicted, actual, count", f"cell {_PLACE} AND count <> 0"),
@@ -61,11 +61,11 @@ def _errors(rows: list[Row]) -> dict[int, Errors]:
 
 
 def labelled(ask: Ask, subject: bytes, since_s: int, page: int) -> Iterator[list[Row]]:
-    """Yield pages of (revision, variant, nonce, row, time in ms, predicted, confidence, actual, id), by their keys.
+    """Yield pages of (revision, assignment, nonce, row, time in ms, predicted, confidence, actual, id), by their keys.
 
     The id is what the user has called the prediction, None where there is no such name or it is forgotten.
     """
-    for id_, revision, variant in ask(
+    for id_, revision, assignment in ask(
         "SELECT id, revision, variant FROM series WHERE subject = ? ORDER BY id", (subject,)
     ):
         nonce, row = b"", -1
@@ -78,7 +78,7 @@ def labelled(ask: Ask, subject: bytes, since_s: int, page: int) -> Iterator[list
                 (subject, id_, nonce, nonce, row, since_s * 1000),
             )
             if rows:
-                yield [(revision, variant, *found) for found in rows]
+                yield [(revision, assignment, *found) for found in rows]
             if len(rows) < page:
                 break
             nonce, row = bytes(rows[-1][0]), rows[-1][1]

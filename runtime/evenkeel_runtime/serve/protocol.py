@@ -49,11 +49,12 @@ log = logging.getLogger("evenkeel")
 
 
 class Exchange:
-    """One request, and the one answer to it. `abandoned` is called when the client goes before the answer."""
+    """One request, and the one answer to it. `abandoned` is called when the client goes before the answer; `assignment`
+    is what the request has drawn (`receipts.Assignment`), None where nobody has drawn here."""
 
     protocol = "http"
     succeeded = 200
-    __slots__ = ("_connection", "abandoned", "answer", "body", "headers", "keep_alive", "method", "path")
+    __slots__ = ("_connection", "abandoned", "answer", "assignment", "body", "headers", "keep_alive", "method", "path")
 
     def __init__(
         self, connection: Connection, method: bytes, path: bytes, headers: dict[bytes, bytes], body: bytes, keep: bool
@@ -66,6 +67,7 @@ class Exchange:
         self.keep_alive = keep
         self.answer: bytes | None = None
         self.abandoned: Callable[[], None] | None = None
+        self.assignment: int | None = None
 
     @property
     def trace(self) -> Trace | None:

@@ -55,6 +55,7 @@ class Caller(Protocol):
     succeeded: int
     abandoned: Callable[[], None] | None
     headers: dict[bytes, bytes]
+    assignment: int | None  # `receipts.Assignment`, None where nobody has drawn here
 
     @property
     def trace(self) -> Trace | None: ...
@@ -227,7 +228,8 @@ class Service:
             else:
                 start = now
                 try:
-                    receipt = None if receipts is None else receipts.issue(answer, exchange.headers)
+                    drew = exchange.assignment
+                    receipt = None if receipts is None else receipts.issue(answer, exchange.headers, drew)
                     written = pending.writer.write(pending.asked.plan, answer, receipt)
                 except Exception as error:  # noqa: BLE001 - a model may answer anything, and others wait for theirs
                     self._failed(work, error, "the model's answer cannot be written")

@@ -126,7 +126,9 @@ def test_totals_of_the_earlier_release_are_summed_and_grow(old: Database, open_s
         old.run("INSERT INTO prediction VALUES (1, ?, 3, ?, ?)", COHORT, process, count)
     store: Store = open_store()
     assert store.quality(SUBJECT, 0)[0].predictions == {(COHORT, 3): 7}
-    store.write([], [Told(SOURCE, b"one", (), {(COHORT, 3): 6}), Told(SOURCE, b"two", (), {(COHORT, 3): 1})], NOW_S)
+    store.write(
+        [], [Told(SOURCE, b"one", (), {(0, COHORT, 3): 6}), Told(SOURCE, b"two", (), {(0, COHORT, 3): 1})], NOW_S
+    )
     assert store.quality(SUBJECT, 0)[0].predictions == {(COHORT, 3): 8}
 
 

@@ -143,7 +143,7 @@ async def test_a_canary_of_other_classes_says_so_before_any_label(
 def introduced(service: Service, revision: str, classes: int) -> None:
     """Tell the service what a replica tells that has predicted nothing."""
     model = Deployment(revision, classes, uid=MODEL.uid)
-    told = {"process": "ab" * 8, "revision": revision, "variant": 0, "classes": classes, "cohorts": []}
+    told = {"process": "ab" * 8, "revision": revision, "assignment": 2, "classes": classes, "cohorts": []}
     body = json.dumps(told).encode()
     assert service.ask("POST", "/v1/predictions", body, model.signed(receipts.COUNTS, body))[0] == 200
 

@@ -20,7 +20,7 @@ from evenkeel_operator.decide.quality.evidence import Objective
 from evenkeel_operator.decide.quality.measures import Average, Metric, cell, classification
 from evenkeel_operator.feedback.quality import quality
 from evenkeel_operator.feedback.records import COHORT_S, Errors, Series, Source
-from evenkeel_runtime.receipts import Variant
+from evenkeel_runtime.receipts import Assignment
 from tests.builders import modeldeployment
 
 SUBJECT = bytes(range(16))
@@ -33,7 +33,7 @@ def series(
     revision: str = STABLE,
     classes: int = 3,
     *,
-    variant: Variant = Variant.STABLE,
+    assignment: Assignment = Assignment.UNASSIGNED,
     names: tuple[str, ...] = (),
     predictions: Mapping[tuple[int, int], int] | None = None,
     confusion: Mapping[tuple[int, int, int], int] | None = None,
@@ -41,7 +41,7 @@ def series(
     pairs: Mapping[tuple[int, str, int, int, int], int] | None = None,
     unlabelled_pairs: Mapping[int, str] | None = None,
 ) -> Series:
-    source = Source(SUBJECT, revision, variant, classes)
+    source = Source(SUBJECT, revision, assignment, classes)
     cells: dict[int, list[list[int]]] = {}
     labels: dict[int, tuple[int, int]] = {}
     for (start, predicted, actual), count in (confusion or {}).items():
@@ -111,7 +111,7 @@ def test_a_revision_that_answers_numbers_is_known_and_has_no_rows() -> None:
 
 def test_one_that_was_the_canary_first_and_stable_later_is_one_revision() -> None:
     as_canary = series(
-        variant=Variant.CANARY,
+        assignment=Assignment.CANARY,
         predictions={(AT_S, 0): 1},
         confusion={(AT_S, 0, 0): 1},
         pairs={(AT_S, CANARY, 0, 0, 0): 1},
@@ -229,7 +229,9 @@ ROW = ("cohorts", 0)
         pytest.param(changed([[CANARY, 0, 3, 0, 1]], *ROW, "pairs"), id="a pair with a class that there is not"),
         pytest.param(changed([[CANARY, 0, 0, 0, -1]], *ROW, "pairs"), id="fewer pairs than none"),
         pytest.param(changed([[CANARY, 0, 0, 1]], *ROW, "pairs"), id="a pair too short"),
-        pytest.param(body(series(classes=3), series(classes=4, variant=Variant.CANARY)), id="two numbers of classes"),
+        pytest.param(
+            body(series(classes=3), series(classes=4, assignment=Assignment.CANARY)), id="two numbers of classes"
+        ),
     ],
 )
 def test_anything_else_is_refused_as_a_whole(answer: bytes) -> None:
