@@ -29,7 +29,6 @@ What never changes within a process stands first, and fills whole characters: it
 from __future__ import annotations
 
 import binascii
-import copy
 import enum
 import hashlib
 import hmac
@@ -189,6 +188,7 @@ class Issuer:
     """Writes the receipts of one process."""
 
     def __init__(self, key: bytes, origin: Origin) -> None:
+        self._key = key
         padded = key.ljust(64, b"\0")
         self._inner = bytes(byte ^ 0x36 for byte in padded)
         self._outer = bytes(byte ^ 0x5C for byte in padded)
@@ -199,10 +199,7 @@ class Issuer:
 
     def assigned(self, assignment: Assignment) -> Issuer:
         """Return another issuer, for answers to requests of this assignment."""
-        found = copy.copy(self)
-        found.origin = replace(self.origin, assignment=assignment)
-        found._renew()
-        return found
+        return Issuer(self._key, replace(self.origin, assignment=assignment))
 
     def one(self, time_ms: int, class_: int, confidence: int) -> bytes:
         """Return the receipt of a single row; `confidence` counts 1/65535."""

@@ -52,6 +52,7 @@ from evenkeel_runtime.serve.tally import Arm, Failure, Tally, failure_of, is_ref
 
 HEADER = receipts.ONWARD_HEADER.encode()
 
+_STABLE, _CANARY, _UNASSIGNED = Assignment.STABLE, Assignment.CANARY, Assignment.UNASSIGNED
 _BUDGET_S = 1.0
 """How often the budget is computed again."""
 _KNOWN = 20
@@ -133,7 +134,7 @@ class Canary:
     def takes(self, exchange: Exchange, begun: float) -> bool:
         """Return whether the request is on its way to the canary, and will be answered without further ado."""
         headers = exchange.headers
-        exchange.assignment = Assignment.UNASSIGNED
+        exchange.assignment = _UNASSIGNED
         if HEADER in headers or exchange.path not in self._paths:
             return False
         if self._mirror is not None:
@@ -145,9 +146,9 @@ class Canary:
             return False
         # From here on nothing but the draw may tell one from the other: whoever is left out is left out above.
         if not self._choice.chooses(headers):
-            exchange.assignment = Assignment.STABLE
+            exchange.assignment = _STABLE
             return False
-        exchange.assignment = Assignment.CANARY
+        exchange.assignment = _CANARY
         arm = self._arm
         arm.sent += 1
         sent = self._onward.send(

@@ -228,8 +228,7 @@ class Service:
             else:
                 start = now
                 try:
-                    drew = exchange.assignment
-                    receipt = None if receipts is None else receipts.issue(answer, exchange.headers, drew)
+                    receipt = receipts and receipts.issue(answer, exchange.headers, exchange.assignment)
                     written = pending.writer.write(pending.asked.plan, answer, receipt)
                 except Exception as error:  # noqa: BLE001 - a model may answer anything, and others wait for theirs
                     self._failed(work, error, "the model's answer cannot be written")

@@ -150,7 +150,10 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One objective's numbers, as they are told: of each revision over the mature cohorts of the rollout."""
+    """One objective's numbers, as they are told: of each revision over the mature cohorts of the rollout.
+
+    Of a split, over what was in the draw (`evidence.drawn_of`).
+    """
 
     measure: str
     floor: float

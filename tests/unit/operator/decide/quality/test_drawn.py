@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -91,8 +92,14 @@ def test_the_difference_does_not_hang_on_what_was_in_no_draw(
         return [(m.at, next(f.log_e for f in m.against if f.test == "worse"), m.shown[0]) for m in found]
 
     assert told(*of_lot, *more) == told(*of_lot)
-    one, other = (verdict.stability_index(trial(*rows)) for rows in ((*of_lot, *more), of_lot))
-    assert one == other
+
+
+@pytest.mark.parametrize("revision", ["old", "new"])
+def test_nor_does_what_stands_for_it_while_there_are_no_labels(revision: str) -> None:
+    """The classes that both predict: those of the requests that were in no draw are others."""
+    of_lot = [replace(row(*side, 0, 0), predictions=(50, 50)) for side in (("old", STABLE), ("new", CANARY))]
+    others = replace(row(revision, UNASSIGNED, 0, 0), predictions=(0, 900))
+    assert verdict.stability_index(trial(*of_lot, others)) == verdict.stability_index(trial(*of_lot)) == 0.0
 
 
 def test_a_canary_that_fails_at_what_is_hard_is_not_better_for_it() -> None:
