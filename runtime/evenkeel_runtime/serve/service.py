@@ -228,7 +228,8 @@ class Service:
             else:
                 start = now
                 try:
-                    receipt = receipts and receipts.issue(answer, exchange.headers, exchange.assignment)
+                    drew = exchange.assignment
+                    receipt = None if receipts is None else receipts.issue(answer, exchange.headers, drew)
                     written = pending.writer.write(pending.asked.plan, answer, receipt)
                 except Exception as error:  # noqa: BLE001 - a model may answer anything, and others wait for theirs
                     self._failed(work, error, "the model's answer cannot be written")

@@ -17,7 +17,6 @@ from evenkeel_runtime.receipts import Assignment
 from evenkeel_runtime.serve import canary
 from evenkeel_runtime.serve.canary import Budget, Choice, budget_of
 from evenkeel_runtime.serve.metrics import Histogram
-from evenkeel_runtime.serve.protocol import Exchange
 from evenkeel_runtime.serve.signals import Signals, latency_edges
 from evenkeel_runtime.serve.tally import Failure, Tally, is_refused_alike
 
@@ -95,11 +94,11 @@ def drew(path: bytes, headers: dict[bytes, bytes], share: float, mode: str = SPL
     service: Any = SimpleNamespace(name="m", signals=Signals())
     onward: Any = Mock(**{"send.return_value": Failure.BUSY})
     told_of = Canary("digits-91cc", mode, share, ("127.0.0.1:1",), 300.0)
-    connection: Any = None
-    exchange = Exchange(connection, b"POST", path, headers, b"{}", True)
+    exchange: Any = SimpleNamespace(path=path, headers=headers, body=b"{}", assignment=None)
     tried = canary.Canary(service, told_of, Tally("digits-91cc", 0.1), onward, Mock())
     assert not tried.takes(exchange, 5.0)
-    return exchange.assignment
+    drawn: int | None = exchange.assignment
+    return drawn
 
 
 @pytest.mark.parametrize(

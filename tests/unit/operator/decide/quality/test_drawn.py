@@ -51,7 +51,7 @@ def drawn_by_lot(rng: random.Random, share: float = 0.25) -> list[Cohort]:
         for _ in range(100):
             counts[i, rng.random() < share][rng.random() >= 0.8] += 1
     sides = {False: ("old", STABLE), True: ("new", CANARY)}
-    return [row(*sides[is_canary], *found, cohort=i) for (i, is_canary), found in counts.items()]
+    return [row(*sides[is_canary], hits, misses, i) for (i, is_canary), (hits, misses) in counts.items()]
 
 
 def easy(assignment: Assignment) -> list[Cohort]:
