@@ -133,6 +133,20 @@ def test_one_that_was_the_canary_first_and_stable_later_is_one_revision() -> Non
         assert len(got.pairs(STABLE, "digits-older")) == 1
 
 
+def test_rows_say_what_their_requests_had_drawn() -> None:
+    told = [series(assignment=drawn, predictions={(AT_S, 0): 1 + drawn}) for drawn in Assignment]
+    got = {row.assignment: row.predictions[0] for row in read(body(*told)).cohorts(STABLE)}
+    assert got == {Assignment.STABLE: 1, Assignment.CANARY: 2, Assignment.UNASSIGNED: 3}
+
+
+def test_a_service_from_before_there_was_an_assignment_says_stable_of_everything() -> None:
+    told = json.loads(body(series(predictions={(AT_S, 0): 1})))
+    del told["revisions"][0]["assignment"]
+    told["revisions"][0]["variant"] = "Stable"
+    (row,) = read(json.dumps(told).encode()).cohorts(STABLE)
+    assert row.assignment is Assignment.STABLE
+
+
 counts = st.integers(0, 10**6)
 classes_ = st.integers(0, 4)
 quarters = st.integers(0, 5).map(lambda n: AT_S + n * COHORT_S)
@@ -211,6 +225,8 @@ ROW = ("cohorts", 0)
         pytest.param(changed(True, "classes"), id="a truth for classes"),
         pytest.param(changed("many", "classes"), id="a word for classes"),
         pytest.param(changed(None, "cohorts"), id="no cohorts"),
+        pytest.param(changed("Both", "assignment"), id="an assignment that there is not"),
+        pytest.param(changed(2, "assignment"), id="a number for an assignment"),
         pytest.param(changed([7], "cohorts"), id="a number for a cohort"),
         pytest.param(changed(AT_S + 1, *ROW, "start"), id="no start of a quarter of an hour"),
         pytest.param(changed(-COHORT_S, *ROW, "start"), id="before all times"),
