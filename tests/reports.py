@@ -19,6 +19,7 @@ NOW = datetime(2026, 1, 8, 9, 20, tzinfo=UTC)
 QUARTER_S = 900
 OBJECTIVES = [{"metric": "Accuracy", "floor": 0.9, "margin": 0.02, "horizon": "1h"}]
 STABLE, CANARY = f"{NAME}-6b8f01aa", f"{NAME}-91cc02bb"
+DRAWN = {STABLE: "Stable", CANARY: "Canary"}
 WORDS = ("cat", "dog", "horse", "ship")
 
 TOLD = {
@@ -72,7 +73,7 @@ def quality(story: Story = Story()) -> dict[str, Any]:
         "since": first,
         "cohortSeconds": QUARTER_S,
         "revisions": [
-            {"revision": name, "variant": "Stable", "classes": list(story.classes), "cohorts": rows}
+            {"revision": name, "assignment": DRAWN[name], "classes": list(story.classes), "cohorts": rows}
             for name, rows in found.items()
             if rows
         ],

@@ -10,7 +10,7 @@ The text is base64url (RFC 4648, without padding) of, big-endian:
     offset  bytes  what
     0       1      version of the format, 1
     1       1      flags: 1 a number was predicted, not a class; 2 the classes have names
-    2       1      variant (`Variant`)
+    2       1      assignment (`Assignment`)
     3       2      key id
     5       16     subject: the uid of the ModelDeployment
     21      2      number of classes, 0 where a number was predicted
@@ -37,7 +37,7 @@ import string
 import struct
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 HEADER = "evenkeel-receipt"
@@ -77,14 +77,22 @@ _ALPHABET = string.ascii_letters.encode() + string.digits.encode() + b"-_"
 _LONGEST = (_FIXED.size + 257 + _VARYING.size + 8 * MAX_ROWS + _MAC_BYTES) * 4 // 3 + 4
 
 
-class Variant(enum.IntEnum):
-    """Which side of a rollout a replica says that it is on.
+class Assignment(enum.IntEnum):
+    """What the request has drawn, where a canary's share of the requests is drawn by lot (a split).
 
-    Nothing tells a replica: all of them say STABLE, and canary and stable are told apart by their revisions.
+    STABLE and CANARY were in one draw and differ by chance alone, so their labels may be compared; UNASSIGNED was in
+    none: a request that could not have been the canary's, or at a time without a canary, or with one that is mirrored.
+    It is the draw that counts, not who answered: see `serve.canary`.
+
+    Runtimes from before there was an assignment say STABLE of every answer. The image is a part of the revision, so all
+    receipts of one revision are of one kind: a canary beside a stable revision of such a runtime is compared with all
+    of its traffic, drawn or not, until that revision is replaced. Receipts of a canary of such a runtime say STABLE
+    too; whatever its replicas answer in a trial was passed on to them, so that is CANARY (`decide.quality.cohorts`).
     """
 
     STABLE = 0
     CANARY = 1
+    UNASSIGNED = 2
 
 
 class Reason(enum.StrEnum):
@@ -119,7 +127,7 @@ class Origin:
     revision: str
     classes: int
     is_named: bool = False
-    variant: int = Variant.STABLE
+    assignment: int = Assignment.UNASSIGNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +188,7 @@ class Issuer:
     """Writes the receipts of one process."""
 
     def __init__(self, key: bytes, origin: Origin) -> None:
+        self._key = key
         padded = key.ljust(64, b"\0")
         self._inner = _sha256(bytes(byte ^ 0x36 for byte in padded))
         self._outer = _sha256(bytes(byte ^ 0x5C for byte in padded))
@@ -188,6 +197,10 @@ class Issuer:
         self._process = self._text = b""
         self._begun = self._inner
         self._renew()
+
+    def assigned(self, assignment: Assignment) -> Issuer:
+        """Return another issuer, for answers to requests of this assignment."""
+        return Issuer(self._key, replace(self.origin, assignment=assignment))
 
     def one(self, time_ms: int, class_: int, confidence: int) -> bytes:
         """Return the receipt of a single row; `confidence` counts 1/65535."""
@@ -240,7 +253,7 @@ class Issuer:
         fixed = _FIXED.pack(
             _VERSION,
             flags,
-            origin.variant,
+            origin.assignment,
             origin.key_id,
             origin.subject,
             origin.classes,
@@ -261,7 +274,7 @@ def opened(text: str, key_of: Callable[[int, bytes], bytes | None]) -> Receipt:
     """Return what a receipt says; raises BadReceipt. `key_of` finds a key by its id and the subject, or None."""
     raw = _decoded(text)
     start = _varying_at(raw)
-    _, flags, variant, key_id, subject, classes, process, length = _FIXED.unpack_from(raw)
+    _, flags, assignment, key_id, subject, classes, process, length = _FIXED.unpack_from(raw)
     count, moment = _VARYING.unpack_from(raw, start)
     time_ms, rows = moment >> 16, moment & 0xFFFF
     start += _VARYING.size
@@ -281,7 +294,7 @@ def opened(text: str, key_of: Callable[[int, bytes], bytes | None]) -> Receipt:
         _revision(raw[_FIXED.size : _FIXED.size + length]),
         classes,
         bool(flags & _NAMED),
-        _variant(variant),
+        _assignment(assignment),
     )
     # The key is a ModelDeployment's own, so whoever reads its Secret can sign what no Issuer writes.
     if bool(flags & _NUMERIC) == bool(classes) or (flags & _NAMED and not classes):
@@ -324,12 +337,12 @@ def _revision(name: bytes) -> str:
         raise BadReceipt(Reason.MALFORMED, "the receipt's revision is not UTF-8") from None
 
 
-def _variant(number: int) -> Variant:
+def _assignment(number: int) -> Assignment:
     try:
-        return Variant(number)
+        return Assignment(number)
     except ValueError:
         raise BadReceipt(
-            Reason.MALFORMED, f"the receipt's variant is {number}, which this service does not know"
+            Reason.MALFORMED, f"the receipt's assignment is {number}, which this service does not know"
         ) from None
 
 

@@ -23,6 +23,7 @@ from evenkeel_operator.decide.quality.counted import Counted, Revision
 from evenkeel_operator.decide.quality.measures import cell
 from evenkeel_operator.decide.quality.verdict import Progress, Rows, State
 from evenkeel_runtime.contract import MIRROR
+from evenkeel_runtime.receipts import Assignment
 from tests.cluster.labelled_client import BATCH, THREADS
 
 MOST_COHORTS = 8
@@ -156,10 +157,13 @@ class _World:
     def _rows(self, at: datetime, sent: NDArray[np.int64]) -> list[Cohort]:
         numbers, is_canary = sent[0], sent[1].astype(bool)
         found = []
-        for revision, its in ((STABLE, numbers[~is_canary]), (CANARY, numbers[is_canary])):
+        for revision, its, drawn in (
+            (STABLE, numbers[~is_canary], Assignment.STABLE),
+            (CANARY, numbers[is_canary], Assignment.CANARY),
+        ):
             labels = np.bincount(self.cells[revision][its], minlength=self.classes**2)
             predictions = labels.reshape(self.classes, self.classes).sum(axis=1)
-            found.append(Cohort(revision, at, tuple(predictions.tolist()), tuple(labels.tolist())))
+            found.append(Cohort(revision, at, tuple(predictions.tolist()), tuple(labels.tolist()), drawn))
         return found
 
     def _pairs(self, at: datetime, sent: NDArray[np.int64]) -> Pairs:

@@ -165,8 +165,9 @@ class CanaryOptions(Model):
     mode: Literal["Auto", "Mirror", "Split"] = "Auto"
     """Mirror sends the canary a copy of its share of the requests, and its answers go to nobody. Split gives its share
     to it; what it fails or is late with, the stable revision answers. Requests by gRPC, and those that name a version,
-    go to the stable revision alone: if they are harder or easier than the others, Split compares unlike with unlike,
-    Mirror does not. Auto mirrors where accuracy is judged and no replica has to make room, and splits otherwise."""
+    go to the stable revision alone, as do, of a split, those whose client would not wait for two answers: the two are
+    compared over the others, of which a split draws by lot. Auto mirrors where accuracy is judged and no replica has to
+    make room, and splits otherwise."""
     steps: tuple[CanaryStep, ...] = Field(
         default=(CanaryStep(weight=10), CanaryStep(weight=25), CanaryStep(weight=50)),
         min_length=1,

@@ -114,7 +114,7 @@ def judged(claim: Claim, names: Sequence[str], now_ms: int, horizon_s: int) -> L
     if item.row >= receipt.rows:
         return Answer(Outcome.MALFORMED, "NoSuchRow", f"row is {item.row}, the receipt has {receipt.rows} rows")
     origin = receipt.origin
-    source = Source(origin.subject, origin.revision, int(origin.variant), origin.classes)
+    source = Source(origin.subject, origin.revision, int(origin.assignment), origin.classes)
     if origin.classes == 0:
         if isinstance(item.label, str):
             return Answer(Outcome.MALFORMED, "NoNumber", "the model predicts numbers: label has to be a number")
@@ -139,22 +139,27 @@ def judged(claim: Claim, names: Sequence[str], now_ms: int, horizon_s: int) -> L
 
 
 def told_of(body: bytes, subject: bytes, now_ms: int) -> Told:
-    """Return what a replica tells of itself. Raises BadPost; who sent it was checked before."""
+    """Return what a replica tells of itself. Raises BadPost; who sent it was checked before.
+
+    Runtimes from before there was an assignment say `variant`, of everything at once.
+    """
     document = _loaded(body)
     try:
         source = Source(
             subject,
             _text(document["revision"]),
-            int(receipts.Variant(_within(document["variant"], 255))),
+            _assignment(document["assignment"] if "assignment" in document else document["variant"]),
             _within(document["classes"], MAX_CLASSES),
         )
-        totals: dict[tuple[int, int], int] = {}
+        totals: dict[tuple[int, int, int], int] = {}
         for cohort in document["cohorts"]:
             start = _within(cohort["start"], now_ms // 1000 + SKEW_S)
             if start % COHORT_S:
                 raise ValueError(f"cohorts start at multiples of {COHORT_S} s, not at {start}")
+            assignment = _assignment(cohort.get("assignment", source.assignment))
             for class_, count in cohort["counts"]:
-                totals[(start, _within(class_, max(0, source.classes - 1)))] = _within(count, 1 << 53)
+                place = assignment, start, _within(class_, max(0, source.classes - 1))
+                totals[place] = _within(count, 1 << 53)
         ids = tuple((_id(name), _text(receipt, 1 << 20)) for name, receipt in document.get("ids", ()))
         pairs = tuple(_pair(row, source.classes) for row in document.get("pairs", ()))
         names = tuple(_text(name, 1024) for name in document.get("names", ()))
@@ -252,6 +257,10 @@ def _pair(row: Any, classes: int) -> Pair:
         _text(canary_revision),
         _within(canary, classes - 1),
     )
+
+
+def _assignment(value: Any) -> int:
+    return int(receipts.Assignment(_within(value, 255)))
 
 
 def _within(value: Any, most: int) -> int:

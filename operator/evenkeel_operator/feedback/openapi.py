@@ -6,7 +6,7 @@ from typing import Any
 
 from evenkeel_operator.feedback.judge import MOST_ITEMS, NDJSON
 from evenkeel_operator.feedback.records import Outcome
-from evenkeel_runtime.receipts import MAX_ID
+from evenkeel_runtime.receipts import MAX_ID, Assignment
 
 _ITEM = {
     "type": "object",
@@ -88,6 +88,11 @@ _QUALITY = {
                 "type": "object",
                 "properties": {
                     "revision": {"type": "string"},
+                    "assignment": {
+                        "enum": [assignment.name.capitalize() for assignment in Assignment],
+                        "description": "What the requests have drawn while a canary was given its share by lot. Each "
+                        "revision is told once for every assignment that there is: its counts are the sum of these.",
+                    },
                     "cohorts": {"type": "array", "items": {"$ref": "#/components/schemas/Cohort"}},
                 },
             },

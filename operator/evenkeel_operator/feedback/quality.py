@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from evenkeel_operator.feedback.records import COHORT_S, Series
-from evenkeel_runtime.receipts import Variant, uid_of
+from evenkeel_runtime.receipts import Assignment, uid_of
 
 
 def quality(namespace: str, name: str, subject: bytes, since_s: int, series: Sequence[Series]) -> str:
@@ -20,8 +20,8 @@ def quality(namespace: str, name: str, subject: bytes, since_s: int, series: Seq
     [class, count], `confusion` [predicted, actual, count], `errors` the count and the sums of absolute and squared
     errors, `pairs` [canary revision, class of stable, class of canary, actual, count], and `unlabelledPairs` the same
     of pairs whose label is not known, without an actual class: [canary revision, class of stable, class of canary,
-    count]. What has no cells is left out. `variant` is what the replicas say of themselves: what a canary has
-    predicted is found by its revision.
+    count]. What has no cells is left out. Each revision is told once for each `assignment` that its requests have had
+    (`receipts.Assignment`): who answered is its revision, and what the request had drawn its assignment.
     """
     head = {"namespace": namespace, "name": name, "uid": uid_of(subject), "since": since_s, "cohortSeconds": COHORT_S}
     return _with(head, "revisions", [_with(_totals(one), "cohorts", one.cohorts.values()) for one in series])
@@ -36,7 +36,7 @@ def _totals(series: Series) -> dict[str, Any]:
     source, errors = series.source, series.errors
     found: dict[str, Any] = {
         "revision": source.revision,
-        "variant": Variant(source.variant).name.capitalize(),
+        "assignment": Assignment(source.assignment).name.capitalize(),
         "task": "Classification" if source.classes else "Regression",
         "classes": list(series.names) or source.classes,
         "predictions": sum(count for count, _, _ in series.classes.values()),

@@ -21,10 +21,10 @@ from evenkeel_operator.decide.quality import floors, measures
 from evenkeel_operator.decide.quality.measures import Average, Measure, Metric
 from evenkeel_operator.decide.snapshot import NoSignal
 from evenkeel_operator.feedback.access import Denied
-from evenkeel_operator.feedback.records import Source, Totals
+from evenkeel_operator.feedback.records import Totals
 from evenkeel_operator.feedback.store import Store, Unavailable
 from evenkeel_operator.feedback.totals import subjects, totals
-from evenkeel_runtime.receipts import Variant, uid_of
+from evenkeel_runtime.receipts import uid_of
 
 SINCE_S = 7 * 86400
 MOST_CLASSES = 32
@@ -34,6 +34,8 @@ GOOD_FOR_S = 300.0
 
 Places = Mapping[bytes, tuple[str, str]]
 """Namespace and name by subject."""
+_Revision = tuple[bytes, str, int]
+"""Subject, revision, classes."""
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ def rated(found: Totals) -> Iterator[Rating]:
     if not found.labels:
         return
     yield Rating("evenkeel_quality_labels", (), found.labels)
-    if not found.source.classes:
+    if not found.classes:
         assert found.errors is not None, "labelled numbers"
         # The store has sums of the errors, and bounds take how they are spread.
         yield _value(Metric.MAE, found.errors.absolute / found.labels)
@@ -76,7 +78,7 @@ def rated(found: Totals) -> Iterator[Rating]:
 
 
 def _averages(found: Totals) -> Iterator[Rating]:
-    classes = found.source.classes
+    classes = found.classes
     if classes > MOST_CLASSES:
         return
     counts = [0] * classes**2
@@ -109,16 +111,11 @@ def _value(metric: Metric, value: float, *labels: tuple[str, str]) -> Rating:
     return Rating("evenkeel_quality", (("metric", metric.value), *labels), value)
 
 
-def exposition(rows: Iterable[tuple[tuple[str, str], Source, Iterable[Rating]]]) -> bytes:
+def exposition(rows: Iterable[tuple[tuple[str, str], str, Iterable[Rating]]]) -> bytes:
     """Return the series of revisions, each with the namespace and name of its ModelDeployment, as text."""
     lines: dict[str, list[str]] = {family: [] for family in _FAMILIES}
-    for (namespace, name), source, ratings in rows:
-        own = (
-            ("namespace", namespace),
-            ("name", name),
-            ("revision", source.revision),
-            ("variant", Variant(source.variant).name.capitalize()),
-        )
+    for (namespace, name), revision, ratings in rows:
+        own = (("namespace", namespace), ("name", name), ("revision", revision))
         for one in ratings:
             told = ",".join(f'{key}="{_escaped(value)}"' for key, value in (*own, *one.labels))
             lines[one.family].append(f"{one.family}{{{told}}} {one.value:.9g}")
@@ -152,7 +149,7 @@ class Ratings:
         self._present = present
         self._tell = tell
         self._every_s = every_s
-        self._known: dict[Source, tuple[Totals, tuple[Rating, ...]]] = {}
+        self._known: dict[_Revision, tuple[Totals, tuple[Rating, ...]]] = {}
         self._stopped = asyncio.Event()
         self._is_stopping = False
 
@@ -182,7 +179,7 @@ class Ratings:
 
     def _look(self, places: Places | None) -> bytes:
         since_s = int(time.time()) - SINCE_S
-        seen: dict[Source, tuple[Totals, tuple[Rating, ...]]] = {}
+        seen: dict[_Revision, tuple[Totals, tuple[Rating, ...]]] = {}
         rows = []
         for subject in subjects(self._store.ask):
             place = ("-", uid_of(subject)) if places is None else places.get(subject)
@@ -191,9 +188,10 @@ class Ratings:
             for found in totals(self._store.ask, subject, since_s):
                 if self._is_stopping:
                     break
-                before = self._known.get(found.source)
+                revision = (subject, found.revision, found.classes)
+                before = self._known.get(revision)
                 ratings = before[1] if before is not None and before[0] == found else tuple(rated(found))
-                seen[found.source] = found, ratings
-                rows.append((place, found.source, ratings))
+                seen[revision] = found, ratings
+                rows.append((place, found.revision, ratings))
         self._known = seen
         return exposition(rows)

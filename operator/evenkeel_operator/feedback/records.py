@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 COHORT_S = 900
@@ -43,14 +43,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Source:
-    """Whose predictions: one revision of one ModelDeployment. `classes` is 0 for numbers.
+    """Whose predictions: one revision of one ModelDeployment, of requests of one assignment (`receipts.Assignment`).
 
-    `variant` is the side of a rollout that its replicas say (`receipts.Variant`): it is kept and told, never judged by.
+    `classes` is 0 for numbers.
     """
 
     subject: bytes
     revision: str
-    variant: int
+    assignment: int
     classes: int
 
 
@@ -87,17 +87,23 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a replica tells: totals of predictions by (cohort, class), users' own ids, mirrored pairs.
+    """What a replica tells: totals of predictions by (assignment, cohort, class), users' own ids, mirrored pairs.
 
-    `process` names the replica's process. A total replaces a smaller one of the same (process, cohort, class).
+    `process` names the replica's process. A total replaces a smaller one of the same process and place. The pairs are
+    `source`'s.
     """
 
     source: Source
     process: bytes
     names: tuple[str, ...]
-    totals: Mapping[tuple[int, int], int]
+    totals: Mapping[tuple[int, int, int], int]
     ids: tuple[tuple[str, str], ...] = ()
     pairs: tuple[Pair, ...] = ()
+
+    @property
+    def sources(self) -> set[Source]:
+        """All that it tells something of."""
+        return {self.source, *(replace(self.source, assignment=assignment) for assignment, _, _ in self.totals)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +117,13 @@ class Errors:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The counts of one source since a moment, of all cohorts together; `confusion` is by (predicted, actual)."""
+    """The counts of one revision since a moment, of all cohorts and assignments together.
 
-    source: Source
+    `confusion` is by (predicted, actual).
+    """
+
+    revision: str
+    classes: int
     names: tuple[str, ...]
     predictions: int
     confusion: Mapping[tuple[int, int], int]

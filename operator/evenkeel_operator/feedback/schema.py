@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 RunMany = Callable[[str, Sequence[Sequence[Any]]], None]
 """Runs one statement for each of some rows."""
 
+# A series' variant is its `receipts.Assignment`: version 1 knew of none, and its series are all STABLE.
 _VERSIONS = "CREATE TABLE IF NOT EXISTS schema_version (version {integer} NOT NULL)"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS series (
@@ -143,10 +144,10 @@ def _fill(run: Ask, run_many: RunMany) -> None:
     run(_FILL_PREDICTED, ())
     run(_FILL_PAIR_CELLS, ())
     changes = Changes()
-    for series, subject, revision, variant in run(
+    for series, subject, revision, assignment in run(
         "SELECT id, subject, revision, variant FROM series WHERE classes = 0", ()
     ):
-        source = Source(bytes(subject), revision, variant, 0)
+        source = Source(bytes(subject), revision, assignment, 0)
         for nonce, row, time_ms, predicted, actual in _labels(run, series):
             # Nothing can be posted about a larger one any more, so that what is not counted here is not taken off.
             if abs(predicted) < MOST:

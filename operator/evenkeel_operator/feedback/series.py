@@ -18,29 +18,29 @@ GROUP BY class ORDER BY class
 
 
 def quality(ask: Ask, as_json: AsJson, kept: Texts, subject: bytes, since_s: int) -> list[Series]:
-    """Return the counts of every revision of a ModelDeployment, of cohorts since that moment.
+    """Return the counts of every revision and assignment of a ModelDeployment, of cohorts since that moment.
 
     Within a transaction that sees one moment; `kept` are the texts of cohorts that were told before.
     """
     rows = ask("SELECT id, revision, variant, classes, names FROM series WHERE subject = ? ORDER BY id", (subject,))
     return [
         Series(
-            Source(subject, revision, variant, classes),
+            Source(subject, revision, assignment, classes),
             tuple(json.loads(names)),
             {class_: (int(n), int(labels), int(hits)) for class_, n, labels, hits in ask(_CLASSES, (id_, since_s))},
             errors_since(ask, id_, since_s),
             cohorts.told(ask, as_json, kept, id_, since_s),
         )
-        for id_, revision, variant, classes, names in rows
+        for id_, revision, assignment, classes, names in rows
     ]
 
 
 def labelled(ask: Ask, subject: bytes, since_s: int, page: int) -> Iterator[list[Row]]:
-    """Yield pages of (revision, variant, nonce, row, time in ms, predicted, confidence, actual, id), by their keys.
+    """Yield pages of (revision, assignment, nonce, row, time in ms, predicted, confidence, actual, id), by their keys.
 
     The id is what the user has called the prediction, None where there is no such name or it is forgotten.
     """
-    for id_, revision, variant in ask(
+    for id_, revision, assignment in ask(
         "SELECT id, revision, variant FROM series WHERE subject = ? ORDER BY id", (subject,)
     ):
         nonce, row = b"", -1
@@ -53,7 +53,7 @@ def labelled(ask: Ask, subject: bytes, since_s: int, page: int) -> Iterator[list
                 (subject, id_, nonce, nonce, row, since_s * 1000),
             )
             if rows:
-                yield [(revision, variant, *found) for found in rows]
+                yield [(revision, assignment, *found) for found in rows]
             if len(rows) < page:
                 break
             nonce, row = bytes(rows[-1][0]), rows[-1][1]

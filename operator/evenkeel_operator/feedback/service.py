@@ -354,10 +354,10 @@ def _told(answer: Answer) -> dict[str, str]:
 
 
 def _line(row: Row, names: Sequence[str]) -> str:
-    revision, variant, nonce, number, time_ms, predicted, confidence, actual, own_id = row
+    revision, assignment, nonce, number, time_ms, predicted, confidence, actual, own_id = row
     told: dict[str, Any] = {
         "revision": revision,
-        "variant": receipts.Variant(variant).name.capitalize(),
+        "assignment": receipts.Assignment(assignment).name.capitalize(),
         "nonce": bytes(nonce).hex(),
         "row": number,
         "timeMs": time_ms,

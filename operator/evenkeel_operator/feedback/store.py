@@ -170,7 +170,7 @@ class Store(ABC):
         return done
 
     def _write(self, labels: Sequence[Label], told: Sequence[Told], now_s: int) -> list[Answer]:
-        telling = {one.source for one in told}
+        telling = {source for one in told for source in one.sources}
         held = {
             self._series_of(source): source in telling
             for source in sorted(telling.union(label.source for label in labels))
@@ -213,14 +213,15 @@ class Store(ABC):
         totals: dict[tuple[int, int, int, bytes], int] = {}
         ids: dict[tuple[bytes, str], str] = {}
         for one in told:
-            id_ = self._series_of(one.source)
-            if one.names and id_ not in self._named:
-                self._run("UPDATE series SET names = ? WHERE id = ?", (json.dumps(one.names), id_))
-                self._named.add(id_)
-            for (cohort, class_), count in one.totals.items():
-                place = id_, cohort, class_, one.process
+            by_assignment = {source.assignment: self._series_of(source) for source in one.sources}
+            for id_ in sorted(by_assignment.values()) if one.names else ():
+                if id_ not in self._named:
+                    self._run("UPDATE series SET names = ? WHERE id = ?", (json.dumps(one.names), id_))
+                    self._named.add(id_)
+            for (assignment, cohort, class_), count in one.totals.items():
+                place = by_assignment[assignment], cohort, class_, one.process
                 totals[place] = max(count, totals.get(place, 0))
-                changes.told(id_, cohort)
+                changes.told(by_assignment[assignment], cohort)
             for name, receipt in one.ids:
                 ids.setdefault((one.source.subject, name), receipt)
         if totals:
@@ -263,7 +264,7 @@ class Store(ABC):
     def _series_of(self, source: Source) -> int:
         if (known := self._series.get(source)) is not None:
             return known
-        values = (source.subject, source.revision, source.variant, source.classes)
+        values = (source.subject, source.revision, source.assignment, source.classes)
         self._run(
             "INSERT INTO series (subject, revision, variant, classes, names) VALUES (?, ?, ?, ?, '[]') "
             "ON CONFLICT DO NOTHING",

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from evenkeel_operator.feedback.counts import errors
-from evenkeel_operator.feedback.records import Ask, Errors, Source, Totals
+from evenkeel_operator.feedback.records import Ask, Errors, Row, Totals
 
-_PREDICTIONS = "SELECT SUM(count) FROM predicted WHERE series = ? AND cohort >= ?"
-_CONFUSION = """
-SELECT predicted, actual, SUM(count) FROM cell WHERE series = ? AND cohort >= ?
+_SERIES = "SELECT id FROM series WHERE subject = ? AND revision = ? AND classes = ?"
+_PLACE = f"WHERE series IN ({_SERIES}) AND cohort >= ?"
+_PREDICTIONS = f"SELECT SUM(count) FROM predicted {_PLACE}"
+_CONFUSION = f"""
+SELECT predicted, actual, SUM(count) FROM cell {_PLACE}
 GROUP BY predicted, actual ORDER BY predicted, actual
 """
 _ERRORS = """
-SELECT exponent, SUM(count), SUM(absolute), SUM(squared) FROM deviation WHERE series = ? AND cohort >= ?
+SELECT exponent, SUM(count), SUM(absolute), SUM(squared) FROM deviation {place}
 GROUP BY exponent ORDER BY exponent
 """
+_ERRORS_OF_ONE = _ERRORS.format(place="WHERE series = ? AND cohort >= ?")
+_ERRORS_OF_ALL = _ERRORS.format(place=_PLACE)
 
 
 def subjects(ask: Ask) -> list[bytes]:
@@ -24,19 +29,27 @@ def subjects(ask: Ask) -> list[bytes]:
 
 
 def totals(ask: Ask, subject: bytes, since_s: int) -> list[Totals]:
-    """Return the counts of every revision of a ModelDeployment, of cohorts since that moment."""
-    rows = ask("SELECT id, revision, variant, classes, names FROM series WHERE subject = ? ORDER BY id", (subject,))
+    """Return the counts of every revision of a ModelDeployment, of cohorts since that moment.
+
+    Whatever its requests had drawn: how good a revision is does not hang on that.
+    """
+    names: dict[tuple[str, int], tuple[str, ...]] = {}
+    for revision, classes, told in ask(
+        "SELECT revision, classes, names FROM series WHERE subject = ? ORDER BY id", (subject,)
+    ):
+        names[revision, classes] = names.get((revision, classes)) or tuple(json.loads(told))
     found = []
-    for id_, revision, variant, classes, names in rows:
-        place = (id_, since_s)
+    for (revision, classes), known in names.items():
+        place = (subject, revision, classes, since_s)
         ((predictions,),) = ask(_PREDICTIONS, place)
         found.append(
             Totals(
-                Source(subject, revision, variant, classes),
-                tuple(json.loads(names)),
+                revision,
+                classes,
+                known,
                 int(predictions or 0),
                 {(predicted, actual): int(n) for predicted, actual, n in ask(_CONFUSION, place) if n},
-                errors_since(ask, id_, since_s),
+                _errors(ask(_ERRORS_OF_ALL, place)),
             )
         )
     return found
@@ -44,5 +57,8 @@ def totals(ask: Ask, subject: bytes, since_s: int) -> list[Totals]:
 
 def errors_since(ask: Ask, series: int, since_s: int) -> Errors | None:
     """Return the errors of a series, of all cohorts since that moment together."""
-    rows = ask(_ERRORS, (series, since_s))
+    return _errors(ask(_ERRORS_OF_ONE, (series, since_s)))
+
+
+def _errors(rows: Iterable[Row]) -> Errors | None:
     return errors((int(e), int(count), int(absolute), int(squared)) for e, count, absolute, squared in rows)

@@ -17,6 +17,8 @@ class Caller(Protocol):
     succeeded: int
     abandoned: Callable[[], None] | None
     headers: dict[bytes, bytes]
+    assignment: int | None
+    """`receipts.Assignment`; None where nobody has drawn here."""
 
     @property
     def connection(self) -> object:

@@ -12,8 +12,18 @@ the same users would try them all.
 
 What a replica is told ends by itself. With it, nothing is left on the way of a request but one look at an attribute.
 Requests that name the model's version are never the canary's, for it has another one; nor are those by gRPC, which
-costs so much more that a second hop of it would be felt, nor those of a client that would not wait for two answers.
-What is passed on says so, and is not passed on again.
+costs so much more that a second hop of it would be felt, nor, of a split, those of a client that would not wait for two
+answers. What is passed on says so, and is not passed on again.
+
+All of that is found out before a split draws, and receipts say what a request has drawn (`receipts.Assignment`). So the
+labels of what drew stable and of what drew the canary differ by chance and by the model alone, however much easier the
+requests are that were never in the draw.
+
+What drew the canary and was answered by stable in its place stays CANARY (intention to treat, as in `tally`). Counted
+as stable's, or not at all, it would leave the canary without the requests that it fails at: where those are the hard
+ones, a canary that fails at one in twenty, of which stable gets half right, looks better by two points. Kept, it makes
+the difference smaller by the share that the canary did not answer, and never turns its sign; how large that share may
+be is for the tests of failed and of slow answers.
 """
 
 from __future__ import annotations
@@ -28,6 +38,7 @@ from random import Random
 
 from evenkeel_runtime import contract, receipts
 from evenkeel_runtime.contract import MIRROR, SPLIT
+from evenkeel_runtime.receipts import Assignment
 from evenkeel_runtime.serve.body import BadRequest
 from evenkeel_runtime.serve.directives import Directive, place_of
 from evenkeel_runtime.serve.headers import waits_s_of
@@ -41,6 +52,7 @@ from evenkeel_runtime.serve.tally import Arm, Failure, Tally, failure_of, is_ref
 
 HEADER = receipts.ONWARD_HEADER.encode()
 
+_STABLE, _CANARY, _UNASSIGNED = Assignment.STABLE, Assignment.CANARY, Assignment.UNASSIGNED
 _BUDGET_S = 1.0
 """How often the budget is computed again."""
 _KNOWN = 20
@@ -122,14 +134,21 @@ class Canary:
     def takes(self, exchange: Exchange, begun: float) -> bool:
         """Return whether the request is on its way to the canary, and will be answered without further ado."""
         headers = exchange.headers
-        if HEADER in headers or exchange.path not in self._paths or not self._choice.chooses(headers):
+        exchange.assignment = _UNASSIGNED
+        if HEADER in headers or exchange.path not in self._paths:
             return False
         if self._mirror is not None:
-            self._mirror.copy(exchange, begun)
+            if self._choice.chooses(headers):
+                self._mirror.copy(exchange, begun)
             return False
         within_s = self._within_s(headers, begun)
         if within_s <= 0:
             return False
+        # From here on nothing but the draw may tell one from the other: whoever is left out is left out above.
+        if not self._choice.chooses(headers):
+            exchange.assignment = _STABLE
+            return False
+        exchange.assignment = _CANARY
         arm = self._arm
         arm.sent += 1
         sent = self._onward.send(

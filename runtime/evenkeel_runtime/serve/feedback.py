@@ -202,12 +202,12 @@ class Feedback:
         return {
             "process": receipts.issuer.process,
             "revision": origin.revision,
-            "variant": origin.variant,
+            "assignment": origin.assignment,
             "classes": origin.classes,
             "names": list(receipts.prediction.told_names),
             "cohorts": [
-                {"start": cohort, "counts": [[class_, count] for class_, count in counts.items()]}
-                for cohort, counts in totals.items()
+                {"start": cohort, "assignment": assignment, "counts": [list(count) for count in counts.items()]}
+                for (cohort, assignment), counts in totals.items()
             ],
             "ids": ids,
             "pairs": pairs,

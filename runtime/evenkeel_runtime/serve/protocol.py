@@ -63,11 +63,12 @@ class Head:
 
 
 class Exchange:
-    """One request, and the one answer to it. `abandoned` is called when the client goes before the answer."""
+    """One request, and the one answer to it. `abandoned` is called when the client goes before the answer; `assignment`
+    is what the request has drawn (`receipts.Assignment`), None where nobody has drawn here."""
 
     protocol = "http"
     succeeded = 200
-    __slots__ = ("abandoned", "answer", "body", "connection", "head", "headers", "keep_alive")
+    __slots__ = ("abandoned", "answer", "assignment", "body", "connection", "head", "headers", "keep_alive")
 
     def __init__(self, connection: Connection, head: Head, body: bytes, keep: bool) -> None:
         self.connection = connection
@@ -77,6 +78,7 @@ class Exchange:
         self.keep_alive = keep
         self.answer: bytes | None = None
         self.abandoned: Callable[[], None] | None = None
+        self.assignment: int | None = None
 
     @property
     def method(self) -> bytes:

@@ -69,6 +69,7 @@ class Call:
     protocol = "grpc"
     succeeded: int = grpc.StatusCode.OK.value[0]
     connection: object = None
+    assignment: int | None = None  # what comes by gRPC is in no draw
 
     def __init__(self, headers: dict[bytes, bytes]) -> None:
         self.headers = headers

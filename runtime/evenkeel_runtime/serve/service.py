@@ -221,7 +221,7 @@ class Service:
                 continue
             start = now
             try:
-                receipt = None if receipts is None else receipts.issue(answer, caller.headers)
+                receipt = None if receipts is None else receipts.issue(answer, caller.headers, caller.assignment)
                 head, body = asked.form.write(asked.plan, answer, receipt)
             except Exception as error:  # noqa: BLE001 - a model may answer anything, and others wait for theirs
                 self._failed(work, error, began, finished, "the model's answer cannot be written")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from evenkeel_runtime import config, contract, receipts
-from evenkeel_runtime.receipts import Issuer, Origin
+from evenkeel_runtime.receipts import Assignment, Issuer, Origin
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_S = 120.0
@@ -38,6 +38,7 @@ class Deployment:
         self.key = receipts.derived_key(MASTER, KEY_ID, self.subject)
         self.revision = revision
         self.issuer = Issuer(self.key, Origin(KEY_ID, self.subject, revision, classes, is_named))
+        self._issuers = [self.issuer.assigned(assignment) for assignment in Assignment]
 
     def told(self, folder: Path, url: str = NOBODY, revision: str = "") -> dict[str, str]:
         """Return what the operator tells a replica that is to give receipts, whose key it puts into `folder`."""
@@ -51,9 +52,9 @@ class Deployment:
             contract.Env.FEEDBACK_URL: url,
         }
 
-    def receipt(self, class_: int = 3, *, after_s: float = 0.0) -> str:
+    def receipt(self, class_: int = 3, *, after_s: float = 0.0, assignment: Assignment = Assignment.UNASSIGNED) -> str:
         """Return a receipt of one row, from a clock that is `after_s` ahead."""
-        return self.issuer.one(int((time.time() + after_s) * 1000), class_, 60000).decode()
+        return self._issuers[assignment].one(int((time.time() + after_s) * 1000), class_, 60000).decode()
 
     def signed(self, purpose: bytes, body: bytes, *, after_s: float = 0.0) -> dict[str, str]:
         """Return the headers by which a replica says who it is."""

@@ -68,7 +68,7 @@ async def test_what_cannot_be_written_fails_alone(bad: list[Label] | Told, commi
     assert outcomes(await commits.labels([label(1)])) == ["duplicate"]
 
 
-WIDE = Told(SOURCE, b"process!", (), {(COHORT, class_): 1 for class_ in range(10)})
+WIDE = Told(SOURCE, b"process!", (), {(0, COHORT, class_): 1 for class_ in range(10)})
 PAIRS = tuple(Pair(nonce(n), 0, COHORT, 3, "digits-89abcdef", 4) for n in range(3))
 
 

@@ -6,7 +6,6 @@ import http.client
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from evenkeel_operator.feedback.records import Source, Told
 from evenkeel_operator.feedback.sqlite import SqliteStore
 from evenkeel_operator.feedback.store import Store
-from evenkeel_runtime.receipts import COUNTS, Issuer, Variant, nonce_or_none
+from evenkeel_runtime.receipts import COUNTS, Assignment, nonce_or_none
 from tests.system.feedback.databases import spoil
 from tests.system.feedback.server import PATIENCE_S, Deployment, Service
 from tests.system.feedback.test_service import counts
@@ -23,8 +22,8 @@ from tests.system.feedback.test_store import label, nonce
 
 def test_names_are_those_of_the_revision_on_whichever_side_they_were_told(service: Service) -> None:
     model = Deployment(classes=2, is_named=True)
-    for variant, names in ((0, ["spam", "ham"]), (1, [])):
-        body = counts(model, classes=2, names=names, variant=variant, cohorts=[])
+    for assignment, names in ((0, ["spam", "ham"]), (1, [])):
+        body = counts(model, classes=2, names=names, assignment=assignment, cohorts=[])
         assert service.ask("POST", "/v1/predictions", body, model.signed(COUNTS, body))[0] == 200
     assert service.post({"receipt": model.receipt(1), "label": "spam"}) == {"outcome": "accepted"}
     _, text = service.ask("GET", f"/v1/labels/-/{model.uid}")
@@ -47,17 +46,17 @@ def test_labels_that_cannot_all_be_read_break_off(tmp_path: Path, start: Callabl
     assert service.ask("GET", "/healthz") == (200, "ok\n")
 
 
-def test_a_side_of_a_rollout_is_told_as_the_replica_says_it(service: Service) -> None:
+def test_what_a_request_had_drawn_is_told_with_its_label(service: Service) -> None:
     model = Deployment()
-    canary = Issuer(model.key, replace(model.issuer.origin, variant=Variant.CANARY))
-    as_canary = canary.one(int(time.time() * 1000), 4, 60000).decode()
-    for receipt in (model.receipt(3), as_canary):
-        assert service.post({"receipt": receipt, "label": 3}) == {"outcome": "accepted"}
-    got = {revision["variant"]: revision["accuracy"] for revision in service.quality(model)}
-    assert got == {"Stable": 1, "Canary": 0}
+    for number, assignment in enumerate(Assignment):
+        receipt = model.receipt(number, assignment=assignment)
+        assert service.post({"receipt": receipt, "label": 1}) == {"outcome": "accepted"}
+    got = {revision["assignment"]: revision["accuracy"] for revision in service.quality(model)}
+    assert got == {"Stable": 0, "Canary": 1, "Unassigned": 0}
     _, text = service.ask("GET", f"/v1/labels/-/{model.uid}")
     lines = [json.loads(line) for line in text.splitlines()]
-    assert [(line["variant"], line["predicted"]) for line in lines] == [("Stable", 3), ("Canary", 4)]
+    got = {line["assignment"]: line["predicted"] for line in lines}
+    assert got == {"Stable": 0, "Canary": 1, "Unassigned": 2}
 
 
 def test_a_label_is_told_with_the_id_that_its_user_has_given(

@@ -98,7 +98,7 @@ def test_a_pair_of_another_cohort_than_its_label_has_none(open_store: Open) -> N
 def test_a_total_that_is_told_twice_at_once_counts_once(open_store: Open) -> None:
     first, second = open_store(), open_store()
     first.write([label()], [], NOW_S)
-    post: Post = ([], [Told(SOURCE, b"process!", (), {(COHORT, 3): 5})])
+    post: Post = ([], [Told(SOURCE, b"process!", (), {(0, COHORT, 3): 5})])
     at_once(first, second, post, post)
     (series,) = first.quality(SUBJECT, 0)
     assert predictions(series) == {(COHORT, 3): 5}
@@ -114,7 +114,12 @@ def test_many_who_post_and_tell_at_once_wait_for_nobody_in_a_circle(open_store: 
             for n in order:
                 labels = [label(n + k, 2, source=source) for source in sources[:: 1 if n % 2 else -1] for k in range(5)]
                 messages = [
-                    replace(one, source=source, totals={(COHORT, 0): n}, process=b"of" + str(order[0]).encode())
+                    replace(
+                        one,
+                        source=source,
+                        totals={(0, COHORT, 0): n},
+                        process=b"of" + str(order[0]).encode(),
+                    )
                     for source in sources[:: -1 if n % 3 else 1]
                     for one in told(*(pair(n + k) for k in range(4, -1, -1)))
                 ]

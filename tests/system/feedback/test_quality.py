@@ -49,7 +49,9 @@ def paired(source: Source, number: int, canary: int) -> Told:
 
 
 def totalled(source: Source, number: int, count: int, process: int) -> Told:
-    return Told(source, bytes([process] * 8), (), {(start_of(number), number % (source.classes or 1)): count})
+    return Told(
+        source, bytes([process] * 8), (), {(source.assignment, start_of(number), number % (source.classes or 1)): count}
+    )
 
 
 LABELS = st.lists(st.builds(labelled, st.sampled_from([STABLE, OTHER, NUMBERS]), NUMBER, CLASS, st.booleans()))
@@ -238,7 +240,7 @@ def test_an_answer_is_of_one_moment(open_store: Open, monkeypatch: pytest.Monkey
         rows = run(sql, values)
         if sql.lstrip().startswith("SELECT"):
             n = next(numbers)
-            writer.write([label(n, 1, 0, source=STABLE)], [Told(STABLE, bytes(8), (), {(COHORT, 0): n})], NOW_S)
+            writer.write([label(n, 1, 0, source=STABLE)], [Told(STABLE, bytes(8), (), {(0, COHORT, 0): n})], NOW_S)
         return rows
 
     monkeypatch.setattr(store, "_run", run_late)

@@ -73,7 +73,7 @@ def told(service: Service, model: Deployment, **more: Any) -> None:
     document = {
         "process": "ab" * 8,
         "revision": model.revision,
-        "variant": 0,
+        "assignment": 2,
         "classes": CLASSES,
         "cohorts": [],
         **more,

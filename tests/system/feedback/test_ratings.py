@@ -32,14 +32,14 @@ def awaited(service: Service, pattern: str, headers: dict[str, str] | None = Non
 
 def test_labels_become_numbers_on_each_database(database: tuple[str, ...], start: Callable[..., Service]) -> None:
     service, model = start(*database, *OFTEN), Deployment(classes=2)
-    at = f'namespace="-",name="{model.uid}",revision="{model.revision}",variant="Stable"'
+    at = f'namespace="-",name="{model.uid}",revision="{model.revision}"'
     labels = [{"receipt": model.receipt(n % 2), "label": n // 2 % 2} for n in range(10)]
     service.post(labels[:6])
     text = awaited(service, rf"^evenkeel_quality_labels{{{at}}} 6$")
     assert f'evenkeel_quality{{{at},metric="Accuracy"}} 0.5\n' in text
     assert "evenkeel_quality_predictions{" not in text
     cohort = {"start": int(time.time()) // 900 * 900, "counts": [[0, 7]]}
-    told = {"revision": model.revision, "variant": 0, "classes": 2, "process": "ab" * 8, "cohorts": [cohort]}
+    told = {"revision": model.revision, "assignment": 2, "classes": 2, "process": "ab" * 8, "cohorts": [cohort]}
     body = json.dumps(told).encode()
     assert service.ask("POST", "/v1/predictions", body, model.signed(COUNTS, body))[0] == 200
     service.post(labels)
@@ -74,7 +74,7 @@ async def test_quality_is_told_to_who_may_know_it_of_every_model(tmp_path: Path)
                 {"outcome": "accepted"},
             )
             prometheus = {"authorization": "Bearer token-of-prometheus"}
-            at = r'\{namespace="team-a",name="digits",revision="digits-0123abcd",variant="Stable"\}'
+            at = r'\{namespace="team-a",name="digits",revision="digits-0123abcd"\}'
             await asyncio.to_thread(awaited, service, rf"^evenkeel_quality_labels{at} 1$", prometheus)
             for others in ({}, {"authorization": "Bearer token-of-alice"}, {"authorization": "Bearer stolen"}):
                 status, text = await asyncio.to_thread(service.ask, "GET", "/metrics", None, others)

@@ -34,7 +34,7 @@ def filled(store: Store, count: int, cohort: int) -> None:
     ]
     pairs = tuple(pair(first + n, cohort=cohort, canary_revision=str(n)) for n in range(count))
     ids = tuple((f"{cohort}-{n}", "r") for n in range(count))
-    totals = {(cohort, n): 1 for n in range(count)}
+    totals = {(0, cohort, n): 1 for n in range(count)}
     store.write(labels, [Told(SOURCE, b"process!", (), totals, ids, pairs)], cohort)
 
 

@@ -147,7 +147,9 @@ def test_totals_of_the_earlier_release_are_summed_and_grow(old: Database, open_s
         old.run("INSERT INTO prediction VALUES (1, ?, 3, ?, ?)", COHORT, process, count)
     store: Store = open_store()
     assert predictions(store.quality(SUBJECT, 0)[0]) == {(COHORT, 3): 7}
-    store.write([], [Told(SOURCE, b"one", (), {(COHORT, 3): 6}), Told(SOURCE, b"two", (), {(COHORT, 3): 1})], NOW_S)
+    store.write(
+        [], [Told(SOURCE, b"one", (), {(0, COHORT, 3): 6}), Told(SOURCE, b"two", (), {(0, COHORT, 3): 1})], NOW_S
+    )
     assert predictions(store.quality(SUBJECT, 0)[0]) == {(COHORT, 3): 8}
 
 
@@ -278,7 +280,7 @@ def test_a_replica_that_starts_and_one_that_writes_do_not_wait_for_each_other(op
     if not isinstance(first, PostgresStore):
         pytest.skip("one process has the file, and opens it before it writes")
     first._begin()
-    first._write([label()], [Told(SOURCE, b"process!", (), {(COHORT, 3): 1})], NOW_S)
+    first._write([label()], [Told(SOURCE, b"process!", (), {(0, COHORT, 3): 1})], NOW_S)
     with ThreadPoolExecutor(1) as pool:
         opened = pool.submit(open_store)
         try:

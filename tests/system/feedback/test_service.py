@@ -202,7 +202,7 @@ def counts(model: Deployment, n: int = 5, **more: Any) -> bytes:
     told = {
         "process": "ab" * 8,
         "revision": model.revision,
-        "variant": 0,
+        "assignment": 2,
         "classes": 10,
         "cohorts": [{"start": start, "counts": [[3, n]]}],
         **more,
@@ -264,7 +264,8 @@ def test_counts_of_others_are_refused(
     "more",
     [
         pytest.param({"revision": ""}, id="no revision"),
-        pytest.param({"variant": 2}, id="a variant that nobody knows"),
+        pytest.param({"assignment": 3}, id="an assignment that nobody knows"),
+        pytest.param({"cohorts": [{"start": 900, "assignment": 3, "counts": []}]}, id="nor of a cohort"),
         pytest.param({"cohorts": [{"start": 1, "counts": []}]}, id="a cohort that starts in between"),
         pytest.param({"cohorts": [{"start": 9_000_000_000_000, "counts": []}]}, id="a cohort to come"),
         pytest.param({"cohorts": [{"start": 900, "counts": [[10, 1]]}]}, id="a class that is none"),

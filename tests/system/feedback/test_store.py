@@ -173,9 +173,9 @@ def test_numbers_have_errors_instead_of_cells(open_store: Open) -> None:
 
 def test_totals_of_a_process_count_once(open_store: Open) -> None:
     store = open_store()
-    one = Told(SOURCE, b"one", tuple("abcdefghij"), {(COHORT, 3): 5, (COHORT + 900, 1): 1})
-    store.write([], [one, replace(one, totals={(COHORT, 3): 7})], NOW_S)
-    store.write([], [one, replace(one, process=b"two", totals={(COHORT, 3): 2})], NOW_S)
+    one = Told(SOURCE, b"one", tuple("abcdefghij"), {(0, COHORT, 3): 5, (0, COHORT + 900, 1): 1})
+    store.write([], [one, replace(one, totals={(0, COHORT, 3): 7})], NOW_S)
+    store.write([], [one, replace(one, process=b"two", totals={(0, COHORT, 3): 2})], NOW_S)
     (series,) = store.quality(SUBJECT, 0)
     assert predictions(series) == {(COHORT, 3): 9, (COHORT + 900, 1): 1}
     assert series.classes == {3: (9, 0, 0), 1: (1, 0, 0)}
@@ -205,7 +205,7 @@ def test_a_users_own_id_stays_with_its_first_receipt(open_store: Open) -> None:
 def test_what_is_too_old_is_deleted(open_store: Open) -> None:
     store = open_store()
     old = [label(n, time_ms=(COHORT - 9000) * 1000) for n in range(20)]
-    totals = Told(SOURCE, b"one", (), {(COHORT - 9000, 3): 20, (COHORT, 3): 1}, ids=(("a", "r"),))
+    totals = Told(SOURCE, b"one", (), {(0, COHORT - 9000, 3): 20, (0, COHORT, 3): 1}, ids=(("a", "r"),))
     store.write([*old, label(100)], [totals], COHORT - 9000)
     while store.expire(COHORT, COHORT):
         pass

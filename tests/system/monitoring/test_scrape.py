@@ -102,7 +102,7 @@ def feedback(tmp_path: Path) -> Iterator[Service]:
     model = Deployment(classes=2)
     found.post([{"receipt": model.receipt(number % 2), "label": number % 2} for number in range(100)])
     cohort = {"start": int(time.time()) // 900 * 900, "counts": [[0, 50], [1, 50]]}
-    told = {"revision": model.revision, "variant": 0, "classes": 2, "process": "ab" * 8, "cohorts": [cohort]}
+    told = {"revision": model.revision, "assignment": 2, "classes": 2, "process": "ab" * 8, "cohorts": [cohort]}
     body = json.dumps(told).encode()
     assert found.ask("POST", "/v1/predictions", body, model.signed(COUNTS, body))[0] == 200
     yield found

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from evenkeel_runtime import receipts
+from evenkeel_runtime.receipts import Assignment
 from tests.system.feedback.server import Deployment, Service
 from tests.system.operator.canaries import (
     COUNT,
@@ -55,12 +56,15 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     found.kill()
 
 
-async def labelled(service: Service, revision: str, right: int, wrong: int) -> None:
+async def labelled(service: Service, revision: str, right: int, wrong: int, drawn: Assignment) -> None:
     """Post labels of a revision's predictions: so many in each of the four quarters of an hour from long ago on."""
     model = Deployment(revision, uid=MODEL.uid)
     for minutes in (75, 60, 45, 30):
         items = [
-            {"receipt": model.receipt(3, after_s=-60.0 * minutes), "label": 3 if n < right else 4}
+            {
+                "receipt": model.receipt(3, after_s=-60.0 * minutes, assignment=drawn),
+                "label": 3 if n < right else 4,
+            }
             for n in range(right + wrong)
         ]
         answer = await asyncio.to_thread(service.post, items)
@@ -75,8 +79,8 @@ async def test_nothing_is_promoted_on_accuracy_while_the_feedback_service_is_dow
         await eventually(lambda: kept_samples(api, new) > 0)
         await eventually(lambda: condition(api, "AccuracyMet") == ("Unknown", "LabelsMissing"))
         await first.stop()
-    for revision in (stable, new):
-        await labelled(service, revision, 190, 10)
+    await labelled(service, stable, 190, 10, Assignment.STABLE)
+    await labelled(service, new, 190, 10, Assignment.CANARY)
     service.kill()
     grown_old(api)
     async with operator(api, tmp_path, replicas, name="second", feedback=service.url) as second:
@@ -109,8 +113,8 @@ async def test_a_canary_whose_labels_are_worse_is_rolled_back_with_its_numbers(
         stable, new = await started(api, objectives=ACCURACY)
         await eventually(lambda: kept_samples(api, new) > 0)
         await first.stop()
-    await labelled(service, stable, 95, 5)
-    await labelled(service, new, 50, 50)
+    await labelled(service, stable, 95, 5, Assignment.STABLE)
+    await labelled(service, new, 50, 50, Assignment.CANARY)
     grown_old(api)
     async with operator(api, tmp_path, replicas, name="second", feedback=service.url) as second:
         await eventually(lambda: row(api)["state"] == "RolledBack" and size(api, new) == 0)
@@ -121,6 +125,27 @@ async def test_a_canary_whose_labels_are_worse_is_rolled_back_with_its_numbers(
         assert (size(api, stable), selector(api)) == (COUNT, stable)
         await eventually(lambda: condition(api, "AccuracyMet") == ("True", "AboveFloor"))
         assert condition(api, "RolledBack") == ("True", "RolledBack")
+        assert "Traceback" not in second.log
+
+
+async def test_an_equal_canary_is_promoted_beside_easier_requests_that_were_never_its_own(
+    api: FakeApi, cluster: Actors, replicas: FakeReplicas, service: Service, tmp_path: Path
+) -> None:
+    """Of what was drawn both get 0.85 right; stable gets all of what comes by gRPC, which is as much again."""
+    async with operator(api, tmp_path, replicas, feedback=service.url) as first:
+        stable, new = await started(api, objectives=ACCURACY)
+        await eventually(lambda: kept_samples(api, new) > 0)
+        await first.stop()
+    await labelled(service, stable, 255, 45, Assignment.STABLE)
+    await labelled(service, stable, 300, 0, Assignment.UNASSIGNED)
+    await labelled(service, new, 255, 45, Assignment.CANARY)
+    grown_old(api)
+    async with operator(api, tmp_path, replicas, name="second", feedback=service.url) as second:
+        await eventually(lambda: row(api)["state"] in ("Promoted", "RolledBack"))
+        assert (row(api)["state"], row(api)["why"]) == ("Promoted", "NotWorse")
+        (told,) = (one for one in row(api)["story"] if one.startswith("Accuracy"))
+        assert "canary 0.8500" in told
+        assert "stable 0.8500" in told
         assert "Traceback" not in second.log
 
 
@@ -143,7 +168,7 @@ async def test_a_canary_of_other_classes_says_so_before_any_label(
 def introduced(service: Service, revision: str, classes: int) -> None:
     """Tell the service what a replica tells that has predicted nothing."""
     model = Deployment(revision, classes, uid=MODEL.uid)
-    told = {"process": "ab" * 8, "revision": revision, "variant": 0, "classes": classes, "cohorts": []}
+    told = {"process": "ab" * 8, "revision": revision, "assignment": 2, "classes": classes, "cohorts": []}
     body = json.dumps(told).encode()
     assert service.ask("POST", "/v1/predictions", body, model.signed(receipts.COUNTS, body))[0] == 200
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from evenkeel_operator.decide import names
+from evenkeel_runtime.receipts import Assignment
 from tests.system.feedback.server import Service
 from tests.system.operator.canaries import (
     COUNT,
@@ -132,7 +133,7 @@ async def served_badly(api: FakeApi, folder: Path, replicas: FakeReplicas, servi
     revision = str(obj["status"]["stableRevision"])
     obj["status"]["served"][0]["since"] = timestamp(datetime.now(UTC) - timedelta(hours=2))
     api.store.replace(obj)
-    await labelled(service, revision, 50, 150)
+    await labelled(service, revision, 50, 150, Assignment.UNASSIGNED)
     return revision
 
 

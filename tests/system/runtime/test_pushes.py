@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from evenkeel_runtime import config
-from evenkeel_runtime.receipts import ID_HEADER, MAX_CLASSES, Issuer, Origin
+from evenkeel_runtime.receipts import ID_HEADER, MAX_CLASSES, ONWARD_HEADER, Assignment, Issuer, Origin, opened
 from evenkeel_runtime.serve import feedback as way
 from evenkeel_runtime.serve import ids, receipts
 from evenkeel_runtime.serve.connections import Server
@@ -80,7 +80,7 @@ def predict(given: Receipts, name: str | None = None, rows: int = 1) -> None:
 
 def counted(taken: list[dict[str, Any]]) -> int:
     """Return how many predictions the service knows of: the last total of every cohort."""
-    totals = {cohort["start"]: cohort["counts"] for body in taken for cohort in body["cohorts"]}
+    totals = {(one["start"], one["assignment"]): one["counts"] for body in taken for one in body["cohorts"]}
     return sum(count for counts in totals.values() for _, count in counts)
 
 
@@ -112,6 +112,34 @@ async def test_cohorts_of_many_classes_are_told_in_pieces_oldest_first(monkeypat
     starts = [cohort["start"] for body in taken for cohort in body["cohorts"]]
     assert starts == [int(now) + number * COHORT_S for number in range(cohorts)]
     assert counted(taken) == cohorts * MAX_CLASSES
+
+
+@pytest.mark.parametrize(
+    ("onward", "drawn", "want"),
+    [
+        pytest.param(None, None, Assignment.UNASSIGNED, id="nobody draws"),
+        pytest.param("split", None, Assignment.CANARY, id="it was passed on"),
+        pytest.param("mirror", None, None, id="it is a copy, which counts nowhere"),
+        pytest.param(None, Assignment.STABLE, Assignment.STABLE, id="it drew stable"),
+        pytest.param(None, Assignment.CANARY, Assignment.CANARY, id="it drew the canary, which did not answer"),
+        pytest.param("split", Assignment.UNASSIGNED, Assignment.UNASSIGNED, id="it says so to a replica that draws"),
+    ],
+)
+async def test_an_answer_counts_as_what_its_request_has_drawn(
+    onward: str | None, drawn: Assignment | None, want: Assignment | None
+) -> None:
+    with service(lambda body: 200) as (url, taken):
+        feedback, given = told(url)
+        headers = {} if onward is None else {ONWARD_HEADER.encode(): onward.encode()}
+        receipt = given.issue([np.zeros(1, np.int64)], headers, drawn)
+        await feedback.push()
+    assert receipt is not None
+    assert opened(receipt.decode(), lambda key_id, subject: KEY).origin.assignment == (
+        Assignment.UNASSIGNED if want is None else want
+    )
+    assert [(one["assignment"], one["counts"]) for body in taken for one in body["cohorts"]] == (
+        [] if want is None else [(want, [[0, 1]])]
+    )
 
 
 async def test_what_a_replica_answers_is_told_though_it_counts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

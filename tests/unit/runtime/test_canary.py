@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from random import Random
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evenkeel_runtime.contract import SPLIT, Canary
+from evenkeel_runtime.contract import MIRROR, SPLIT, Canary
+from evenkeel_runtime.receipts import Assignment
+from evenkeel_runtime.serve import canary
 from evenkeel_runtime.serve.canary import Budget, Choice, budget_of
 from evenkeel_runtime.serve.metrics import Histogram
-from evenkeel_runtime.serve.signals import latency_edges
+from evenkeel_runtime.serve.signals import Signals, latency_edges
 from evenkeel_runtime.serve.tally import Failure, Tally, is_refused_alike
 
 SHARES = (0.01, 0.1, 0.5)
@@ -76,6 +81,57 @@ def test_the_next_canary_has_other_users() -> None:
 def test_a_request_without_the_header_goes_by_chance() -> None:
     choice = Choice(told(0.5, "x-user"), Random(3))
     assert {choice.chooses({}) for _ in range(100)} == {True, False}
+
+
+OWN, PINNED, OTHER = b"/v2/models/m/infer", b"/v2/models/m/versions/1/infer", b"/v2/models/m/infer?x"
+V1 = b"/v1/models/m:predict"
+PASSED = {b"evenkeel-onward": b"split"}
+EITHER, NEITHER = (Assignment.STABLE, Assignment.CANARY), (Assignment.UNASSIGNED, Assignment.UNASSIGNED)
+
+
+def drew(path: bytes, headers: dict[bytes, bytes], share: float, mode: str = SPLIT) -> int | None:
+    """Return what a request has drawn at a stable replica whose canary can take none at the moment."""
+    service: Any = SimpleNamespace(name="m", signals=Signals())
+    onward: Any = Mock(**{"send.return_value": Failure.BUSY})
+    told_of = Canary("digits-91cc", mode, share, ("127.0.0.1:1",), 300.0)
+    exchange: Any = SimpleNamespace(path=path, headers=headers, body=b"{}", assignment=None)
+    tried = canary.Canary(service, told_of, Tally("digits-91cc", 0.1), onward, Mock())
+    assert not tried.takes(exchange, 5.0)
+    drawn: int | None = exchange.assignment
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "mode", "want"),
+    [
+        pytest.param(OWN, {}, SPLIT, EITHER, id="any request"),
+        pytest.param(V1, {}, SPLIT, EITHER, id="one by the first protocol"),
+        pytest.param(OWN, {b"x-request-timeout-ms": b"99"}, SPLIT, EITHER, id="one that has time for two answers"),
+        pytest.param(OWN, {b"x-request-timeout-ms": b"40"}, SPLIT, NEITHER, id="one in a hurry"),
+        pytest.param(OWN, {b"x-request-timeout-ms": b"x"}, SPLIT, NEITHER, id="one whose time is no number"),
+        pytest.param(PINNED, {}, SPLIT, NEITHER, id="one that names a version"),
+        pytest.param(OTHER, {}, SPLIT, NEITHER, id="one with a query"),
+        pytest.param(OWN, PASSED, SPLIT, NEITHER, id="one that says it was passed on"),
+        pytest.param(OWN, {}, MIRROR, NEITHER, id="one that may be mirrored"),
+    ],
+)
+def test_of_a_request_stable_says_that_it_drew(
+    path: bytes, headers: dict[bytes, bytes], mode: str, want: tuple[Assignment, Assignment]
+) -> None:
+    """Where nobody is the canary's, and where everybody is."""
+    assert (drew(path, headers, 0.0, mode), drew(path, headers, 1.0, mode)) == want
+
+
+@given(
+    st.sampled_from([OWN, V1, PINNED, OTHER]),
+    st.dictionaries(
+        st.sampled_from([b"x-request-timeout-ms", b"evenkeel-onward", b"content-type"]),
+        st.sampled_from([b"1", b"49", b"51", b"split", b"mirror", b"application/json"]),
+    ),
+)
+def test_who_is_in_the_draw_does_not_hang_on_what_it_draws(path: bytes, headers: dict[bytes, bytes]) -> None:
+    one, other = drew(path, headers, 0.0), drew(path, headers, 1.0)
+    assert (one, other) in {EITHER, NEITHER}
 
 
 def latencies(*seconds: float, target_s: float = 0.1) -> Histogram:

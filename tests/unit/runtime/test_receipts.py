@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evenkeel_runtime import receipts
-from evenkeel_runtime.receipts import BadReceipt, Issuer, Origin, Reason, Variant
+from evenkeel_runtime.receipts import Assignment, BadReceipt, Issuer, Origin, Reason
 
 MASTER, UID = b"m" * 32, "b3c1f8b2-6a54-4a40-9d0f-0f7c5b1d2e3f"
 SUBJECT = receipts.subject_of(UID)
@@ -44,11 +44,11 @@ def test_derived_key_is_that_of_the_rfc() -> None:
 @given(
     st.lists(st.tuples(st.integers(0, 65534), st.integers(0, 65535)), min_size=1, max_size=300),
     st.integers(0, 2**48 - 1),
-    st.sampled_from(Variant),
+    st.sampled_from(Assignment),
     st.booleans(),
 )
-def test_classes_come_back(rows: list[tuple[int, int]], time_ms: int, variant: Variant, is_named: bool) -> None:
-    issuer = Issuer(KEY, origin(classes=65535, variant=variant, is_named=is_named))
+def test_classes_come_back(rows: list[tuple[int, int]], time_ms: int, assignment: Assignment, is_named: bool) -> None:
+    issuer = Issuer(KEY, origin(classes=65535, assignment=assignment, is_named=is_named))
     text = issuer.many(time_ms, [row[0] for row in rows], [row[1] for row in rows])
     got = receipts.opened(text.decode(), key_of)
     assert (got.origin, got.time_ms, got.rows) == (issuer.origin, time_ms, len(rows))
@@ -149,13 +149,13 @@ def test_a_signature_is_for_one_purpose() -> None:
     assert receipts.signature(KEY, b"counts", b"x") != receipts.signature(KEY, b"passed", b"x")
 
 
-VARIANT_AT, CLASSES_AT, REVISION_AT = 2, 21, 32
+ASSIGNMENT_AT, CLASSES_AT, REVISION_AT = 2, 21, 32
 
 
 @pytest.mark.parametrize(
     ("changes", "want"),
     [
-        pytest.param({VARIANT_AT: b"\x02"}, "variant is 2", id="a variant that is none"),
+        pytest.param({ASSIGNMENT_AT: b"\x03"}, "assignment is 3", id="an assignment that is none"),
         pytest.param({REVISION_AT: b"\xff"}, "not UTF-8", id="a name that is no text"),
         pytest.param({REVISION_AT: b"\0"}, "NUL", id="a name that PostgreSQL does not store"),
         pytest.param({CLASSES_AT: b"\0\0"}, "contradicts", id="no classes, and no number either"),

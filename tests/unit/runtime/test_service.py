@@ -48,6 +48,7 @@ class Asking:
         self.values = values
         self.headers: dict[bytes, bytes] = {}
         self.abandoned: Callable[[], None] | None = None
+        self.assignment: int | None = None
         self.has_left = self.is_late = False
         self.told: list[tuple[int, list[int]]] = []
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from evenkeel_operator.decide.quality.measures import Measure
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
+from evenkeel_runtime.receipts import Assignment
 
 COHORT = timedelta(minutes=15)
 
@@ -35,13 +36,14 @@ class Cohort:
     """One revision's predictions of the COHORT that begins at `start`, and the labels known of them by now.
 
     `predictions`: how many were made, per predicted class (of a regression: one number). `labels`: how many are known,
-    per cell of the measure (`measures.cell`), 0 where none is.
+    per cell of the measure (`measures.cell`), 0 where none is. `assignment`: what the requests had drawn.
     """
 
     revision: str
     start: datetime
     predictions: tuple[int, ...]
     labels: tuple[int, ...]
+    assignment: Assignment = Assignment.UNASSIGNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +84,39 @@ class Coverage:
 
 
 def cohorts(rows: Iterable[Cohort], revision: str) -> tuple[Cohort, ...]:
-    """Return `revision`'s rows by time, one per cohort."""
+    """Return `revision`'s rows by time, one per cohort, whatever the requests had drawn."""
+    return _by_time(row for row in rows if row.revision == revision)
+
+
+def drew_stable(rows: Iterable[Cohort], stable: str) -> tuple[Cohort, ...]:
+    """Return by time, one per cohort, the rows of requests that were in the draw and fell to the stable revision."""
+    return _by_time(row for row in rows if row.revision == stable and row.assignment is Assignment.STABLE)
+
+
+def drew_canary(rows: Iterable[Cohort], stable: str, canary: str) -> tuple[Cohort, ...]:
+    """Return by time, one per cohort, the rows of requests that fell to the canary, whoever answered them.
+
+    A canary of a runtime that knows no assignment says STABLE of what was passed on to it (`receipts.Assignment`).
+    """
+    told = {
+        (stable, Assignment.CANARY),
+        (canary, Assignment.CANARY),
+        (canary, Assignment.STABLE),
+    }
+    return _by_time(row for row in rows if (row.revision, row.assignment) in told)
+
+
+def _by_time(rows: Iterable[Cohort]) -> tuple[Cohort, ...]:
     merged: dict[datetime, Cohort] = {}
     for row in rows:
-        if row.revision != revision:
-            continue
         before = merged.get(row.start)
         merged[row.start] = (
             row
             if before is None
-            else Cohort(
-                revision, row.start, _added(before.predictions, row.predictions), _added(before.labels, row.labels)
+            else replace(
+                before,
+                predictions=_added(before.predictions, row.predictions),
+                labels=_added(before.labels, row.labels),
             )
         )
     return tuple(merged[start] for start in sorted(merged))

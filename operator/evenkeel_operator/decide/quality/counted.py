@@ -17,6 +17,7 @@ from evenkeel_operator.api.modeldeployment import AccuracyObjective
 from evenkeel_operator.decide.quality.cohorts import COHORT, Cohort, Pairs
 from evenkeel_operator.decide.quality.evidence import Objective
 from evenkeel_operator.decide.quality.measures import Average, Metric, cell, classification
+from evenkeel_runtime.receipts import Assignment
 
 MOST_CLASSES = 100
 """Every cohort has a cell for each pair of classes, and an average over classes a score for each cell and class: a
@@ -136,6 +137,7 @@ def _revision(entry: Any) -> Revision:
     name, classes = str(entry["revision"]), len(names) or _count(told)
     if not 1 < classes <= MOST_CLASSES:
         return Revision(name, classes, names, (), {})
+    assignment = _assignment(entry)
     cohorts: list[Cohort] = []
     pairs: dict[str, list[Pairs]] = {}
     for row in entry["cohorts"]:
@@ -145,7 +147,7 @@ def _revision(entry: Any) -> Revision:
             predictions[_class(class_, classes)] += _count(count)
         for predicted, actual, count in row.get("confusion", ()):
             labels[cell(_class(predicted, classes), _class(actual, classes), classes)] += _count(count)
-        cohorts.append(Cohort(name, start, tuple(predictions), tuple(labels)))
+        cohorts.append(Cohort(name, start, tuple(predictions), tuple(labels), assignment))
         both: dict[str, dict[tuple[int, int], int]] = {}
         for canary, stable, other, actual, count in row.get("pairs", ()):
             cells = (
@@ -160,11 +162,16 @@ def _revision(entry: Any) -> Revision:
 
 
 def _merged(one: Revision, other: Revision) -> Revision:
-    """Return the counts of one revision that answered as the canary first, and as the stable revision later."""
+    """Return the counts of one revision, of requests of two assignments."""
     if one.classes != other.classes:
         raise ValueError(f"revision {one.name} has {one.classes} classes and {other.classes}")
     pairs = {name: (*one.pairs.get(name, ()), *other.pairs.get(name, ())) for name in {*one.pairs, *other.pairs}}
     return Revision(one.name, one.classes, one.names or other.names, (*one.cohorts, *other.cohorts), pairs)
+
+
+def _assignment(entry: Any) -> Assignment:
+    """Return what the requests of an entry had drawn; a service from before there was an assignment says `variant`."""
+    return Assignment[str(entry["assignment"] if "assignment" in entry else entry["variant"]).upper()]
 
 
 def _start(value: Any) -> datetime:

@@ -13,6 +13,11 @@ while no more of stable's were slow, over the same minutes, than is allowed; a f
 meets it over the same cohorts and its own detector (`cusum`) is quiet. The same cohorts are those since the canary's
 own detector began to speak. Counter-example: over the whole trial, a day of 0.93 vouches for hours of 0.88 after the
 data have changed, and of canaries a point worse, which is within their margin, one in fifteen went for a floor of 0.90.
+
+Of a split, the revisions are compared over what was in the draw alone (`receipts.Assignment`), and so is the floor that
+the stable revision has to meet: where it gets 0.97 of requests by gRPC, and of those that are drawn 0.88 like the
+canary, 0.93 of both would vouch for the floor of 0.90 that the canary is held to. What one revision says of itself is
+taken from all of its labels: the canary's floor, the stable revision's history and its detector.
 """
 
 from __future__ import annotations
@@ -215,14 +220,33 @@ def labelled(objectives: tuple[Objective, ...], trial: Trial, now: datetime) -> 
 
 def arms_of(trial: Trial, horizon: timedelta, cells: int, now: datetime) -> tuple[Arms, ...]:
     """Return the labels of both revisions per mature cohort, in order of time, since the canary has had traffic."""
+    stable, canary = cohorts.cohorts(trial.cohorts, trial.stable), cohorts.cohorts(trial.cohorts, trial.canary)
+    return _beside(stable, canary, trial, horizon, cells, now)
+
+
+def drawn_of(trial: Trial, horizon: timedelta, cells: int, now: datetime) -> tuple[Arms, ...]:
+    """Return what `arms_of` does, of a split only what was in the draw, and by what it drew: these may be compared."""
+    stable = cohorts.drew_stable(trial.cohorts, trial.stable)
+    canary = cohorts.drew_canary(trial.cohorts, trial.stable, trial.canary)
+    return _beside(stable, canary, trial, horizon, cells, now)
+
+
+def _beside(
+    stable: tuple[Cohort, ...],
+    canary: tuple[Cohort, ...],
+    trial: Trial,
+    horizon: timedelta,
+    cells: int,
+    now: datetime,
+) -> tuple[Arms, ...]:
     none = (0,) * cells
     if trial.pairs is not None:
         found = {row.start: _marginals(row, cells) for row in cohorts.pairs(trial.pairs)}
     else:
-        found = {row.start: Arms(row.start, row.labels, none) for row in cohorts.cohorts(trial.cohorts, trial.stable)}
-        for row in cohorts.cohorts(trial.cohorts, trial.canary):
-            stable = found[row.start].stable if row.start in found else none
-            found[row.start] = Arms(row.start, stable, row.labels)
+        found = {row.start: Arms(row.start, row.labels, none) for row in stable}
+        for row in canary:
+            beside = found[row.start].stable if row.start in found else none
+            found[row.start] = Arms(row.start, beside, row.labels)
     return tuple(found[start] for start in sorted(found) if _counts(start, trial, horizon, now))
 
 
@@ -255,13 +279,13 @@ def _tests(objectives: tuple[Objective, ...], has_budget: bool) -> list[Finding]
 
 def _of_labels(objective: Objective, number: int, trial: Trial, now: datetime) -> Iterator[_Event]:
     measure, horizon = objective.measure, objective.horizon
-    arms = arms_of(trial, horizon, measure.cells, now)
+    arms, drawn = (of(trial, horizon, measure.cells, now) for of in (arms_of, drawn_of))
     prior = measure.from_objective(objective.floor)
     before = [row for row in cohorts.cohorts(trial.cohorts, trial.stable) if row.start < trial.started]
     history = cohorts.total(before, measure.cells)
     points: tuple[Point, ...]
     if trial.pairs is None:
-        points = differences.split(measure, objective.margin, prior, history, arms, trial.changes)
+        points = differences.split(measure, objective.margin, prior, history, drawn, trial.changes)
     else:
         rows = [row for row in cohorts.pairs(trial.pairs) if _counts(row.start, trial, horizon, now)]
         points = differences.mirrored(measure, objective.margin, prior, history, rows)
@@ -272,12 +296,15 @@ def _of_labels(objective: Objective, number: int, trial: Trial, now: datetime) -
     decline = Cusum(measure, objective.floor)
     for row in before:
         guard.add(row.labels)
-    stable: Counts = (0,) * measure.cells
+    none: Counts = (0,) * measure.cells
+    stable = none
+    beside = {cohort.start: cohort.stable for cohort in drawn}
     for cohort in arms:
         floor.add(cohort.canary)
         guard.add(cohort.stable)
         decline.add(cohort.canary)
-        stable = tuple(a + b if decline.log_e > 0.0 else 0 for a, b in zip(stable, cohort.stable, strict=True))
+        labels = beside.get(cohort.start, none)
+        stable = tuple(a + b if decline.log_e > 0.0 else 0 for a, b in zip(stable, labels, strict=True))
         value = measure.value(stable)
         is_met = not isinstance(value, NoSignal) and value >= prior and guard.log_e < QUIET_LOG_E
         yield _Event(cohorts.mature_at(cohort.start, horizon), 2 * number + 1, floor.log_e, counts=is_met)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -31,7 +32,7 @@ from evenkeel_operator.decide.quality.evidence import (
     Evidence,
     Objective,
     Trial,
-    arms_of,
+    drawn_of,
     gather,
 )
 from evenkeel_operator.decide.quality.floors import Interval, interval
@@ -149,7 +150,10 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One objective's numbers, as they are told: of each revision over the mature cohorts of the rollout."""
+    """One objective's numbers, as they are told: of each revision over the mature cohorts of the rollout.
+
+    Of a split, over what was in the draw (`evidence.drawn_of`).
+    """
 
     measure: str
     floor: float
@@ -256,7 +260,7 @@ def compared(objectives: tuple[Objective, ...], trial: Trial, now: datetime) -> 
     found = []
     for objective in objectives:
         measure = objective.measure
-        arms = arms_of(trial, objective.horizon, measure.cells, now)
+        arms = drawn_of(trial, objective.horizon, measure.cells, now)
         stable, canary = [0] * measure.cells, [0] * measure.cells
         for cohort in arms:
             stable = [a + b for a, b in zip(stable, cohort.stable, strict=True)]
@@ -270,11 +274,13 @@ def compared(objectives: tuple[Objective, ...], trial: Trial, now: datetime) -> 
 
 
 def stability_index(trial: Trial) -> float:
-    """Return the population stability index of the two revisions' predicted classes: Σ (p - q)·ln(p/q).
+    """Return the population stability index of the two revisions' predicted classes, of what was in the draw:
+    Σ (p - q)·ln(p/q).
 
     Half a prediction is added to each class, so that one which a revision never predicts counts much, not infinitely.
     """
-    stable, canary = _predicted(trial, trial.stable), _predicted(trial, trial.canary)
+    stable = _predicted(trial, cohorts.drew_stable(trial.cohorts, trial.stable))
+    canary = _predicted(trial, cohorts.drew_canary(trial.cohorts, trial.stable, trial.canary))
     if not stable or not canary:
         return math.inf
     p, q = _shares(stable), _shares(canary)
@@ -342,12 +348,12 @@ def _answers_are_good(trial: Trial, now: datetime) -> bool:
 
 
 def _has_predictions(trial: Trial) -> bool:
-    return trial.pairs is not None or any(_predicted(trial, trial.canary))
+    return trial.pairs is not None or any(_predicted(trial, cohorts.cohorts(trial.cohorts, trial.canary)))
 
 
-def _predicted(trial: Trial, revision: str) -> list[int]:
+def _predicted(trial: Trial, rows: Iterable[Cohort]) -> list[int]:
     found: list[int] = []
-    for row in cohorts.cohorts(trial.cohorts, revision):
+    for row in rows:
         if trial.started <= row.start < trial.until:
             found = [a + b for a, b in zip(found or [0] * len(row.predictions), row.predictions, strict=True)]
     return found

@@ -26,7 +26,7 @@ def totals(
     confusion: Mapping[tuple[int, int], int] | None = None, classes: int = 2, names: tuple[str, ...] = (),
     predictions: int = 0, errors: Errors | None = None,
 ) -> Totals:  # fmt: skip
-    return Totals(source(classes), names, predictions, confusion or {}, errors)
+    return Totals("digits-1", classes, names, predictions, confusion or {}, errors)
 
 
 def told(found: Totals) -> dict[tuple[str, ...], float]:
@@ -83,11 +83,11 @@ def test_numbers_have_errors() -> None:
 
 def test_names_of_classes_are_quoted() -> None:
     awkward = totals({(1, 1): 1, (0, 0): 1}, names=('a"b', "c\\d\n"))
-    text = exposition([(("team-a", "digits"), source(), rated(awkward))]).decode()
+    text = exposition([(("team-a", "digits"), "digits-1", rated(awkward))]).decode()
     labels = [s.labels for family in text_string_to_metric_families(text) for s in family.samples]
     assert {found["class"] for found in labels if "class" in found} == {'a"b', "c\\d\n"}
-    assert {(found["namespace"], found["name"], found["variant"]) for found in labels} == {
-        ("team-a", "digits", "Stable")
+    assert {(found["namespace"], found["name"], found["revision"]) for found in labels} == {
+        ("team-a", "digits", "digits-1")
     }
 
 
@@ -98,7 +98,7 @@ def store(tmp_path: Path) -> SqliteStore:
     for subject in (SUBJECT, OTHER):
         whose = source(subject=subject)
         labels = [Label(whose, bytes([n]) * 8, 0, NOW_S * 1000, float(n % 2), 0, float(n % 2)) for n in range(4)]
-        found.write(labels, [Told(whose, b"p" * 16, (), {(NOW_S // 900 * 900, 0): 9})], NOW_S)
+        found.write(labels, [Told(whose, b"p" * 16, (), {(0, NOW_S // 900 * 900, 0): 9})], NOW_S)
     return found
 
 
@@ -126,7 +126,7 @@ async def test_a_model_that_is_gone_has_no_series(store: SqliteStore, monkeypatc
     await looked(Ratings(store, present, tell, 0.01), texts, lambda: len(texts) > 2)
     assert b'name="faces"' in texts[0]
     assert b'name="faces"' not in texts[1]
-    assert b'evenkeel_quality{namespace="team-a",name="digits",revision="digits-1",variant="Stable"' in texts[1]
+    assert b'evenkeel_quality{namespace="team-a",name="digits",revision="digits-1"' in texts[1]
     store.close()
 
 

@@ -20,7 +20,7 @@ from evenkeel_operator.decide.quality.evidence import Objective
 from evenkeel_operator.decide.quality.measures import Average, Metric, cell, classification
 from evenkeel_operator.feedback.quality import quality
 from evenkeel_operator.feedback.records import COHORT_S, Errors, Series, Source
-from evenkeel_runtime.receipts import Variant
+from evenkeel_runtime.receipts import Assignment
 from tests.builders import modeldeployment
 
 SUBJECT = bytes(range(16))
@@ -33,7 +33,7 @@ def series(
     revision: str = STABLE,
     classes: int = 3,
     *,
-    variant: Variant = Variant.STABLE,
+    assignment: Assignment = Assignment.UNASSIGNED,
     names: tuple[str, ...] = (),
     predictions: Mapping[tuple[int, int], int] | None = None,
     confusion: Mapping[tuple[int, int, int], int] | None = None,
@@ -60,7 +60,7 @@ def series(
     for (start, *both), count in (unlabelled_pairs or {}).items():
         member("unlabelledPairs", start, *both, count)
     return Series(
-        Source(SUBJECT, revision, variant, classes),
+        Source(SUBJECT, revision, assignment, classes),
         names,
         {class_: (n, labels, right) for class_, (n, labels, right) in by_class.items()},
         errors,
@@ -123,7 +123,7 @@ def test_a_revision_that_answers_numbers_is_known_and_has_no_rows() -> None:
 
 def test_one_that_was_the_canary_first_and_stable_later_is_one_revision() -> None:
     as_canary = series(
-        variant=Variant.CANARY,
+        assignment=Assignment.CANARY,
         predictions={(AT_S, 0): 1},
         confusion={(AT_S, 0, 0): 1},
         pairs={(AT_S, CANARY, 0, 0, 0): 1},
@@ -143,6 +143,20 @@ def test_one_that_was_the_canary_first_and_stable_later_is_one_revision() -> Non
         (both,) = cohorts.pairs(got.pairs(STABLE, CANARY))
         assert both.labels == {(0, 0): 3}
         assert len(got.pairs(STABLE, "digits-older")) == 1
+
+
+def test_rows_say_what_their_requests_had_drawn() -> None:
+    told = [series(assignment=drawn, predictions={(AT_S, 0): 1 + drawn}) for drawn in Assignment]
+    got = {row.assignment: row.predictions[0] for row in read(body(*told)).cohorts(STABLE)}
+    assert got == {Assignment.STABLE: 1, Assignment.CANARY: 2, Assignment.UNASSIGNED: 3}
+
+
+def test_a_service_from_before_there_was_an_assignment_says_stable_of_everything() -> None:
+    told = json.loads(body(series(predictions={(AT_S, 0): 1})))
+    del told["revisions"][0]["assignment"]
+    told["revisions"][0]["variant"] = "Stable"
+    (row,) = read(json.dumps(told).encode()).cohorts(STABLE)
+    assert row.assignment is Assignment.STABLE
 
 
 counts = st.integers(0, 10**6)
@@ -223,6 +237,8 @@ ROW = ("cohorts", 0)
         pytest.param(changed(True, "classes"), id="a truth for classes"),
         pytest.param(changed("many", "classes"), id="a word for classes"),
         pytest.param(changed(None, "cohorts"), id="no cohorts"),
+        pytest.param(changed("Both", "assignment"), id="an assignment that there is not"),
+        pytest.param(changed(2, "assignment"), id="a number for an assignment"),
         pytest.param(changed([7], "cohorts"), id="a number for a cohort"),
         pytest.param(changed(AT_S + 1, *ROW, "start"), id="no start of a quarter of an hour"),
         pytest.param(changed(-COHORT_S, *ROW, "start"), id="before all times"),
@@ -241,7 +257,9 @@ ROW = ("cohorts", 0)
         pytest.param(changed([[CANARY, 0, 3, 0, 1]], *ROW, "pairs"), id="a pair with a class that there is not"),
         pytest.param(changed([[CANARY, 0, 0, 0, -1]], *ROW, "pairs"), id="fewer pairs than none"),
         pytest.param(changed([[CANARY, 0, 0, 1]], *ROW, "pairs"), id="a pair too short"),
-        pytest.param(body(series(classes=3), series(classes=4, variant=Variant.CANARY)), id="two numbers of classes"),
+        pytest.param(
+            body(series(classes=3), series(classes=4, assignment=Assignment.CANARY)), id="two numbers of classes"
+        ),
     ],
 )
 def test_anything_else_is_refused_as_a_whole(answer: bytes) -> None:

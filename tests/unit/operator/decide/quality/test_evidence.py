@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 
@@ -19,10 +20,12 @@ from evenkeel_operator.decide.quality.differences import Arms
 from evenkeel_operator.decide.quality.evidence import Evidence, Objective, Trial, gather, moments
 from evenkeel_operator.decide.quality.measures import Average, Measure, Metric, classification, regression
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
+from evenkeel_runtime.receipts import Assignment
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 HORIZON = timedelta(hours=1)
 LATER = START + timedelta(days=30)
+DRAWN = {"old": Assignment.STABLE, "new": Assignment.CANARY}
 ACCURACY = classification(Metric.ACCURACY, 2)
 F1 = classification(Metric.F1, 2, Average.BINARY)
 MACRO = classification(Metric.F1, 2, Average.MACRO)
@@ -203,7 +206,7 @@ def rows(seed: int, count: int, stable: float, canary: float) -> list[Cohort]:
     for i in range(count):
         for name, p in (("old", stable), ("new", canary)):
             hits = sum(rng.random() < p for _ in range(40))
-            found.append(Cohort(name, at(i), (20, 20), (hits // 2, 40 - hits, 0, hits - hits // 2)))
+            found.append(Cohort(name, at(i), (20, 20), (hits // 2, 40 - hits, 0, hits - hits // 2), DRAWN[name]))
     return found
 
 
@@ -218,13 +221,12 @@ def gathered(found: list[Cohort], now: datetime = LATER, measure: Measure = ACCU
 def halved(row: Cohort, rng: random.Random) -> list[Cohort]:
     predictions = tuple(rng.randint(0, n) for n in row.predictions)
     labels = tuple(rng.randint(0, n) for n in row.labels)
-    rest = Cohort(
-        row.revision,
-        row.start,
-        tuple(a - b for a, b in zip(row.predictions, predictions, strict=True)),
-        tuple(a - b for a, b in zip(row.labels, labels, strict=True)),
+    rest = replace(
+        row,
+        predictions=tuple(a - b for a, b in zip(row.predictions, predictions, strict=True)),
+        labels=tuple(a - b for a, b in zip(row.labels, labels, strict=True)),
     )
-    return [Cohort(row.revision, row.start, predictions, labels), rest]
+    return [replace(row, predictions=predictions, labels=labels), rest]
 
 
 @given(seed=st.integers(0, 10**6), measure=st.sampled_from([ACCURACY, F1, MACRO]))
@@ -239,9 +241,7 @@ def test_rows_in_any_order_and_any_pieces_give_the_same_evidence(seed: int, meas
 
 def test_who_slept_decides_as_who_looked_each_time() -> None:
     """A refusal that was reached once stands, though later labels speak for the canary: it is a matter of the rows."""
-    found = rows(3, 16, 0.95, 0.55) + [
-        Cohort(r.revision, r.start + 16 * COHORT, r.predictions, r.labels) for r in rows(4, 16, 0.55, 0.95)
-    ]
+    found = rows(3, 16, 0.95, 0.55) + [replace(r, start=r.start + 16 * COHORT) for r in rows(4, 16, 0.55, 0.95)]
     looked = [gathered(found, at(i) + HORIZON) for i in range(1, 40)]
     first = next(e for e in looked if e.refused_at is not None)
     assert first.refused_at is not None
@@ -251,9 +251,7 @@ def test_who_slept_decides_as_who_looked_each_time() -> None:
 
 def test_the_way_of_the_evidence_is_what_was_gathered_at_each_time() -> None:
     """It goes on beyond the threshold, where the decision stands still."""
-    found = rows(3, 16, 0.95, 0.55) + [
-        Cohort(r.revision, r.start + 16 * COHORT, r.predictions, r.labels) for r in rows(4, 16, 0.55, 0.95)
-    ]
+    found = rows(3, 16, 0.95, 0.55) + [replace(r, start=r.start + 16 * COHORT) for r in rows(4, 16, 0.55, 0.95)]
     way = list(moments((objective(),), trial(found), LATER))
     refused_at = gathered(found).refused_at
     assert [moment.at for moment in way] == sorted({moment.at for moment in way})
@@ -290,7 +288,7 @@ def test_a_good_day_before_the_data_changed_does_not_vouch_for_the_stable_revisi
     found = []
     for i in range(90):
         for name, hits in {"old": 38, "new": 36}.items() if i < 60 else {"old": 35, "new": 32}.items():
-            found.append(Cohort(name, at(i), (20, 20), (hits // 2, 40 - hits, 0, hits - hits // 2)))
+            found.append(Cohort(name, at(i), (20, 20), (hits // 2, 40 - hits, 0, hits - hits // 2), DRAWN[name]))
     assert (60 * 38 + 30 * 35) / (90 * 40) > 0.92, "over all, the stable one meets the floor"
     wide = Objective(ACCURACY, 0.9, 0.5, HORIZON)
     got = gather((wide,), trial(found), LATER, 0.01, 0.05)

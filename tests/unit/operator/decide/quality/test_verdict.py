@@ -16,9 +16,11 @@ from evenkeel_operator.decide.quality.evidence import Objective
 from evenkeel_operator.decide.quality.measures import Metric, classification
 from evenkeel_operator.decide.quality.verdict import OnMissingLabels, Progress, Rows, Rules, State, Step, Why, judge
 from evenkeel_operator.decide.snapshot import NO_SIGNAL
+from evenkeel_runtime.receipts import Assignment
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 HORIZON = timedelta(hours=1)
+DRAWN = {"old": Assignment.STABLE, "new": Assignment.CANARY}
 OBJECTIVE = Objective(classification(Metric.ACCURACY, 2), 0.5, 0.05, HORIZON)
 RULES = Rules((Step(10), Step(50)), (OBJECTIVE,))
 FIRST = Progress(True, True, (START,))
@@ -30,7 +32,7 @@ DAY = START + timedelta(days=1)
 def labelled(stable: int, canary: int, count: int = 80) -> tuple[Cohort, ...]:
     """Return `count` cohorts of 40 labels of either revision, of which so many are right."""
     return tuple(
-        Cohort(name, START + i * COHORT, (40, 0), (hits, 40 - hits, 0, 0))
+        Cohort(name, START + i * COHORT, (40, 0), (hits, 40 - hits, 0, 0), DRAWN[name])
         for i in range(count)
         for name, hits in (("old", stable), ("new", canary))
     )
@@ -38,7 +40,7 @@ def labelled(stable: int, canary: int, count: int = 80) -> tuple[Cohort, ...]:
 
 def unlabelled(canary: tuple[int, int] = (20, 20)) -> tuple[Cohort, ...]:
     return tuple(
-        Cohort(name, START + i * COHORT, predictions, (0,) * 4)
+        Cohort(name, START + i * COHORT, predictions, (0,) * 4, DRAWN[name])
         for i in range(8)
         for name, predictions in (("old", (20, 20)), ("new", canary))
     )
