@@ -12,8 +12,9 @@ than the horizon still count, from then on.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from evenkeel_operator.decide.quality.measures import Measure
@@ -48,10 +49,12 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Requests of one cohort that both revisions answered, and whose label is known, per (stable's, canary's) cell."""
+    """Requests of one cohort that both revisions answered: those whose label is known, per (stable's, canary's) cell,
+    and the others, per (stable's, canary's) class."""
 
     start: datetime
     labels: Mapping[tuple[int, int], int]
+    unlabelled: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +127,12 @@ def _by_time(rows: Iterable[Cohort]) -> tuple[Cohort, ...]:
 
 def pairs(rows: Iterable[Pairs]) -> tuple[Pairs, ...]:
     """Return the rows by time, one per cohort."""
-    merged: dict[datetime, dict[tuple[int, int], int]] = {}
+    merged: dict[datetime, tuple[Counter[tuple[int, int]], Counter[tuple[int, int]]]] = {}
     for row in rows:
-        known = merged.setdefault(row.start, {})
-        for cells, count in row.labels.items():
-            known[cells] = known.get(cells, 0) + count
-    return tuple(Pairs(start, merged[start]) for start in sorted(merged))
+        labels, unlabelled = merged.setdefault(row.start, (Counter(), Counter()))
+        labels.update(row.labels)
+        unlabelled.update(row.unlabelled)
+    return tuple(Pairs(start, *merged[start]) for start in sorted(merged))
 
 
 def answers(rows: Iterable[Answers], revision: str) -> tuple[Answers, ...]:

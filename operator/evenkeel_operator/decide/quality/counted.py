@@ -156,8 +156,13 @@ def _revision(entry: Any) -> Revision:
             )
             known = both.setdefault(str(canary), {})
             known[cells] = known.get(cells, 0) + _count(count)
-        for canary, counts in both.items():
-            pairs.setdefault(canary, []).append(Pairs(start, counts))
+        unlabelled: dict[str, dict[tuple[int, int], int]] = {}
+        for canary, stable, other, count in row.get("unlabelledPairs", ()):
+            seen = unlabelled.setdefault(str(canary), {})
+            answers = _class(stable, classes), _class(other, classes)
+            seen[answers] = seen.get(answers, 0) + _count(count)
+        for canary in {*both, *unlabelled}:
+            pairs.setdefault(canary, []).append(Pairs(start, both.get(canary, {}), unlabelled.get(canary, {})))
     return Revision(name, classes, names, tuple(cohorts), {canary: tuple(rows) for canary, rows in pairs.items()})
 
 

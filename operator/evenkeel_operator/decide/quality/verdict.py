@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -274,13 +275,16 @@ def compared(objectives: tuple[Objective, ...], trial: Trial, now: datetime) -> 
 
 
 def stability_index(trial: Trial) -> float:
-    """Return the population stability index of the two revisions' predicted classes, of what was in the draw:
-    Σ (p - q)·ln(p/q).
+    """Return the population stability index of the two revisions' predicted classes, of what was in the draw, or of
+    what both have answered: Σ (p - q)·ln(p/q).
 
     Half a prediction is added to each class, so that one which a revision never predicts counts much, not infinitely.
     """
-    stable = _predicted(trial, cohorts.drew_stable(trial.cohorts, trial.stable))
-    canary = _predicted(trial, cohorts.drew_canary(trial.cohorts, trial.stable, trial.canary))
+    if trial.pairs is not None:
+        stable, canary = _answered_by_both(trial, trial.pairs)
+    else:
+        stable = _predicted(trial, cohorts.drew_stable(trial.cohorts, trial.stable))
+        canary = _predicted(trial, cohorts.drew_canary(trial.cohorts, trial.stable, trial.canary))
     if not stable or not canary:
         return math.inf
     p, q = _shares(stable), _shares(canary)
@@ -348,7 +352,23 @@ def _answers_are_good(trial: Trial, now: datetime) -> bool:
 
 
 def _has_predictions(trial: Trial) -> bool:
-    return trial.pairs is not None or any(_predicted(trial, cohorts.cohorts(trial.cohorts, trial.canary)))
+    if trial.pairs is not None:
+        return any(sum(counts) for counts in _answered_by_both(trial, trial.pairs))
+    return any(_predicted(trial, cohorts.cohorts(trial.cohorts, trial.canary)))
+
+
+def _answered_by_both(trial: Trial, pairs: tuple[Pairs, ...]) -> tuple[list[int], list[int]]:
+    """Return how often stable and canary predicted each class of requests that both answered and nobody labelled."""
+    counts: Counter[tuple[int, int]] = Counter()
+    for row in cohorts.pairs(pairs):
+        if trial.started <= row.start < trial.until:
+            counts.update(row.unlabelled)
+    classes = 1 + max((max(answers) for answers in counts), default=-1)
+    stable, canary = [0] * classes, [0] * classes
+    for (by_stable, by_canary), count in counts.items():
+        stable[by_stable] += count
+        canary[by_canary] += count
+    return stable, canary
 
 
 def _predicted(trial: Trial, rows: Iterable[Cohort]) -> list[int]:

@@ -100,7 +100,7 @@ def test_what_the_service_tells_is_read_as_it_counts() -> None:
     assert row.labels[cell(1, 0, 3)] == sum(row.labels) == 8
     assert len(got.cohorts(STABLE, CANARY)) == 3
     both = {(cell(0, 2, 3), cell(2, 2, 3)): 4, (cell(1, 1, 3), cell(1, 1, 3)): 6}
-    assert got.pairs(STABLE, CANARY) == (Pairs(AT, both),)
+    assert got.pairs(STABLE, CANARY) == (Pairs(AT, both, {(0, 2): 11}),)
     assert got.pairs(CANARY, STABLE) == ()
 
 
