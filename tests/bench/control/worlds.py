@@ -26,7 +26,7 @@ STORY = 500
 
 
 def broken(steps: int, seed: int) -> list[str]:
-    """Return every decision of `steps` above the most, below the least, or above the GPUs that are free."""
+    """Return every decision of `steps` above the most, below the least, or above the GPUs that are known to be free."""
     found: list[str] = []
     for world in range(math.ceil(steps / STORY)):
         found += _story(Random(1000 * seed + world), min(STORY, steps - world * STORY))
@@ -55,7 +55,7 @@ def _story(source: Random, steps: int) -> list[str]:
         fleet = Fleet(size, ready, free, source.choice([1.0, 60.0, 420.0]))
         decision, memory = decide(signals, fleet, scaling, known, memory, now)
         got = decision.size
-        room = size if isinstance(free, NoSignal) else math.inf if free is None else size + free
+        room = math.inf if free is None or isinstance(free, NoSignal) else size + free
         if not least <= got <= most or got > max(room, least):
             found.append(f"{got} of {least} to {most}, {size} asked for and {free} free: {decision.message}")
         size = got

@@ -91,7 +91,7 @@ EITHER, NEITHER = (Assignment.STABLE, Assignment.CANARY), (Assignment.UNASSIGNED
 
 def drew(path: bytes, headers: dict[bytes, bytes], share: float, mode: str = SPLIT) -> int | None:
     """Return what a request has drawn at a stable replica whose canary can take none at the moment."""
-    service: Any = SimpleNamespace(name="m", signals=Signals())
+    service: Any = SimpleNamespace(name="m", signals=Signals(), timings=Mock())
     onward: Any = Mock(**{"send.return_value": Failure.BUSY})
     told_of = Canary("digits-91cc", mode, share, ("127.0.0.1:1",), 300.0)
     exchange: Any = SimpleNamespace(path=path, headers=headers, body=b"{}", assignment=None)

@@ -58,12 +58,6 @@ def answered(failed: int = 0, slow: int = 0) -> tuple[Answers, ...]:
     )
 
 
-def mirrored(*unlabelled: tuple[int, int, int]) -> Rows:
-    """Return an hour of requests that both answered: so many, of a class by stable and one by the canary."""
-    pairs = {(stable, canary): count for stable, canary, count in unlabelled}
-    return replace(rows(answers=answered()), pairs=tuple(Pairs(START + i * COHORT, {}, pairs) for i in range(4)))
-
-
 def rows(cohorts: tuple[Cohort, ...] = (), answers: tuple[Answers, ...] = ()) -> Rows:
     return Rows("old", "new", cohorts, answers=answers)
 
@@ -254,38 +248,6 @@ def test_slow_answers_that_stable_shares_do_not_go_back(stable: int, canary: int
             DAY,
             (State.PROMOTED, Why.ANSWERS_GOOD, 1),
             id="no label, and it predicts the same classes",
-        ),
-        pytest.param(
-            MISSING[OnMissingLabels.PROXY],
-            LAST,
-            mirrored((0, 1, 20), (1, 1, 20)),
-            DAY,
-            (State.HELD, Why.PROXY_DIFFERS, 1),
-            id="no label, and of the same requests it predicts other classes",
-        ),
-        pytest.param(
-            MISSING[OnMissingLabels.PROXY],
-            LAST,
-            mirrored((0, 0, 19), (0, 1, 1), (1, 1, 19), (1, 0, 1)),
-            DAY,
-            (State.PROMOTED, Why.ANSWERS_GOOD, 1),
-            id="no label, and of the same requests it predicts about the same classes",
-        ),
-        pytest.param(
-            MISSING[OnMissingLabels.HOLD],
-            LAST,
-            mirrored((0, 0, 1)),
-            DAY,
-            (State.HELD, Why.LABELS_MISSING, 1),
-            id="no label of what both have answered: held",
-        ),
-        pytest.param(
-            MISSING[OnMissingLabels.HOLD],
-            LAST,
-            mirrored(),
-            DAY,
-            (State.CANARY, Why.NO_TRAFFIC, 1),
-            id="nothing that both have answered",
         ),
         pytest.param(
             replace(RULES, objectives=()),
