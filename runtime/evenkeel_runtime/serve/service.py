@@ -266,9 +266,13 @@ class Service:
 
     def _abandoned(self, work: Work) -> None:
         if not work.cancelled and self.ready is not None:
+            pending: Pending = work.payload
             self.ready.mode.queue.cancel(work)
             self.metrics.in_flight -= 1
             self.metrics.cancelled += 1
+            # A client that gives up has waited for so long at least. Counter-example: all of them do after a second,
+            # and only what was fast is counted.
+            self.signals.latency.observe(time.perf_counter() - pending.begun)
 
     # feedback
 
