@@ -12,12 +12,13 @@ import math
 from collections import OrderedDict
 
 from evenkeel_operator.decide.capacity import Capacity, Roofline, capacity
+from evenkeel_operator.decide.requests import SINGLE, RequestRows
 
 KEPT = 2048
 STEP = 1.03
 """Proportions are rounded to powers of this: to 1.5 % either way."""
 
-_Proportions = tuple[int, int, int, int, float]
+_Proportions = tuple[int, int, int, int, float, int, int]
 
 
 class Capacities:
@@ -27,7 +28,9 @@ class Capacities:
         self._known: OrderedDict[_Proportions, asyncio.Future[Capacity]] = OrderedDict()
         self._turn = asyncio.Lock()
 
-    async def of(self, roofline: Roofline, target_s: float, quantile: float) -> Capacity:
+    async def of(
+        self, roofline: Roofline, target_s: float, quantile: float, requests: RequestRows = SINGLE
+    ) -> Capacity:
         """Return what one replica carries with `quantile` of its latencies within `target_s`."""
         unit_s = roofline.seconds(1)
         key = (
@@ -36,11 +39,13 @@ class Capacities:
             roofline.max_rows,
             _rounded(target_s / unit_s),
             quantile,
+            _rounded(requests.mean),
+            _rounded(requests.dispersion),
         )
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = asyncio.ensure_future(
-                self._compute(key, roofline.scaled(1 / unit_s), target_s / unit_s, quantile)
+                self._compute(key, roofline.scaled(1 / unit_s), target_s / unit_s, quantile, requests)
             )
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
@@ -50,10 +55,12 @@ class Capacities:
             per_unit.rate / unit_s, per_unit.shrink_rate / unit_s, per_unit.max_rate / unit_s, per_unit.is_attainable
         )
 
-    async def _compute(self, key: _Proportions, roofline: Roofline, target: float, quantile: float) -> Capacity:
+    async def _compute(
+        self, key: _Proportions, roofline: Roofline, target: float, quantile: float, requests: RequestRows
+    ) -> Capacity:
         try:
             async with self._turn:
-                return await asyncio.to_thread(capacity, roofline, target, quantile)
+                return await asyncio.to_thread(capacity, roofline, target, quantile, requests=requests)
         except BaseException:
             self._known.pop(key, None)  # what went wrong once need not go wrong for as long as the process lives
             raise

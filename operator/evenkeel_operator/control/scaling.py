@@ -26,6 +26,7 @@ from evenkeel_operator.decide.capacity import Capacity
 from evenkeel_operator.decide.memory import Memory
 from evenkeel_operator.decide.observed import Batches, Observed
 from evenkeel_operator.decide.replicas import TICK_S, Decision, Fresh, Limit, NoMetrics, NoTraffic, Signals
+from evenkeel_operator.decide.requests import SINGLE, RequestRows
 from evenkeel_operator.decide.sizing import KEPT_DECISIONS, Refused, Sizing
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, Fleet, NoSignal, Snapshot
 from evenkeel_operator.decide.speed import Speed
@@ -59,6 +60,7 @@ class Watched:
     memory: Memory = field(default_factory=Memory)
     speed: Speed = field(default_factory=Speed)
     carries: Capacity | NoSignal = NO_SIGNAL
+    request_rows: RequestRows = SINGLE
     derating: float = 1.0
     size: int | None = None
     signals: Signals | None = None
@@ -231,14 +233,18 @@ class Scaler:
         found.asked_at = now
 
     async def _learn(self, found: Watched, now: float) -> None:
-        """Bring the capacity up to date: at once while none is known or measured, once a minute later."""
-        if found.carries is not NO_SIGNAL and not found.speed.is_due(now - found.learnt_at):
+        """Bring the capacity up to date: at once while none is known or measured, or requests have other
+        sizes; once a minute later."""
+        rows = found.observed.request_rows()
+        is_known = found.carries is not NO_SIGNAL and rows.is_like(found.request_rows)
+        if is_known and not found.speed.is_due(now - found.learnt_at):
             return
         profile, max_rows = found.observed.profile()
         roofline = found.speed.learn(profile, max_rows, now - found.learnt_at if found.learnt_at else 0.0)
         found.learnt_at = now
         if not isinstance(roofline, NoSignal):
-            found.carries = await self._capacities.of(roofline, found.target_s, found.objective.quantile)
+            found.request_rows = rows
+            found.carries = await self._capacities.of(roofline, found.target_s, found.objective.quantile, rows)
 
     def _decide(self, key: Key, found: Watched, now: float) -> None:
         ready = [target.replica for target in found.ready]

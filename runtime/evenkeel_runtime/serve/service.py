@@ -195,6 +195,7 @@ class Service:
         signals = self.signals
         signals.arrivals += 1
         signals.arrived_rows += plan.rows
+        signals.arrived_square_rows += plan.rows * plan.rows
         now = time.perf_counter()
         work = Work(plan.rows, plan.kind, Pending(exchange, asked, writer, asked.arrays, begun, now), deadline, size)
         queue = ready.mode.queue
