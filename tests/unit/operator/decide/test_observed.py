@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -102,7 +103,7 @@ EIGHTS = {"arrived_rows": 400, "arrived_square_rows": 3200}
         pytest.param({"max_rows": 0}, EIGHTS | {"max_rows": 0}, (10.0, 1.0, 1.0), id="requests that share no call"),
     ],
 )
-def test_demand_and_its_scatter_are_in_rows(before: dict[str, int], change: dict[str, int], want: object) -> None:
+def test_demand_and_its_scatter_are_in_rows(before: dict[str, Any], change: dict[str, Any], want: object) -> None:
     observed = Observed()
     observed.note("r", reading(0, 100, **before), -5)
     observed.note("r", reading(50, 105, **change), 0)
