@@ -61,7 +61,6 @@ class Watched:
     speed: Speed = field(default_factory=Speed)
     carries: Capacity | NoSignal = NO_SIGNAL
     request_rows: RequestRows = SINGLE
-    derating: float = 1.0
     size: int | None = None
     signals: Signals | None = None
     decision: Decision | None = None
@@ -295,7 +294,7 @@ class Scaler:
         return replicas.Fleet(assumed, len(found.ready), free, COLD_START_S if start_s is None else start_s)
 
     def _believed(self, found: Watched) -> Capacity | NoSignal:
-        return found.carries if isinstance(found.carries, NoSignal) else found.carries.derated(found.derating)
+        return found.carries if isinstance(found.carries, NoSignal) else found.carries.derated(found.speed.derating)
 
     @staticmethod
     def _is_attainable(found: Watched) -> bool:
@@ -372,8 +371,8 @@ class Scaler:
             return
         is_calm = isinstance(signals.queued, Fresh) and signals.queued.value < 1.0 and not self._is_cold(found)
         load = signals.demand.value / signals.heard
-        found.derating = capacity.derate(
-            found.derating, found.carries, observed_s, found.target_s, load, is_calm=is_calm
+        found.speed.derating = capacity.derate(
+            found.speed.derating, found.carries, observed_s, found.target_s, load, is_calm=is_calm
         )
 
     def _is_cold(self, found: Watched) -> bool:
