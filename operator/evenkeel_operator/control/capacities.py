@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from evenkeel_operator.decide.capacity import Capacity, Roofline, capacity
 from evenkeel_operator.decide.carried import Carried
+from evenkeel_operator.decide.requests import SINGLE, RequestRows
 
 KEPT = 2048
 WAIT_S = 0.5
@@ -21,13 +22,14 @@ WAIT_S = 0.5
 STEP = 1.03
 """Proportions are rounded to powers of this: to 1.5 % either way."""
 
-_Proportions = tuple[tuple[int, ...], int, int, float]
+_Proportions = tuple[tuple[int, ...], int, int, float, int, int]
 
 
 class _Question(NamedTuple):
     roofline: Roofline
     target_s: float
     quantile: float
+    requests: RequestRows
 
 
 class Capacities:
@@ -37,16 +39,19 @@ class Capacities:
         self._known: OrderedDict[_Proportions, asyncio.Future[Capacity]] = OrderedDict()
         self._turn = asyncio.Lock()
 
-    async def of(self, roofline: Roofline, target_s: float, quantile: float) -> Capacity:
+    async def of(
+        self, roofline: Roofline, target_s: float, quantile: float, requests: RequestRows = SINGLE
+    ) -> Capacity:
         """Return what one replica carries with `quantile` of its latencies within `target_s`."""
         unit_s = roofline.seconds(1)
         # By its batches, not by the roofline's own numbers: where one of these is next to nothing, noise is all of it.
         times = tuple(_rounded(roofline.seconds(rows) / unit_s) for rows in _sizes(roofline.max_rows))
-        key = times, roofline.max_rows, _rounded(target_s / unit_s), quantile
+        asked = _rounded(requests.mean), _rounded(requests.dispersion)
+        key = (times, roofline.max_rows, _rounded(target_s / unit_s), quantile, *asked)
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = asyncio.ensure_future(
-                self._compute(key, roofline.scaled(1 / unit_s), target_s / unit_s, quantile)
+                self._compute(key, roofline.scaled(1 / unit_s), target_s / unit_s, quantile, requests)
             )
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
@@ -56,10 +61,12 @@ class Capacities:
             per_unit.rate / unit_s, per_unit.shrink_rate / unit_s, per_unit.max_rate / unit_s, per_unit.is_attainable
         )
 
-    async def _compute(self, key: _Proportions, roofline: Roofline, target: float, quantile: float) -> Capacity:
+    async def _compute(
+        self, key: _Proportions, roofline: Roofline, target: float, quantile: float, requests: RequestRows
+    ) -> Capacity:
         try:
             async with self._turn:
-                return await asyncio.to_thread(capacity, roofline, target, quantile)
+                return await asyncio.to_thread(capacity, roofline, target, quantile, requests=requests)
         except BaseException:
             self._known.pop(key, None)  # what went wrong once need not go wrong for as long as the process lives
             raise
@@ -78,10 +85,12 @@ class Latest:
         self._known: _Question | None = None
         self._running: tuple[_Question, asyncio.Task[Capacity]] | None = None
 
-    async def follow(self, roofline: Roofline, target_s: float, quantile: float) -> None:
+    async def follow(
+        self, roofline: Roofline, target_s: float, quantile: float, requests: RequestRows = SINGLE
+    ) -> None:
         """Bring `found` up to date, as far as that is known, or takes no longer than WAIT_S; the next call goes on."""
         if self._running is None:
-            wanted = _Question(roofline, target_s, quantile)
+            wanted = _Question(roofline, target_s, quantile, requests)
             if wanted == self._known:
                 return
             self._running = wanted, asyncio.create_task(self._capacities.of(*wanted))

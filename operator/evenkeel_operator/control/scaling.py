@@ -27,6 +27,7 @@ from evenkeel_operator.decide.capacity import Capacity
 from evenkeel_operator.decide.memory import Memory
 from evenkeel_operator.decide.observed import Batches, Observed
 from evenkeel_operator.decide.replicas import TICK_S, Decision, Fresh, Limit, NoMetrics, NoTraffic, Signals
+from evenkeel_operator.decide.requests import SINGLE, RequestRows
 from evenkeel_operator.decide.sizing import KEPT_DECISIONS, Refused, Sizing
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, Fleet, NoSignal, Snapshot
 from evenkeel_operator.decide.speed import Speed
@@ -60,7 +61,7 @@ class Watched:
     memory: Memory = field(default_factory=Memory)
     speed: Speed = field(default_factory=Speed)
     carries: Capacity | NoSignal = NO_SIGNAL
-    derating: float = 1.0
+    request_rows: RequestRows = SINGLE
     size: int | None = None
     signals: Signals | None = None
     decision: Decision | None = None
@@ -246,14 +247,17 @@ class Scaler:
         found.asked_at = now
 
     async def _learn(self, found: Watched, now: float) -> None:
-        """Bring the capacity up to date: at once while none is measured, once a minute later."""
-        speed, latest = found.speed, found.latest
+        """Bring the capacity up to date: at once while none is measured, or where requests have other sizes; once a
+        minute later."""
+        speed, latest, rows = found.speed, found.latest, found.observed.request_rows()
+        if not rows.is_like(found.request_rows):
+            found.request_rows = rows
         if speed.roofline is None or speed.is_due(now - found.learnt_at):
             profile, max_rows = found.observed.profile()
             speed.learn(profile, max_rows, now - found.learnt_at if found.learnt_at else 0.0)
             found.learnt_at = now
         if speed.roofline is not None:
-            await latest.follow(speed.roofline, found.target_s, found.objective.quantile)
+            await latest.follow(speed.roofline, found.target_s, found.objective.quantile, found.request_rows)
         if latest.found is not None:
             found.carries = latest.found.capacity
 
@@ -297,7 +301,7 @@ class Scaler:
         return placement.fleet(found.snapshot, found.size or 0, len(found.ready), self._fleet(), others, start_s)
 
     def _believed(self, found: Watched) -> Capacity | NoSignal:
-        return found.carries if isinstance(found.carries, NoSignal) else found.carries.derated(found.derating)
+        return found.carries if isinstance(found.carries, NoSignal) else found.carries.derated(found.speed.derating)
 
     @staticmethod
     def _is_attainable(found: Watched) -> bool:
@@ -374,8 +378,8 @@ class Scaler:
             return
         is_calm = isinstance(signals.queued, Fresh) and signals.queued.value < 1.0 and not self._is_cold(found)
         load = signals.demand.value / signals.heard
-        found.derating = capacity.derate(
-            found.derating, found.carries, observed_s, found.target_s, load, is_calm=is_calm
+        found.speed.derating = capacity.derate(
+            found.speed.derating, found.carries, observed_s, found.target_s, load, is_calm=is_calm
         )
 
     def _is_cold(self, found: Watched) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
+from evenkeel_operator.decide.requests import SINGLE, RequestRows
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 from evenkeel_runtime.engine.batching import Policy, Queue, Work
 
@@ -57,11 +58,11 @@ class Roofline:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What one replica carries, in requests per second.
+    """What one replica carries, in rows per second: requests per second where each has one row.
 
     `rate` with the quantile within the target; `shrink_rate` with it within SURVIVORS × target; `max_rate` when a
-    queue is always there. Where a replica misses the target even next to idle, `is_attainable` is false and the rates
-    are UNATTAINABLE_LOAD of the throughput.
+    queue is always there, of whole requests. Where a replica misses the target even next to idle, `is_attainable` is
+    false and the rates are UNATTAINABLE_LOAD of the throughput.
     """
 
     rate: float
@@ -156,35 +157,58 @@ def approached(present: Roofline, measured: Roofline, elapsed_s: float) -> Roofl
 
 
 def capacity(
-    roofline: Roofline, target_s: float, quantile: float, *, dispersion: float = 1.0, arrivals: int = ARRIVALS
+    roofline: Roofline,
+    target_s: float,
+    quantile: float,
+    *,
+    requests: RequestRows = SINGLE,
+    dispersion: float = 1.0,
+    arrivals: int = ARRIVALS,
 ) -> Capacity:
     """Return what one replica carries with `quantile` of its latencies within `target_s`.
 
-    `dispersion` is the variance of the arrivals of a second over their mean: 1 where they are independent.
+    `requests` are as large as these; `dispersion` is the variance of the number of requests of a second over its
+    mean: 1 where they are independent.
     """
-    if idle_latency_s(roofline, quantile) > target_s:
-        rate = UNATTAINABLE_LOAD * roofline.max_rate
-        return Capacity(rate, rate, roofline.max_rate, is_attainable=False)
-    gaps = unit_gaps(arrivals, dispersion)
-    rate = _largest_rate(roofline, target_s, quantile, gaps)
-    if rate < LEAST_LOAD * roofline.max_rate:
+    max_rate = _max_rate(roofline, requests)
+    beyond_reach = Capacity(UNATTAINABLE_LOAD * max_rate, UNATTAINABLE_LOAD * max_rate, max_rate, is_attainable=False)
+    if idle_latency_s(roofline, quantile, requests=requests) > target_s:
+        return beyond_reach
+    gaps, rows = unit_gaps(arrivals, dispersion), requests.drawn(arrivals)
+    rate = _largest_rate(roofline, max_rate, target_s, quantile, gaps, rows)
+    if rate < LEAST_LOAD * max_rate:
         # Met at next to no load only, where a request seldom meets another: no plan can rest on that.
-        rate = UNATTAINABLE_LOAD * roofline.max_rate
-        return Capacity(rate, rate, roofline.max_rate, is_attainable=False)
-    shrink = _largest_rate(roofline, SURVIVORS * target_s, quantile, gaps)
-    return Capacity(rate, min(rate, max(shrink, rate / 2.0)), roofline.max_rate)
+        return beyond_reach
+    shrink = _largest_rate(roofline, max_rate, SURVIVORS * target_s, quantile, gaps, rows)
+    return Capacity(rate, min(rate, max(shrink, rate / 2.0)), max_rate)
 
 
-def idle_latency_s(roofline: Roofline, quantile: float, load: float = 0.05) -> float:
+def idle_latency_s(roofline: Roofline, quantile: float, load: float = 0.05, *, requests: RequestRows = SINGLE) -> float:
     """Return the quantile of the latency at next to no load: that of one replica that is nearly always free."""
-    return latency_s(roofline, load / roofline.seconds(1), quantile, unit_gaps(2000, 1.0))
+    rate = load * requests.mean / roofline.seconds(max(1, round(requests.mean)))
+    return latency_s(roofline, rate, quantile, unit_gaps(2000, 1.0), requests.drawn(2000))
 
 
-def _largest_rate(roofline: Roofline, target_s: float, quantile: float, gaps: Sequence[float]) -> float:
-    low, high = 0.0, roofline.max_rate
-    while high - low > _TOLERANCE * roofline.max_rate:
+def _max_rate(roofline: Roofline, requests: RequestRows) -> float:
+    """Return the rows per second while a queue is always there, in batches of whole requests."""
+    if requests == SINGLE:
+        return roofline.max_rate
+    queue = Queue(Policy(max_rows=roofline.max_rows, max_queued_rows=math.inf))
+    for rows in requests.drawn(2000):
+        queue.admit(Work(rows, None), 0.0)
+    total, seconds = queue.rows, 0.0
+    while (batch := queue.next_batch(0.0)) is not None:
+        seconds += roofline.seconds(batch.rows)
+    return total / seconds
+
+
+def _largest_rate(
+    roofline: Roofline, max_rate: float, target_s: float, quantile: float, gaps: Sequence[float], rows: Sequence[int]
+) -> float:
+    low, high = 0.0, max_rate
+    while high - low > _TOLERANCE * max_rate:
         middle = (low + high) / 2.0
-        if latency_s(roofline, middle, quantile, gaps) <= target_s:
+        if latency_s(roofline, middle, quantile, gaps, rows) <= target_s:
             low = middle
         else:
             high = middle
@@ -209,18 +233,26 @@ def unit_gaps(count: int, dispersion: float, seed: int = 7) -> list[float]:
     return [gap / mean for gap in gaps[:count]]
 
 
-def latencies_s(roofline: Roofline, rate: float, gaps: Sequence[float]) -> list[float]:
-    """Return what every request waits and runs, in the order in which they are answered, at `rate` per second."""
-    queue = Queue(Policy(max_rows=roofline.max_rows, max_queued_rows=len(gaps) + 1))
-    seconds = [0.0, *(roofline.seconds(rows) for rows in range(1, roofline.max_rows + 1))]
+def latencies_s(
+    roofline: Roofline, rate: float, gaps: Sequence[float], rows: Sequence[int] | None = None
+) -> list[float]:
+    """Return what every request waits and runs, in the order in which they are answered, at `rate` rows per second.
+
+    Each request has one row, or as many as `rows` says: as many entries as `gaps`.
+    """
+    rows = [1] * len(gaps) if rows is None else rows
+    pace = sum(rows) / len(rows) / rate
+    most = max(roofline.max_rows, *rows)
+    queue = Queue(Policy(max_rows=roofline.max_rows, max_queued_rows=math.inf))
+    seconds = [0.0, *(roofline.seconds(size) for size in range(1, most + 1))]
     found: list[float] = []
     free = arrival = 0.0
-    for gap in gaps:
-        arrival += gap / rate
+    for gap, size in zip(gaps, rows, strict=True):
+        arrival += gap * pace
         while free <= arrival and (batch := queue.next_batch(free)) is not None:
             free = _run(batch.works, max(free, batch.works[-1].admitted), seconds[batch.rows], found)
-        queue.admit(Work(1, None), arrival)
-        free = max(free, arrival) if queue.rows == 1 else free
+        queue.admit(Work(size, None), arrival)
+        free = max(free, arrival) if queue.requests == 1 else free
     while (batch := queue.next_batch(free)) is not None:
         free = _run(batch.works, free, seconds[batch.rows], found)
     return found
@@ -232,9 +264,11 @@ def _run(works: Sequence[Work], start: float, seconds: float, found: list[float]
     return end
 
 
-def latency_s(roofline: Roofline, rate: float, quantile: float, gaps: Sequence[float]) -> float:
-    """Return the quantile of the latencies at `rate` requests per second, the first ones left out."""
-    found = sorted(latencies_s(roofline, rate, gaps)[min(_FIRST, len(gaps) // 4) :])
+def latency_s(
+    roofline: Roofline, rate: float, quantile: float, gaps: Sequence[float], rows: Sequence[int] | None = None
+) -> float:
+    """Return the quantile of the latencies of requests at `rate` rows per second, the first ones left out."""
+    found = sorted(latencies_s(roofline, rate, gaps, rows)[min(_FIRST, len(gaps) // 4) :])
     return found[min(len(found) - 1, math.ceil(quantile * len(found)) - 1)]
 
 
@@ -243,7 +277,7 @@ def derate(
 ) -> float:
     """Return how much of the model's capacity to believe, looked at once a minute.
 
-    `observed_s` is the quantile of the last minute and `load` the requests per second of one replica. `is_calm`: no
+    `observed_s` is the quantile of the last minute and `load` the rows per second of one replica. `is_calm`: no
     queue, and no replica that has just started; only then does a missed target speak about the capacity.
     """
     usable = capacity.rate * factor

@@ -23,6 +23,8 @@ from evenkeel_operator.decide.replicas import (
     Signals,
     Stale,
 )
+from evenkeel_operator.decide.requests import SINGLE, Arrived, RequestRows
+from evenkeel_operator.decide.snapshot import NoSignal
 
 WINDOW_S = 60.0
 """Over how long latencies are looked at together."""
@@ -69,6 +71,7 @@ class Observed:
 
     _replicas: dict[str, _Replica] = field(default_factory=dict)
     _latencies: deque[_Counted] = field(default_factory=deque)
+    _arrived: Arrived = field(default_factory=Arrived)
     _last_demand: tuple[float, float] | None = None
     _last_latency: tuple[float, float] | None = None
 
@@ -101,6 +104,7 @@ class Observed:
         found.span_s = max(span_s, _LEAST_SPAN_S)
         found.rate = (_demanded(answer) - (_demanded(since) if since is not None else 0)) / found.span_s
         found.heard_at = now
+        self._note_rows(since, answer, now)
         self._note_latencies(since, answer, now)
         return _batches(since, answer)
 
@@ -133,7 +137,8 @@ class Observed:
         # One that answers for the first time has just come into service: nothing of what the others tell went to it.
         # Counter-example: demand of four replicas, taken for half of it in the moment in which four more are ready.
         new = sum(r.last is not None and r.heard_at is None and r.flaw is None for r in known)
-        return Signals(demand, Fresh(queued, age_s), latency, len(ready) - new, len(heard), span_s)
+        dispersion = self.request_rows().dispersion
+        return Signals(demand, Fresh(queued, age_s), latency, len(ready) - new, len(heard), span_s, dispersion)
 
     def latency(self, target_s: float, share: float, is_heard: bool, now: float) -> Measurement:
         """Return the `share`-quantile of the last minute, of the replicas that count by `target_s`."""
@@ -150,6 +155,11 @@ class Observed:
             return NoTraffic() if counting else NoMetrics()
         self._last_latency = found, rows[-1].at
         return Fresh(found, now - rows[-1].at)
+
+    def request_rows(self) -> RequestRows:
+        """Return how many rows requests had of late, counted as demand is; one each until some have come."""
+        found = self._arrived.rows()
+        return SINGLE if isinstance(found, NoSignal) else found
 
     def in_flight(self) -> Mapping[str, int]:
         """Return how many requests each replica had when it last answered."""
@@ -169,6 +179,15 @@ class Observed:
         slowest = max(found, key=lambda reading: reading.profile[0][1], default=None)
         sizes = [r.last.max_rows for r in self._replicas.values() if r.last is not None]
         return (slowest.profile if slowest is not None else ()), max(1, min(sizes, default=1))
+
+    def _note_rows(self, since: Reading | None, answer: Reading, now: float) -> None:
+        requests = answer.arrivals - (since.arrivals if since is not None else 0)
+        if not answer.max_rows:
+            self._arrived.note(requests, requests, requests, now)
+            return
+        rows = answer.arrived_rows - (since.arrived_rows if since is not None else 0)
+        total, before = answer.arrived_square_rows, since.arrived_square_rows if since is not None else 0
+        self._arrived.note(requests, rows, None if total is None or before is None else total - before, now)
 
     def _note_latencies(self, since: Reading | None, answer: Reading, now: float) -> None:
         latencies = answer.latencies

@@ -88,7 +88,8 @@ class Reading:
     """One answer. Counts are since the process started, which `boot` names; `uptime_s` is how long ago that was.
 
     `batches` holds, of every size, (rows at most, batches, their rows, their seconds); `profile` the seconds of a call
-    by its rows, as measured at load; `max_rows` is 0 where requests never share a call.
+    by its rows, as measured at load; `max_rows` is 0 where requests never share a call. `arrived_square_rows` is the
+    sum of the squares of requests' rows, None where a replica does not tell it.
     """
 
     boot: str
@@ -107,6 +108,7 @@ class Reading:
     profile: tuple[tuple[int, float], ...]
     max_rows: int
     canary: CanaryReading | None = None
+    arrived_square_rows: int | None = None
 
 
 def read(body: bytes) -> Reading:
@@ -119,7 +121,7 @@ def read(body: bytes) -> Reading:
         latency = found["latency"]
         edges = tuple(_number(edge) for edge in _list(latency["edges"], MOST_BUCKETS))
         counts = tuple(_count(count) for count in _list(latency["counts"], MOST_BUCKETS + 1))
-        generation = found.get("generation")
+        generation, squares = found.get("generation"), found.get("arrivedSquareRows")
         reading = Reading(
             boot=_boot(found["bootId"]),
             uptime_s=_number(found["uptimeSeconds"]),
@@ -140,6 +142,7 @@ def read(body: bytes) -> Reading:
             profile=tuple((_rows(rows), _number(seconds)) for rows, seconds in _list(found["profile"], MOST_SIZES)),
             max_rows=_rows(found["maxBatchRows"]),
             canary=_canary(found.get("canary")),
+            arrived_square_rows=None if squares is None else _count(squares),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise BadReading(Flaw.MALFORMED, f"the answer lacks something or holds something else: {e}"[:200]) from None
@@ -154,6 +157,7 @@ def require_onward(before: Reading, after: Reading) -> None:
     pairs = [
         ("arrivals", before.arrivals, after.arrivals),
         ("arrivedRows", before.arrived_rows, after.arrived_rows),
+        ("arrivedSquareRows", before.arrived_square_rows or 0, after.arrived_square_rows or 0),
         ("failed", before.failed, after.failed),
         ("rejected", before.rejected, after.rejected),
         ("uptimeSeconds", before.uptime_s, after.uptime_s),

@@ -69,8 +69,9 @@ class Signals:
 
     `demand` is what arrived per second (served, rejected and still waiting alike) at the `heard` replicas, of `ready`
     that take traffic, over the last `span_s` seconds by a clock that does not step. `queued` is what waits in them
-    now. `latency_s` is the objective's quantile over the last minute. `capacity_age_s` is how long ago a replica's
-    capacity was last learnt from them.
+    now; both in rows, where requests share calls. `latency_s` is the objective's quantile over the last minute.
+    `capacity_age_s` is how long ago a replica's capacity was last learnt from them. `dispersion` is the variance of the
+    demand of a second over its mean: 1 where every request is one, E[R²] / E[R] where it is R rows.
     """
 
     demand: Measurement
@@ -79,6 +80,7 @@ class Signals:
     ready: int
     heard: int
     span_s: float = TICK_S
+    dispersion: float = 1.0
     capacity_age_s: float | None = None
 
 
@@ -191,7 +193,8 @@ def _rate(signals: Signals) -> float | None:
             rate = _of_all(value, signals)
             silent = max(0, signals.ready - signals.heard)
             # Which replica a request goes to is chance: what the others tell is off by this much in one of 40 cases.
-            off = math.sqrt(rate * silent / max(1, signals.heard) / max(signals.span_s, 1.0)) if silent else 0.0
+            noise = signals.dispersion / max(signals.span_s, 1.0)
+            off = math.sqrt(rate * noise * silent / max(1, signals.heard)) if silent else 0.0
             return rate + 2.0 * off
         case NoTraffic():
             return 0.0
@@ -222,27 +225,28 @@ def _need(
     totals, start = sizes(scaling.most), fleet.cold_start_s
     experts.resize(len(totals) - 1)
     rate_15 = rates.mean(15.0)
-    noise = math.sqrt(rate_15 / 15.0)
+    noise = math.sqrt(rate_15 * signals.dispersion / 15.0)
     bands = [BAND * noise * factor for factor in FACTORS]
     thresholds = [size * capacity.rate for size in totals]
-    found = predictions(rates, start)
+    found = predictions(rates, start, signals.dispersion)
     experts.observe(found, rate * elapsed_s, rate, thresholds, bands, start, rates.clock, rates.seen_s)
     experts.choose(rates.clock)
     held = totals[experts.wanted(rates.clock)]
 
     # The last five seconds, less one standard deviation of their noise: without, a Poisson process at constant rate
     # asks for one replica more every minute.
-    now = math.ceil(max(0.0, rate - math.sqrt(rate / TICK_S)) / capacity.rate)
+    now = math.ceil(max(0.0, rate - math.sqrt(rate * signals.dispersion / TICK_S)) / capacity.rate)
     queued = _of_all(_value(signals.queued) or 0.0, signals)
     # A queue is emptied over e × the time of a start: the delayed integrator that this is overshoots if asked for more.
     drain = math.ceil((rate_15 + queued / (math.e * max(start, 10.0))) / (0.97 * capacity.max_rate))
     need = max(now, drain, held)
+    unit = "rows/s" if signals.dispersion > 1.0 else "requests/s"
     each = f"{capacity.rate:.1f} for a replica"
     if need == held:
-        return held, Limit.DEMAND, f"{rate:.1f} requests/s now, and what is to be expected, at {each}"
+        return held, Limit.DEMAND, f"{rate:.1f} {unit} now, and what is to be expected, at {each}"
     if need == now:
-        return now, Limit.DEMAND, f"{rate:.1f} requests/s now, at {each}"
-    return drain, Limit.QUEUE, f"{queued:.0f} requests wait"
+        return now, Limit.DEMAND, f"{rate:.1f} {unit} now, at {each}"
+    return drain, Limit.QUEUE, f"{queued:.0f} {unit.removesuffix('/s')} wait"
 
 
 BAND = 7.0
@@ -256,11 +260,11 @@ FACTORS = (*HEADROOMS, *[MARGIN] * (len(SIGNALS) - len(HEADROOMS)))
 """By what each signal multiplies the rate, and so its noise."""
 
 
-def predictions(rates: Rates, cold_start_s: float) -> list[float]:
+def predictions(rates: Rates, cold_start_s: float, dispersion: float = 1.0) -> list[float]:
     """Return every signal of demand, in the order of `experts.SIGNALS`."""
     base = rates.mean(15.0)
     found = [base * h for h in HEADROOMS]
-    found.append(MARGIN * (base + 2.0 * (cold_start_s + 15.0) * rates.rise(30.0) / 30.0))
+    found.append(MARGIN * (base + 2.0 * (cold_start_s + 15.0) * rates.rise(30.0, dispersion) / 30.0))
     ahead = cold_start_s + 30.0
     for period in PERIODS_S:
         seen = rates.peak(period + 30.0, max(0.0, period - ahead))

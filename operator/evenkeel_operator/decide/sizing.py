@@ -99,7 +99,7 @@ def spare(signals: Signals | None, size: int | None, carries: Capacity | NoSigna
         return False, False
     match signals.demand:
         case Fresh(value=demand):
-            now = max(0.0, demand - math.sqrt(demand / replicas.TICK_S))
+            now = max(0.0, demand - math.sqrt(demand * signals.dispersion / replicas.TICK_S))
             return demand <= (size - 1) * carries.shrink_rate, now > (size - 1) * carries.rate
         case NoTraffic():
             return True, False

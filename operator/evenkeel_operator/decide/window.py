@@ -81,10 +81,11 @@ class Rates:
         requests, seconds = self._seen(over_s, 0.0)
         return requests / seconds if seconds > 0.0 else 0.0
 
-    def rise(self, over_s: float) -> float:
+    def rise(self, over_s: float, dispersion: float = 1.0) -> float:
         """Return by how much the rate of the last `over_s` seconds exceeds that of as many seconds before.
 
-        0 where the difference is within _SIGMAS standard deviations of Poisson noise, or where one of them is not
+        0 where the difference is within _SIGMAS standard deviations of the noise of arrivals with this `dispersion`
+        (variance of a second over its mean), or where one of them is not
         known. Counter-example: after a minute without measurements, the same rate as ever is no rise from zero.
         """
         requests, seconds = self._seen(over_s, 0.0)
@@ -93,7 +94,7 @@ class Rates:
             return 0.0
         recent, before = requests / seconds, earlier / earlier_s
         rise = recent - before
-        return rise if rise > _SIGMAS * math.sqrt(recent / seconds + before / earlier_s) else 0.0
+        return rise if rise > _SIGMAS * math.sqrt(dispersion * (recent / seconds + before / earlier_s)) else 0.0
 
     def _seen(self, over_s: float, until_s: float) -> tuple[float, float]:
         """Return the requests, and the seconds measured, of the `over_s` seconds that ended `until_s` seconds ago."""

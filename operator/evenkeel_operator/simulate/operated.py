@@ -77,7 +77,6 @@ class Operated:
         self._speed = Speed()
         self._carries: Capacity | NoSignal = NO_SIGNAL
         self._computed_for: Roofline | None = None
-        self._derating = 1.0
         self._learnt_at = 0.0
         self._looked_at = 0.0
         self._was_down = False
@@ -97,7 +96,7 @@ class Operated:
         names = [pod.name for pod in state.pods]
         signals = self._observed.signals(names, self._scaling.target_s, self._scaling.quantile, now)
         self._derate(signals, is_cold=asked > ready, now=now)
-        believed = self._carries if isinstance(self._carries, NoSignal) else self._carries.derated(self._derating)
+        believed = self._carries if isinstance(self._carries, NoSignal) else self._carries.derated(self._speed.derating)
         wall = now + (self._faults.step_s if is_fault else 0.0)
         fleet = replicas.Fleet(asked, ready, None, self._cold_start_s)
         decision, self._memory = replicas.decide(signals, fleet, self._scaling, believed, self._memory, wall)
@@ -142,7 +141,9 @@ class Operated:
         is_calm = isinstance(queued, Fresh) and queued.value < 1.0 and not is_cold
         load = demand.value / max(1, signals.heard)
         target_s = self._scaling.target_s
-        self._derating = capacity.derate(self._derating, carries, latency.value, target_s, load, is_calm=is_calm)
+        self._speed.derating = capacity.derate(
+            self._speed.derating, carries, latency.value, target_s, load, is_calm=is_calm
+        )
 
     def _restart(self) -> None:
         """Begin anew from what outlives the process."""
@@ -151,7 +152,6 @@ class Operated:
         self._observed = Observed()
         kept = self._speed.to_json()
         self._speed = Speed() if kept is None else Speed.from_json(kept)
-        self._derating = 1.0
 
 
 def _has_moved(before: Roofline, after: Roofline) -> bool:

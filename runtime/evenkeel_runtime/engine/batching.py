@@ -25,7 +25,7 @@ class Policy:
     600 kB are 10 GB."""
 
     max_rows: int
-    max_queued_rows: int
+    max_queued_rows: float
     max_queued_bytes: float = math.inf
 
 

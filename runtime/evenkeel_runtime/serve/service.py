@@ -111,8 +111,7 @@ class Service:
         }
 
     def handle(self, exchange: Exchange) -> None:
-        told: Told | None = exchange.head.told
-        if told is not None:  # the same head came before, and asked for an inference
+        if (told := exchange.head.told) is not None:  # the same head came before, and asked for an inference
             self.infer(exchange, is_v1=told.is_v1)
             return
         path = exchange.path.partition(b"?")[0]
@@ -191,6 +190,7 @@ class Service:
         signals = self.signals
         signals.arrivals += 1
         signals.arrived_rows += plan.rows
+        signals.arrived_square_rows += plan.rows * plan.rows
         work = Work(plan.rows, plan.kind, asked, deadline, size)
         queue = ready.mode.queue
         if not queue.admit(work, time.perf_counter()):
@@ -267,10 +267,13 @@ class Service:
 
     def _abandoned(self, work: Work) -> None:
         if not work.cancelled and self.ready is not None:
-            self.metrics.preprocess.observe(work.admitted - work.payload.begun)
+            begun = work.payload.begun
+            self.metrics.preprocess.observe(work.admitted - begun)
             self.ready.mode.queue.cancel(work)
             self.metrics.in_flight -= 1
             self.metrics.cancelled += 1
+            # Who gives up has waited for so long at least: where all do after a second, only what was fast is answered.
+            self.signals.latency.observe(time.perf_counter() - begun)
 
     # feedback
 

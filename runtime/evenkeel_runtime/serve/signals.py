@@ -61,6 +61,7 @@ class Signals:
     def __init__(self) -> None:
         self.arrivals = 0
         self.arrived_rows = 0
+        self.arrived_square_rows = 0
         self.failed = 0
         self.rejected = 0
         self.latency = Histogram(latency_edges(TARGET_S))
@@ -95,6 +96,7 @@ class Signals:
             "generation": self.generation,
             "arrivals": self.arrivals,
             "arrivedRows": self.arrived_rows,
+            "arrivedSquareRows": self.arrived_square_rows,
             "failed": self.failed,
             "rejected": self.rejected,
             "inFlight": in_flight,

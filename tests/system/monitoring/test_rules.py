@@ -90,6 +90,11 @@ TABLE = [
     fires("EvenkeelLatencyBudgetSpent", [of("0.1x30", "latency_missed_ratio"), BUDGET], DIGITS, "too many minutes"),
     silent("EvenkeelLatencyBudgetSpent", [of("0.05x30", "latency_missed_ratio"), BUDGET], "just within the budget"),
     silent("EvenkeelLatencyBudgetSpent", [BUDGET], "no minute had requests"),
+    silent(
+        "EvenkeelLatencyBudgetSpent",
+        [of("0.1x30", "latency_missed_ratio"), BUDGET, of("1x30", "signals_state", 'state="NoTraffic"')],
+        "the minutes before were missed, and no request comes",
+    ),
     fires(
         "EvenkeelNoMetrics",
         [of("1x30", "signals_state", 'state="NoMetrics"'), READY],

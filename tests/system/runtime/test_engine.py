@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from evenkeel_runtime.contract import SIGNALS_PATH
 from tests.system.runtime.replica import Replica, binary_header, read_answer, request_bytes
 
 
@@ -110,6 +111,7 @@ def test_client_that_left_costs_no_forward(start: Callable[..., Replica]) -> Non
             leaving.sendall(long_request())
             await_metric(replica, "inference_requests_in_flight", 2)
         await_metric(replica, "inference_cancelled_total", 1)
+        assert sum(replica.admin("GET", SIGNALS_PATH).json["latency"]["counts"]) == 1, "as long as it has waited"
         assert read_answer(running)[0] == 200
     await_metric(replica, "inference_requests_in_flight", 0)
     assert replica.metric("inference_batch_size_count") == 1

@@ -31,6 +31,7 @@ def test_requests_are_counted_once_each(perceptron: Replica) -> None:
     assert after["uptimeSeconds"] > before["uptimeSeconds"]
     assert after["arrivals"] - before["arrivals"] == 5
     assert after["arrivedRows"] - before["arrivedRows"] == 10
+    assert after["arrivedSquareRows"] - before["arrivedSquareRows"] == 20
     assert sum(after["latency"]["counts"]) - sum(before["latency"]["counts"]) == 5
     assert after["failed"] == after["rejected"] == after["inFlight"] == after["queuedRequests"] == 0
     _, batches, rows, seconds = (sum(column) for column in zip(*after["batches"], strict=True))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from evenkeel_operator.decide import capacity as model
 from evenkeel_operator.decide.capacity import Capacity, Roofline, approached, capacity, derate, faded, fit, unit_gaps
+from evenkeel_operator.decide.requests import SINGLE, RequestRows
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 
 DEVICE = Roofline(0.0104, 0.0024, 0.000834, 64)
@@ -117,6 +118,31 @@ def test_the_target_is_met_at_the_capacity_and_missed_beyond_it() -> None:
     assert model.latency_s(DEVICE, found.rate, 0.95, gaps) <= 0.05
     assert model.latency_s(DEVICE, found.rate + 0.01 * found.max_rate, 0.95, gaps) > 0.05
     assert model.latency_s(DEVICE, found.shrink_rate, 0.95, gaps) <= 0.9 * 0.05
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        pytest.param(RequestRows(8.0, 64.0), id="eight rows each"),
+        pytest.param(RequestRows(8.0, 200.0), id="eight rows on average"),
+        pytest.param(RequestRows(1.2, 2.4), id="a few rows now and then"),
+    ],
+)
+def test_requests_of_several_rows_leave_less_than_as_many_rows_one_by_one(requests: RequestRows) -> None:
+    def p95_s(rate: float) -> float:
+        return model.latency_s(DEVICE, rate, 0.95, unit_gaps(3000, 1.0), requests.drawn(3000))
+
+    alone = capacity(DEVICE, 0.1, 0.95, arrivals=3000)
+    got = capacity(DEVICE, 0.1, 0.95, requests=requests, arrivals=3000)
+    assert got.is_attainable
+    assert p95_s(got.rate) <= 0.1 < p95_s(alone.rate), "rows that come together wait together"
+
+
+def test_batches_are_filled_by_whole_requests() -> None:
+    """Of 40 rows each, one fits into a batch of 64."""
+    got = capacity(DEVICE, 1.0, 0.95, requests=RequestRows(40.0, 1600.0), arrivals=2000)
+    assert got.max_rate == pytest.approx(40 / DEVICE.seconds(40))
+    assert capacity(DEVICE, 1.0, 0.95, requests=SINGLE, arrivals=2000).max_rate == DEVICE.max_rate
 
 
 @pytest.mark.parametrize("target_s", [0.001, 0.0104])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -85,6 +86,39 @@ def test_demand(story: list[tuple[float, Reading | BadReading]], want: object) -
         observed.note("r", answer, now)
         got = demand(observed, now, "r")
     assert got == want
+
+
+EIGHTS = {"arrived_rows": 400, "arrived_square_rows": 3200}
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "want"),
+    [
+        pytest.param({}, {}, (10.0, 1.0, 1.0), id="one row each"),
+        pytest.param({"arrived_square_rows": 0}, EIGHTS, (80.0, 8.0, 8.0), id="eight rows each"),
+        pytest.param(
+            {"arrived_square_rows": 0}, EIGHTS | {"arrived_square_rows": 9600}, (80.0, 8.0, 24.0), id="eight on average"
+        ),
+        pytest.param({}, EIGHTS | {"arrived_square_rows": None}, (80.0, 8.0, 8.0), id="one that tells no squares"),
+        pytest.param({"max_rows": 0}, EIGHTS | {"max_rows": 0}, (10.0, 1.0, 1.0), id="requests that share no call"),
+    ],
+)
+def test_demand_and_its_scatter_are_in_rows(before: dict[str, Any], change: dict[str, Any], want: object) -> None:
+    observed = Observed()
+    observed.note("r", reading(0, 100, **before), -5)
+    observed.note("r", reading(50, 105, **change), 0)
+    got = observed.signals(["r"], TARGET_S, 0.95, 0)
+    assert isinstance(got.demand, Fresh)
+    assert (got.demand.value, observed.request_rows().mean, got.dispersion) == want
+
+
+def test_requests_that_have_become_larger_are_known_in_minutes() -> None:
+    observed = Observed()
+    observed.note("r", reading(0, 100), 0)
+    observed.note("r", reading(500, 3700), 3600)
+    assert observed.request_rows().mean == 1.0
+    observed.note("r", reading(1000, 4000, arrived_rows=500 + 8 * 500), 3900)
+    assert observed.request_rows().mean == pytest.approx(8 - 7 / 3)
 
 
 def test_half_the_replicas_silent_is_said_not_summed() -> None:

@@ -46,6 +46,7 @@ class Deployment:
     waiting: int = 0
     cold_start_s: float = 60.0
     now: float = 1000.0
+    dispersion: float = 1.0
     memory: Memory = field(default_factory=Memory)
 
     def tick(self, signals: Signals) -> Decision:
@@ -57,7 +58,8 @@ class Deployment:
 
     def at(self, rate: float, queued: float = 0.0) -> Decision:
         demand: Measurement = Fresh(rate) if rate > 0.0 else NoTraffic()
-        return self.tick(Signals(demand, Fresh(queued), NoMetrics(), self.size, self.size))
+        signals = Signals(demand, Fresh(queued), NoMetrics(), self.size, self.size, dispersion=self.dispersion)
+        return self.tick(signals)
 
 
 NOW = [
@@ -313,6 +315,17 @@ def test_constant_load_keeps_a_constant_size(cold_start_s: float) -> None:
         settled = sizes[120:]
         assert sum(a != b for a, b in pairwise(settled)) <= 1, f"at {level} replicas' load"
         assert math.ceil(level) <= settled[-1] <= math.ceil(1.05 * level) + 1, f"at {level} replicas' load"
+
+
+def test_what_rises_within_the_noise_of_large_requests_is_no_rise() -> None:
+    """300 rows/s and then 400: of one row each that is a rise; of 32 rows each, 9 requests a second and then 12."""
+    sizes = []
+    for dispersion in (1.0, 32.0):
+        found = Deployment(carries=Capacity(100.0, 96.0, 120.0), dispersion=dispersion)
+        for rate in (*[300.0] * 20, *[400.0] * 5):
+            found.at(rate)
+        sizes.append(found.size)
+    assert sizes[0] > sizes[1]
 
 
 def _poisson(source: random.Random, mean: float) -> int:

@@ -71,9 +71,12 @@ def test_what_was_written_is_read() -> None:
     speed = Speed()
     served(speed, ENOUGH)
     speed.learn((), MOST_ROWS, 0.0)
+    speed.derating = 0.81
     text = speed.to_json()
     assert text is not None
-    assert Speed.from_json(text).roofline == speed.roofline
+    got = Speed.from_json(text)
+    assert (got.roofline, got.derating) == (speed.roofline, 0.81)
+    assert Speed.from_json("[1,1,1,8]").derating == 1.0, "what an older operator wrote"
 
 
 @pytest.mark.parametrize(
@@ -91,6 +94,9 @@ def test_what_was_written_is_read() -> None:
         pytest.param("[1,NaN,1,8]", id="a time that is no number"),
         pytest.param("[1,-1,1,8]", id="a time below zero"),
         pytest.param("[0,0,0,8]", id="no time"),
+        pytest.param("[1,1,1,8,0.1]", id="less than is ever believed"),
+        pytest.param("[1,1,1,8,NaN]", id="a part that is no number"),
+        pytest.param("[1,1,1,8,1,1]", id="a number too many"),
         pytest.param("[" * 100_000, id="lists in lists without end"),
     ],
 )
