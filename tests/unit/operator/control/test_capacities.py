@@ -12,6 +12,7 @@ import pytest
 from evenkeel_operator.control.capacities import Capacities, Latest
 from evenkeel_operator.decide.capacity import Capacity, Roofline
 from evenkeel_operator.decide.carried import Carried
+from evenkeel_operator.decide.requests import RequestRows
 
 TOO_SLOW = Roofline(0.2, 0.2, 0.0, 4)
 """Known at once: nearly idle it misses the target."""
@@ -61,7 +62,7 @@ async def test_whoever_follows_a_capacity_goes_on_without_it(monkeypatch: pytest
     asked: list[Roofline] = []
     turn = asyncio.Semaphore(0)
 
-    async def of(roofline: Roofline, target_s: float, quantile: float) -> Capacity:
+    async def of(roofline: Roofline, target_s: float, quantile: float, requests: RequestRows) -> Capacity:
         asked.append(roofline)
         await turn.acquire()
         return Capacity(1.0 / roofline.floor_s, 1.0, 1.0)
