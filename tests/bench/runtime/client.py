@@ -2,8 +2,8 @@
 
 A program of its own, so that it has a core of its own: `client HOST PORT REQUEST_FILE CONNECTIONS SECONDS`.
 Every connection sends the same bytes again as soon as its answer is complete. Of an answer only the status and the
-length are looked at. `busy` in what it prints is the part of the time that it had work: below 1, the server was waited
-for.
+length are looked at, or where the last of its chunks is. `busy` in what it prints is the part of the time that it had
+work: below 1, the server was waited for.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 
@@ -34,7 +36,7 @@ def main() -> None:
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sockets[found.fileno()] = found
     poll = select.epoll()
-    left = dict.fromkeys(sockets, 0)
+    answers = {number: Answer() for number in sockets}
     sent = dict.fromkeys(sockets, 0.0)
     latencies: list[float] = []
     clock = time.perf_counter
@@ -47,8 +49,7 @@ def main() -> None:
     while (now := clock()) < until:
         for number, _ in poll.poll(1.0):
             data = sockets[number].recv(1 << 16)
-            left[number] = (left[number] or _answer_length(data)) - len(data)
-            if not left[number]:
+            if answers[number].is_complete_with(data):
                 latencies.append(clock() - sent[number])
                 sent[number] = clock()
                 sockets[number].sendall(request)
@@ -67,13 +68,34 @@ def main() -> None:
     )
 
 
-def _answer_length(data: bytes) -> int:
-    """Return how long the answer is that begins with these bytes."""
-    end = data.find(b"\r\n\r\n")
-    found = _LENGTH.search(data, 0, max(0, end + 2))
-    if found is None or not data.startswith(b"HTTP/1.1 200"):
-        raise SystemExit(f"not an answer: {data[:300]!r}")
-    return end + 4 + int(found[1])
+class Answer:
+    """An answer that is on its way, one after the other."""
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._is_chunked = False
+        self._tail = b""
+
+    def is_complete_with(self, data: bytes) -> bool:
+        """Take in what has come, and return whether the answer ends with it. Exits where it is none."""
+        if not self._left and not self._tail:
+            self._begin(data)
+        if not self._is_chunked:
+            self._left -= len(data)
+            return not self._left
+        self._tail = (self._tail + data)[-len(_LAST_CHUNK) :]
+        if self._tail != _LAST_CHUNK:
+            return False
+        self._tail = b""
+        return True
+
+    def _begin(self, data: bytes) -> None:
+        end = data.find(b"\r\n\r\n")
+        found = _LENGTH.search(data, 0, max(0, end + 2))
+        self._is_chunked = _CHUNKED.search(data, 0, max(0, end + 2)) is not None
+        if not data.startswith(b"HTTP/1.1 200") or (found is None and not self._is_chunked):
+            raise SystemExit(f"not an answer: {data[:300]!r}")
+        self._left = 0 if found is None else end + 4 + int(found[1])
 
 
 if __name__ == "__main__":
