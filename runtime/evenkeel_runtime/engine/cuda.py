@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DEVICE = "cuda"
 _SLEEPS_FROM_S = 0.0005
-"""To be woken takes some 30 µs (an H100's host); up to here the thread keeps its CPU."""
+"""To be woken takes a good part of a shorter wait; up to here the thread keeps its CPU."""
 _WARM_UPS = 3
 """Calls before a recording: libraries choose their algorithms and take their memory in the first ones."""
 

@@ -132,8 +132,8 @@ class _Returning:
     """Clients that were answered together, and ask again one after the other while the model is free.
 
     Not waited for, 32 of them are served as 8 and 24 for ever: the first that are back have a call of their own, during
-    which the others come. A convolution then takes a third more time per row. Nobody is waited for by a lone request,
-    by one that has waited for a call already, or for longer than a small part of that call.
+    which the others come. Nobody is waited for by a lone request, by one that has waited for a call already, or for
+    longer than a small part of that call.
     """
 
     def __init__(self, requests: int, ended: float, took: float) -> None:

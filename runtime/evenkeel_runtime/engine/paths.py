@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("evenkeel")
 
 _TRACED = ("torchscript", "onednn")
+"""The paths that are the model's trace."""
 _COMPARED = (1, 3, 7)
 """Batch sizes at which two call paths must agree."""
 _COMPARED_OF_LONG = (1, 2)

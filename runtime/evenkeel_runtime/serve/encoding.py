@@ -6,10 +6,19 @@ What it may grow to is what a plain body may have, so that a kilobyte does not b
 from __future__ import annotations
 
 import asyncio
+import logging
 import zlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from evenkeel_runtime.serve.body import BadRequest
+from evenkeel_runtime.serve.protocol import FAILED
+
+if TYPE_CHECKING:
+    from evenkeel_runtime.serve.protocol import Exchange
+
+log = logging.getLogger("evenkeel")
 
 HEADER = b"content-encoding"
 _IDENTITY = (None, b"identity", b"")
@@ -19,6 +28,8 @@ _WINDOWS: Mapping[bytes, int] = {
     b"deflate": zlib.MAX_WBITS,
 }
 """What zlib is told of a form (RFC 9110, 8.4.1): `deflate` is zlib's own."""
+_ONE_BY_ONE = ThreadPoolExecutor(1, "decode")
+"""What is decoded counts in no queue's bytes yet, and may be as large as a body can be: one at a time is the bound."""
 
 
 def is_compressed(headers: Mapping[bytes, bytes]) -> bool:
@@ -27,25 +38,30 @@ def is_compressed(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def decode(
-    body: bytes,
-    headers: Mapping[bytes, bytes],
-    most_bytes: int,
-    then: Callable[[bytes], None],
-    fail: Callable[[BadRequest], None],
+    exchange: Exchange, most_bytes: int, then: Callable[[bytes], None], fail: Callable[[BadRequest], None]
 ) -> None:
-    """Decode in a thread, which zlib leaves the GIL to: a body of the largest size takes a tenth of a second."""
+    """Decode in a thread, which zlib leaves the GIL to: a body of the largest size takes a tenth of a second. Nothing
+    is called for a client that has gone meanwhile."""
+    loop = asyncio.get_running_loop()
+    decoding = loop.run_in_executor(_ONE_BY_ONE, decoded, exchange.body, exchange.headers, most_bytes)
 
     def done(found: asyncio.Future[bytes]) -> None:
         if found.cancelled():
             return
+        exchange.abandoned = None
         try:
-            plain = found.result()
+            then(found.result())
         except BadRequest as error:
             fail(error)
-        else:
-            then(plain)
+        except Exception:
+            log.exception("failed path=%s", exchange.path[:200])
+            exchange.fail(500, FAILED)
 
-    asyncio.get_running_loop().run_in_executor(None, decoded, body, headers, most_bytes).add_done_callback(done)
+    def abandoned() -> None:
+        decoding.cancel()
+
+    exchange.abandoned = abandoned
+    decoding.add_done_callback(done)
 
 
 def decoded(body: bytes, headers: Mapping[bytes, bytes], most_bytes: int) -> bytes:

@@ -165,8 +165,7 @@ class Service:
 
     def _decode(self, exchange: Exchange, is_v1: bool, since: float | None, begun: float) -> None:
         decode(
-            exchange.body,
-            exchange.headers,
+            exchange,
             self._most_bytes,
             lambda plain: self.infer(exchange, is_v1=is_v1, since=since, plain=plain),
             lambda error: self.reject(exchange, error.status, "invalid", error.message, b"", begun),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from evenkeel_runtime.serve.body import BadRequest
-from evenkeel_runtime.serve.encoding import decoded, is_compressed
+from evenkeel_runtime.serve.encoding import _ONE_BY_ONE, decode, decoded, is_compressed
 
 TEXT = b'{"inputs":[]}' * 10
 MOST = 1000
@@ -44,6 +47,47 @@ def test_what_is_refused(word: bytes, body: bytes, status: int, want: str) -> No
     with pytest.raises(BadRequest, match=want) as raised:
         decoded(body, {b"content-encoding": word}, MOST)
     assert raised.value.status == status
+
+
+class Asking:
+    """A client's request, and what it was told."""
+
+    path = b"/v2/models/m/infer"
+
+    def __init__(self, body: bytes) -> None:
+        self.body, self.headers = body, {b"content-encoding": b"gzip"}
+        self.abandoned: Callable[[], None] | None = None
+        self.told: list[object] = []
+
+    def fail(self, status: int, message: str) -> None:
+        self.told.append(status)
+
+
+async def heard(client: Any, then: Callable[[bytes], None]) -> list[object]:
+    """Let the client's body be decoded, and return what it was told."""
+    decode(client, MOST, then, lambda error: client.told.append(error.status))
+    if client.body == LEAVES:
+        client.abandoned()
+    _ONE_BY_ONE.submit(bytes).result()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return list(client.told)
+
+
+LEAVES = gzip.compress(b"leaves")
+
+
+async def test_whoever_waits_is_told_and_nobody_else() -> None:
+    def broken(plain: bytes) -> None:
+        raise KeyError("a defect of the reader's")
+
+    good = Asking(gzip.compress(TEXT))
+    assert await heard(good, good.told.append) == [TEXT]
+    assert good.abandoned is None
+    bad, left = Asking(TEXT), Asking(LEAVES)
+    assert await heard(bad, bad.told.append) == [400]
+    assert await heard(left, left.told.append) == []
+    assert await heard(Asking(gzip.compress(TEXT)), broken) == [500]
 
 
 @pytest.mark.parametrize("headers", [{}, {b"content-encoding": b"identity"}])
