@@ -2,9 +2,8 @@
 
 How long a batch of b rows takes, S(b), is a roofline, max(s0, a + β b): flat while the device is not full, a line from
 there. It is fitted to batch times measured in service. The largest arrival rate at which the wanted quantile still
-meets the target follows from a discrete-event model of one replica that runs the batching policy of the runtime
-itself, so that a change of the policy changes the capacity. The highest throughput says little: with a tight target
-the variant with the higher maximum can be the infeasible one.
+meets the target follows from a discrete-event model of one replica with the batching policy of the runtime. The
+highest throughput says little: with a tight target the variant with the higher maximum can be the infeasible one.
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from random import Random
 
+from evenkeel_operator.decide.batches import Arrivals, batches, is_met
 from evenkeel_operator.decide.requests import SINGLE, RequestRows
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
-from evenkeel_runtime.engine.batching import Policy, Queue, Work
 
 SURVIVORS = 0.9
 """After a removal the remaining replicas have to meet this part of the target."""
@@ -174,12 +174,12 @@ def capacity(
     beyond_reach = Capacity(UNATTAINABLE_LOAD * max_rate, UNATTAINABLE_LOAD * max_rate, max_rate, is_attainable=False)
     if idle_latency_s(roofline, quantile, requests=requests) > target_s:
         return beyond_reach
-    gaps, rows = unit_gaps(arrivals, dispersion), requests.drawn(arrivals)
-    rate = _largest_rate(roofline, max_rate, target_s, quantile, gaps, rows)
+    load = _arrivals(arrivals, dispersion, requests)
+    rate = _largest_rate(roofline, max_rate, target_s, quantile, load)
     if rate < LEAST_LOAD * max_rate:
         # Met at next to no load only, where a request seldom meets another: no plan can rest on that.
         return beyond_reach
-    shrink = _largest_rate(roofline, max_rate, SURVIVORS * target_s, quantile, gaps, rows)
+    shrink = _largest_rate(roofline, max_rate, SURVIVORS * target_s, quantile, load)
     return Capacity(rate, min(rate, max(shrink, rate / 2.0)), max_rate)
 
 
@@ -193,26 +193,38 @@ def _max_rate(roofline: Roofline, requests: RequestRows) -> float:
     """Return the rows per second while a queue is always there, in batches of whole requests."""
     if requests == SINGLE:
         return roofline.max_rate
-    queue = Queue(Policy(max_rows=roofline.max_rows, max_queued_rows=math.inf))
-    for rows in requests.drawn(2000):
-        queue.admit(Work(rows, None), 0.0)
-    total, seconds = queue.rows, 0.0
-    while (batch := queue.next_batch(0.0)) is not None:
-        seconds += roofline.seconds(batch.rows)
-    return total / seconds
+    waiting = Arrivals.of([-1.0] * 2000, requests.drawn(2000))
+    *_, (_, _, end) = batches(waiting, _batch_times(roofline, waiting), roofline.max_rows)
+    return waiting.rows_before[-1] / end
 
 
-def _largest_rate(
-    roofline: Roofline, max_rate: float, target_s: float, quantile: float, gaps: Sequence[float], rows: Sequence[int]
-) -> float:
+def _largest_rate(roofline: Roofline, max_rate: float, target_s: float, quantile: float, arrivals: Arrivals) -> float:
+    times, left_out = _batch_times(roofline, arrivals), _left_out(len(arrivals.at))
+
+    def holds(rate: float) -> bool:
+        gap_s = arrivals.mean_rows / rate
+        runs = batches(arrivals, [seconds / gap_s for seconds in times], roofline.max_rows)
+        return is_met(runs, arrivals.at, target_s / gap_s, quantile, left_out)
+
     low, high = 0.0, max_rate
     while high - low > _TOLERANCE * max_rate:
         middle = (low + high) / 2.0
-        if latency_s(roofline, middle, quantile, gaps, rows) <= target_s:
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if holds(middle) else (low, middle)
     return low
+
+
+@lru_cache(maxsize=2)
+def _arrivals(count: int, dispersion: float, requests: RequestRows) -> Arrivals:
+    return Arrivals.of(unit_gaps(count, dispersion), None if requests == SINGLE else requests.drawn(count))
+
+
+def _batch_times(roofline: Roofline, arrivals: Arrivals) -> list[float]:
+    most = max(roofline.max_rows, arrivals.most_rows)
+    return [0.0, *(roofline.seconds(size) for size in range(1, most + 1))]
+
+
+def _left_out(count: int) -> int:
+    return min(_FIRST, count // 4)
 
 
 def unit_gaps(count: int, dispersion: float, seed: int = 7) -> list[float]:
@@ -240,35 +252,21 @@ def latencies_s(
 
     Each request has one row, or as many as `rows` says: as many entries as `gaps`.
     """
-    rows = [1] * len(gaps) if rows is None else rows
-    pace = sum(rows) / len(rows) / rate
-    most = max(roofline.max_rows, *rows)
-    queue = Queue(Policy(max_rows=roofline.max_rows, max_queued_rows=math.inf))
-    seconds = [0.0, *(roofline.seconds(size) for size in range(1, most + 1))]
-    found: list[float] = []
-    free = arrival = 0.0
-    for gap, size in zip(gaps, rows, strict=True):
-        arrival += gap * pace
-        while free <= arrival and (batch := queue.next_batch(free)) is not None:
-            free = _run(batch.works, max(free, batch.works[-1].admitted), seconds[batch.rows], found)
-        queue.admit(Work(size, None), arrival)
-        free = max(free, arrival) if queue.requests == 1 else free
-    while (batch := queue.next_batch(free)) is not None:
-        free = _run(batch.works, free, seconds[batch.rows], found)
-    return found
-
-
-def _run(works: Sequence[Work], start: float, seconds: float, found: list[float]) -> float:
-    end = start + seconds
-    found.extend([end - work.admitted for work in works])
-    return end
+    arrivals = Arrivals.of(gaps, rows)
+    gap_s = arrivals.mean_rows / rate
+    times = [seconds / gap_s for seconds in _batch_times(roofline, arrivals)]
+    return [
+        (end - came) * gap_s
+        for first, stop, end in batches(arrivals, times, roofline.max_rows)
+        for came in arrivals.at[first:stop]
+    ]
 
 
 def latency_s(
     roofline: Roofline, rate: float, quantile: float, gaps: Sequence[float], rows: Sequence[int] | None = None
 ) -> float:
     """Return the quantile of the latencies of requests at `rate` rows per second, the first ones left out."""
-    found = sorted(latencies_s(roofline, rate, gaps, rows)[min(_FIRST, len(gaps) // 4) :])
+    found = sorted(latencies_s(roofline, rate, gaps, rows)[_left_out(len(gaps)) :])
     return found[min(len(found) - 1, math.ceil(quantile * len(found)) - 1)]
 
 
