@@ -22,7 +22,7 @@ WAIT_S = 0.5
 STEP = 1.03
 """Proportions are rounded to powers of this: to 1.5 % either way."""
 
-_Proportions = tuple[tuple[int, ...], int, int, float, int, int]
+_Proportions = tuple[int, int, int, int, float, int, int]
 
 
 class _Question(NamedTuple):
@@ -44,10 +44,8 @@ class Capacities:
     ) -> Capacity:
         """Return what one replica carries with `quantile` of its latencies within `target_s`."""
         unit_s = roofline.seconds(1)
-        # By its batches, not by the roofline's own numbers: where one of these is next to nothing, noise is all of it.
-        times = tuple(_rounded(roofline.seconds(rows) / unit_s) for rows in _sizes(roofline.max_rows))
         asked = _rounded(requests.mean), _rounded(requests.dispersion)
-        key = (times, roofline.max_rows, _rounded(target_s / unit_s), quantile, *asked)
+        key = (*_shape(roofline), roofline.max_rows, _rounded(target_s / unit_s), quantile, *asked)
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = asyncio.ensure_future(
@@ -106,10 +104,18 @@ class Latest:
             self._running[1].cancel()
 
 
-def _sizes(max_rows: int) -> list[int]:
-    """Return the sizes of batches by whose times devices are told apart: 2, 3, 4, 6, 8, 12, … and the largest."""
-    found = [size for power in range(1, max_rows.bit_length()) for size in (2**power, 3 * 2 ** (power - 1))]
-    return [*(size for size in found if size < max_rows), max_rows]
+def _shape(roofline: Roofline) -> tuple[int, int]:
+    """Return what tells two devices apart whose batches of one row take as long: the full batch, and the knee.
+
+    Two numbers, not one for each size of a batch: these would be rounded at a place of their own each, so that hardly
+    two of a thousand ModelDeployments had a capacity in common. And not the roofline's own: where one of these is next
+    to nothing, noise is all of it.
+    """
+    full = _rounded(roofline.seconds(roofline.max_rows) / roofline.seconds(1))
+    beyond = roofline.floor_s - roofline.fixed_s
+    if full == 0 or beyond <= roofline.row_s:
+        return full, 0
+    return full, _rounded(min(beyond / roofline.row_s, roofline.max_rows))
 
 
 def _rounded(proportion: float) -> int:

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-
 Run = tuple[int, int, float]
 """Requests `first` to `stop` − 1 share a batch, whose answers are there at `end`."""
 

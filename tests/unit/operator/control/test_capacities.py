@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -86,3 +87,13 @@ async def test_whoever_follows_a_capacity_goes_on_without_it(monkeypatch: pytest
         await latest.follow(third, 0.2, 0.95)
     assert latest.found.capacity.rate == 25.0
     assert asked == [first, third], "what is known is asked for once"
+
+
+async def test_devices_that_are_nearly_alike_share_a_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred whose batches of every size differ by up to 2 per cent: each rounded by itself, they are thirteen devices."""
+    monkeypatch.setattr("evenkeel_operator.control.capacities.capacity", lambda *_, **__: Capacity(1.0, 1.0, 1.0))
+    capacities, chance = Capacities(), random.Random(1)
+    for _ in range(100):
+        device = Roofline(0.004, 0.001 * chance.uniform(0.98, 1.02), 0.001 * chance.uniform(0.98, 1.02), 64)
+        await capacities.of(device, 0.1, 0.95)
+    assert len(capacities._known) <= 6
