@@ -9,7 +9,7 @@ highest throughput says little: with a tight target the variant with the higher 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
@@ -170,16 +170,35 @@ def capacity(
     `requests` are as large as these; `dispersion` is the variance of the number of requests of a second over its
     mean: 1 where they are independent.
     """
+    work = computing(roofline, target_s, quantile, requests=requests, dispersion=dispersion, arrivals=arrivals)
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            found: Capacity = done.value
+            return found
+
+
+def computing(
+    roofline: Roofline,
+    target_s: float,
+    quantile: float,
+    *,
+    requests: RequestRows = SINGLE,
+    dispersion: float = 1.0,
+    arrivals: int = ARRIVALS,
+) -> Generator[None, None, Capacity]:
+    """Return `capacity` after a good dozen steps of milliseconds, so that others can go on between them."""
     max_rate = _max_rate(roofline, requests)
     beyond_reach = Capacity(UNATTAINABLE_LOAD * max_rate, UNATTAINABLE_LOAD * max_rate, max_rate, is_attainable=False)
     if idle_latency_s(roofline, quantile, requests=requests) > target_s:
         return beyond_reach
     load = _arrivals(arrivals, dispersion, requests)
-    rate = _largest_rate(roofline, max_rate, target_s, quantile, load)
+    rate = yield from _largest_rate(roofline, max_rate, target_s, quantile, load)
     if rate < LEAST_LOAD * max_rate:
         # Met at next to no load only, where a request seldom meets another: no plan can rest on that.
         return beyond_reach
-    shrink = _largest_rate(roofline, max_rate, SURVIVORS * target_s, quantile, load)
+    shrink = yield from _largest_rate(roofline, max_rate, SURVIVORS * target_s, quantile, load)
     return Capacity(rate, min(rate, max(shrink, rate / 2.0)), max_rate)
 
 
@@ -198,7 +217,9 @@ def _max_rate(roofline: Roofline, requests: RequestRows) -> float:
     return waiting.rows_before[-1] / end
 
 
-def _largest_rate(roofline: Roofline, max_rate: float, target_s: float, quantile: float, arrivals: Arrivals) -> float:
+def _largest_rate(
+    roofline: Roofline, max_rate: float, target_s: float, quantile: float, arrivals: Arrivals
+) -> Generator[None, None, float]:
     times, left_out = _batch_times(roofline, arrivals), _left_out(len(arrivals.at))
 
     def holds(rate: float) -> bool:
@@ -210,6 +231,7 @@ def _largest_rate(roofline: Roofline, max_rate: float, target_s: float, quantile
     while high - low > _TOLERANCE * max_rate:
         middle = (low + high) / 2.0
         low, high = (middle, high) if holds(middle) else (low, middle)
+        yield
     return low
 
 

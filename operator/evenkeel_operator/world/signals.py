@@ -15,8 +15,10 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import aiohttp
+from yarl import URL
 
 from evenkeel_operator.decide.readings import BadReading, Flaw, Reading, read
 from evenkeel_operator.world import metrics
@@ -129,7 +131,8 @@ class Replicas:
             yield
 
     async def _get(self, address: str) -> bytes:
-        async with self._opened().get(self._url(address, contract.SIGNALS_PATH), allow_redirects=False) as response:
+        url = _url(address, self._port, contract.SIGNALS_PATH)
+        async with self._opened().get(url, allow_redirects=False) as response:
             if response.status != 200:
                 raise BadReading(
                     Flaw.NO_ENDPOINT,
@@ -149,7 +152,7 @@ class Replicas:
         await self._post(address, contract.directive(directive.generation, directive.target_s), {})
 
     async def _post(self, address: str, body: bytes, headers: dict[str, str]) -> str:
-        url, result = self._url(address, contract.DIRECTIVES_PATH), "failed"
+        url, result = _url(address, self._port, contract.DIRECTIVES_PATH), "failed"
         try:
             async with (
                 asyncio.timeout(TIMEOUT_S),
@@ -163,10 +166,6 @@ class Replicas:
         metrics.DIRECTIVES.labels(result=result).inc()
         return result
 
-    def _url(self, address: str, path: str) -> str:
-        host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
-        return f"http://{host}:{self._port}{path}"
-
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
@@ -178,3 +177,9 @@ class Replicas:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S),
             )
         return self._session
+
+
+@lru_cache(maxsize=8192)
+def _url(address: str, port: int, path: str) -> URL:
+    host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
+    return URL(f"http://{host}:{port}{path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
@@ -19,19 +19,33 @@ TOO_SLOW = Roofline(0.2, 0.2, 0.0, 4)
 """Known at once: nearly idle it misses the target."""
 
 
-async def test_what_could_not_be_computed_is_computed_when_asked_for_again() -> None:
-    loop, capacities = asyncio.get_running_loop(), Capacities()
-    ended = ThreadPoolExecutor(1)
-    ended.shutdown()
-    loop.set_default_executor(ended)
-    with pytest.raises(RuntimeError, match="after shutdown"):
-        await capacities.of(TOO_SLOW, 0.1, 0.95)
-    loop.set_default_executor(ThreadPoolExecutor(1))
+async def test_what_could_not_be_computed_is_computed_when_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    capacities, asked = Capacities(), 0
+
+    def fails(*_: object, **__: object) -> Generator[None, None, Capacity]:
+        nonlocal asked
+        asked += 1
+        yield
+        raise ArithmeticError("for once")
+
+    with monkeypatch.context() as once:
+        once.setattr("evenkeel_operator.control.capacities.computing", fails)
+        with pytest.raises(ArithmeticError, match="for once"):
+            await capacities.of(TOO_SLOW, 0.1, 0.95)
     got = await capacities.of(TOO_SLOW, 0.1, 0.95)
     assert not got.is_attainable
-    loop.set_default_executor(ended)
+    monkeypatch.setattr("evenkeel_operator.control.capacities.computing", fails)
     assert await capacities.of(TOO_SLOW, 0.1, 0.95) == got, "known by now"
-    loop.set_default_executor(ThreadPoolExecutor(1))
+    assert asked == 1
+
+
+async def test_others_go_on_while_a_capacity_is_computed() -> None:
+    computed = asyncio.ensure_future(Capacities().of(Roofline(0.01, 0.0096, 0.0002, 64), 0.05, 0.95))
+    turns = 0
+    while not computed.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 10
 
 
 async def test_a_device_that_is_flat_for_longer_has_a_capacity_of_its_own() -> None:
@@ -90,8 +104,13 @@ async def test_whoever_follows_a_capacity_goes_on_without_it(monkeypatch: pytest
 
 
 async def test_devices_that_are_nearly_alike_share_a_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred whose batches of every size differ by up to 2 per cent: each rounded by itself, they are thirteen devices."""
-    monkeypatch.setattr("evenkeel_operator.control.capacities.capacity", lambda *_, **__: Capacity(1.0, 1.0, 1.0))
+    """A hundred that differ by up to 2 per cent: with the time of each size of a batch rounded, they are thirteen."""
+
+    def at_once(*_: object, **__: object) -> Generator[None, None, Capacity]:
+        yield
+        return Capacity(1.0, 1.0, 1.0)
+
+    monkeypatch.setattr("evenkeel_operator.control.capacities.computing", at_once)
     capacities, chance = Capacities(), random.Random(1)
     for _ in range(100):
         device = Roofline(0.004, 0.001 * chance.uniform(0.98, 1.02), 0.001 * chance.uniform(0.98, 1.02), 64)
