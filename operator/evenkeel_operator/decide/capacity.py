@@ -30,7 +30,8 @@ CHANGE_PER_10_MIN = 0.2
 DERATE_LEAST, DERATE_DOWN, DERATE_UP = 0.5, 0.9, 1.02
 
 _FIRST = 500
-_TOLERANCE = 0.005
+_PARTS = 256
+"""A rate is found to this part of the throughput."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +195,14 @@ def computing(
     if idle_latency_s(roofline, quantile, requests=requests) > target_s:
         return beyond_reach
     load = _arrivals(arrivals, dispersion, requests)
-    rate = yield from _largest_rate(roofline, max_rate, target_s, quantile, load)
-    if rate < LEAST_LOAD * max_rate:
+    part = max_rate / _PARTS
+    most = yield from _most_parts(roofline, part, target_s, quantile, load, below=_PARTS, step=_PARTS // 8)
+    if most < LEAST_LOAD * _PARTS:
         # Met at next to no load only, where a request seldom meets another: no plan can rest on that.
         return beyond_reach
-    shrink = yield from _largest_rate(roofline, max_rate, SURVIVORS * target_s, quantile, load)
-    return Capacity(rate, min(rate, max(shrink, rate / 2.0)), max_rate)
+    survivors_s = SURVIVORS * target_s
+    shrink = yield from _most_parts(roofline, part, survivors_s, quantile, load, below=most + 1, step=_PARTS // 64)
+    return Capacity(most * part, max(shrink, most / 2.0) * part, max_rate)
 
 
 def idle_latency_s(roofline: Roofline, quantile: float, load: float = 0.05, *, requests: RequestRows = SINGLE) -> float:
@@ -217,21 +220,30 @@ def _max_rate(roofline: Roofline, requests: RequestRows) -> float:
     return waiting.rows_before[-1] / end
 
 
-def _largest_rate(
-    roofline: Roofline, max_rate: float, target_s: float, quantile: float, arrivals: Arrivals
-) -> Generator[None, None, float]:
+def _most_parts(
+    roofline: Roofline, part: float, target_s: float, quantile: float, arrivals: Arrivals, *, below: int, step: int
+) -> Generator[None, None, int]:
+    """Return the most times `part`, a rate, that meet the target, less than `below`.
+
+    From above, as what is too much is told soon and little load has the most batches.
+    """
     times, left_out = _batch_times(roofline, arrivals), _left_out(len(arrivals.at))
 
-    def holds(rate: float) -> bool:
-        gap_s = arrivals.mean_rows / rate
+    def is_carried(parts: int) -> bool:
+        gap_s = arrivals.mean_rows / (parts * part)
         runs = batches(arrivals, [seconds / gap_s for seconds in times], roofline.max_rows)
         return is_met(runs, arrivals.at, target_s / gap_s, quantile, left_out)
 
-    low, high = 0.0, max_rate
-    while high - low > _TOLERANCE * max_rate:
-        middle = (low + high) / 2.0
-        low, high = (middle, high) if holds(middle) else (low, middle)
+    low, high = below - step, below
+    while low > 0 and not is_carried(low):
         yield
+        step *= 2
+        low, high = low - step, low
+    low = max(0, low)
+    while high - low > 1:
+        yield
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_carried(middle) else (low, middle)
     return low
 
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -115,20 +114,8 @@ class Replicas:
             answer = BadReading(Flaw.UNREACHABLE, f"{type(e).__name__}: {e}"[:200])
         return answer
 
-    @asynccontextmanager
-    async def _place(self, *, was_silent: bool) -> AsyncIterator[None]:
-        """Hold a place for as long as the block runs, for PLACE_S at most.
-
-        Raises TimeoutError where one that was silent finds none in time: it is as silent as before.
-        """
-        places = self._silents_places if was_silent else self._places
-        async with asyncio.timeout(TIMEOUT_S if was_silent else None):
-            await places.acquire()
-        with ExitStack() as place:
-            place.callback(places.release)
-            timer = asyncio.get_running_loop().call_later(PLACE_S, place.close)
-            place.callback(timer.cancel)
-            yield
+    def _place(self, *, was_silent: bool) -> _Place:
+        return _Place(self._silents_places, TIMEOUT_S) if was_silent else _Place(self._places, None)
 
     async def _get(self, address: str) -> bytes:
         url = _url(address, self._port, contract.SIGNALS_PATH)
@@ -177,6 +164,36 @@ class Replicas:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S),
             )
         return self._session
+
+
+class _Place:
+    """A place, held for as long as a block runs, for PLACE_S at most.
+
+    Entering raises TimeoutError where none is free within `patience_s`: whoever was silent is as silent as before.
+    """
+
+    __slots__ = ("_is_held", "_patience_s", "_places", "_timer")
+
+    def __init__(self, places: asyncio.Semaphore, patience_s: float | None) -> None:
+        self._places, self._patience_s = places, patience_s
+
+    async def __aenter__(self) -> None:
+        if self._places.locked():
+            async with asyncio.timeout(self._patience_s):
+                await self._places.acquire()
+        else:
+            await self._places.acquire()
+        self._is_held = True
+        self._timer = asyncio.get_running_loop().call_later(PLACE_S, self._leave)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._timer.cancel()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._places.release()
 
 
 @lru_cache(maxsize=8192)
