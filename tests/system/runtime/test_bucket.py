@@ -10,6 +10,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,18 +24,23 @@ from tests.cluster import binaries
 from tests.system.runtime.test_folders import digest, fetching, read_back
 from tests.system.runtime.test_sources import check
 
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
 KEY, SECRET = "testkey", "testsecret"
 FOLDER = {"config.json": b"{}", "parts/one/model.safetensors": b"weights" * 5000, "parts/ä b.txt": b"x"}
 
 
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory, model: bytes) -> Iterator[int]:
+@contextlib.contextmanager
+def versitygw(folder: Path) -> Iterator[tuple[int, S3Store]]:
+    """Run the server over the directory, with a bucket `models`; yields its port, and the bucket to put objects into."""
+    from obstore.store import S3Store
+
     program = shutil.which("versitygw") or binaries.tool("versitygw")
-    folder = tmp_path_factory.mktemp("buckets")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
-    (folder / "models").mkdir()  # to this backend a bucket is a directory
+    (folder / "models").mkdir(parents=True)  # to this backend a bucket is a directory
     process = subprocess.Popen(
         [program, "--access", KEY, "--secret", SECRET, "--port", f"127.0.0.1:{port}", "posix", str(folder)],
         stdout=subprocess.DEVNULL,
@@ -48,29 +55,32 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory, model: bytes) -> Iterator
                 assert process.poll() is None
                 assert time.monotonic() < until
                 time.sleep(0.05)
-        _upload(port, model)
-        yield port
+        yield (
+            port,
+            S3Store(
+                "models",
+                region="us-east-1",
+                access_key_id=KEY,
+                secret_access_key=SECRET,
+                endpoint=f"http://127.0.0.1:{port}",
+                client_options={"allow_http": True},
+            ),
+        )
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _upload(port: int, model: bytes) -> None:
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory, model: bytes) -> Iterator[int]:
     import obstore
-    from obstore.store import S3Store
 
-    store = S3Store(
-        "models",
-        region="us-east-1",
-        access_key_id=KEY,
-        secret_access_key=SECRET,
-        endpoint=f"http://127.0.0.1:{port}",
-        client_options={"allow_http": True},
-    )
-    obstore.put(store, "v1/digits.pt2", model)
-    for path, data in FOLDER.items():
-        obstore.put(store, f"whole/{path}", data)
-    obstore.put(store, "whole-not/config.json", b"a sibling whose name begins alike")
+    with versitygw(tmp_path_factory.mktemp("buckets")) as (port, store):
+        obstore.put(store, "v1/digits.pt2", model)
+        for path, data in FOLDER.items():
+            obstore.put(store, f"whole/{path}", data)
+        obstore.put(store, "whole-not/config.json", b"a sibling whose name begins alike")
+        yield port
 
 
 @pytest.fixture
