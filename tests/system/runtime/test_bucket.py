@@ -33,7 +33,7 @@ FOLDER = {"config.json": b"{}", "parts/one/model.safetensors": b"weights" * 5000
 
 @contextlib.contextmanager
 def versitygw(folder: Path) -> Iterator[tuple[int, S3Store]]:
-    """Run the server over the directory, with a bucket `models`; yields its port, and the bucket to put objects into."""
+    """Run the server over the directory, with a bucket `models`; yields its port and the bucket, to be written to."""
     from obstore.store import S3Store
 
     program = shutil.which("versitygw") or binaries.tool("versitygw")

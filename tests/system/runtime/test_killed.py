@@ -1,6 +1,7 @@
 """Does a fetch that is killed at any moment go on in the next process, and never end in another file?
 
-The servers are real ones: our own web server, versitygw, docker-registry. A proxy before them makes each connection slow.
+The servers are real ones: our own web server, versitygw, docker-registry, each behind a proxy that makes its
+connections slow.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from tests.system.runtime.dockerregistry import docker_registry
 from tests.system.runtime.test_bucket import KEY, SECRET, versitygw
 from tests.system.runtime.webserver import web_server
 
-PART = 1 << 16
-DATA = random.Random(1).randbytes(48 * PART - 100)
+PART = 1 << 18
+DATA = random.Random(1).randbytes(32 * PART - 100)
 CHILD = f"""
 from evenkeel_runtime.fetch import parts
 parts.LEAST_BYTES = {PART}
@@ -48,30 +49,39 @@ class Place:
 
 
 class SlowProxy:
-    """Passes bytes on, 640 kB a second to each connection."""
+    """Passes bytes on, 1.3 MB a second to each connection."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         self.passed_bytes = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        for thread in self._threads:
+            thread.join()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # closed
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
-                for source, target, pause_s in ((client, server, 0.0), (server, client, 0.05)):
-                    threading.Thread(target=self._copy, args=(source, target, pause_s), daemon=True).start()
+                self._threads.append(threading.Thread(target=self._pass, args=(client,)))
+                self._threads[-1].start()
+
+    def _pass(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._target)) as server:
+            forward = threading.Thread(target=self._copy, args=(client, server, 0.0))
+            forward.start()
+            self._copy(server, client, 0.05)
+            forward.join()
 
     def _copy(self, source: socket.socket, target: socket.socket, pause_s: float) -> None:
         with contextlib.suppress(OSError):  # one side has ended
-            while data := source.recv(1 << 15):
+            while data := source.recv(1 << 16):
                 target.sendall(data)
                 if pause_s:
                     self.passed_bytes += len(data)
@@ -188,10 +198,10 @@ def test_killed_at_any_moment(place: tuple[Place, SlowProxy], tmp_path: Path) ->
         if not killed(where, tmp_path, lambda: proxy.passed_bytes > before, chance.uniform(0, 0.3)):  # noqa: B023
             break
         assert not (tmp_path / "model" / "large.bin").exists()
-    assert killed(where, tmp_path, lambda: kept(tmp_path) > 8) or kept(tmp_path) == 0
+    assert killed(where, tmp_path, lambda: kept(tmp_path) > 8)
     before = proxy.passed_bytes
     assert ended(where, tmp_path, DATA) > 8 * PART
-    assert proxy.passed_bytes - before < len(DATA)
+    assert proxy.passed_bytes - before < len(DATA) - 4 * PART  # the first answer may come again as far as it is read
 
 
 def test_object_that_changed_since(place: tuple[Place, SlowProxy], tmp_path: Path) -> None:
