@@ -50,7 +50,7 @@ class Journal:
 
     def __init__(self, data: Path, identity: Identity) -> None:
         self._data, self._identity = data, identity
-        self._path = data.with_name(f"{data.name}.journal")
+        self._path = _path(data)
         self._added: SimpleQueue[int | None] = SimpleQueue()
         self._writer: threading.Thread | None = None
         self._is_over = False
@@ -71,11 +71,6 @@ class Journal:
         )
         return frozenset(numbers) if is_sound else frozenset()
 
-    def forget(self) -> None:
-        """Let nothing be kept, for good: other bytes are about to be written."""
-        self._path.unlink(missing_ok=True)
-        _sync_folder(self._path.parent)
-
     def begin(self, data: int) -> None:
         """Write down, behind what is kept, the parts of the file, which is open as `data`."""
         with self._path.open("ab") as stream:
@@ -91,10 +86,14 @@ class Journal:
         """Write down a part, all of whose bytes are written, once they are synced."""
         self._added.put(number)
 
+    def finish(self) -> None:
+        """Expect no more parts."""
+        self._added.put(None)
+
     def close(self) -> None:
         """Wait until all parts that were added are written down."""
+        self.finish()
         if self._writer is not None:
-            self._added.put(None)
             self._writer.join()
 
     def end(self) -> None:
@@ -154,6 +153,17 @@ class Journals:
                 journal.end()
             else:
                 journal.close()
+
+
+def forget(data: Path) -> None:
+    """Let no part of a file be kept, for good: other bytes are about to be written."""
+    if (journal := _path(data)).exists():
+        journal.unlink()
+        _sync_folder(journal.parent)
+
+
+def _path(data: Path) -> Path:
+    return data.with_name(f"{data.name}.journal")
 
 
 def _lines(numbers: list[int]) -> bytes:

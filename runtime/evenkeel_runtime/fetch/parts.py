@@ -18,7 +18,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from evenkeel_runtime.fetch.journal import Identity, Journal, Journals
+from evenkeel_runtime.fetch.journal import Identity, Journal, Journals, forget
 from evenkeel_runtime.fetch.source import CHUNK_BYTES, Chunk, Interrupted, Opened, Source, changed, damaged
 from evenkeel_runtime.fetch.transfer import Arrived, File, Patience, patiently, reserve, transfer, wait_or_give_up
 
@@ -49,7 +49,7 @@ def read(
             return reading.run(slots or threading.Semaphore(CONNECTIONS))
         except _NoRanges:
             first = patiently(source.uri, lambda: source.open(0, None, None))
-    Journal(path, Identity(source.uri, "", 0, None, 1)).forget()
+    forget(path)
     path.unlink(missing_ok=True)
     return transfer(source, File(path), opened=first)
 
@@ -94,7 +94,7 @@ class _Reading:
         """Read what is missing, hash all, and return what arrived; the first failure ends all parts and is raised."""
         kept = self._journal.kept()
         if not kept:
-            self._journal.forget()
+            forget(self._path)
             self._path.unlink(missing_ok=True)
         self._data = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -107,6 +107,7 @@ class _Reading:
                 self._close_first()  # it has told all that it is for
             sha256 = self._read(parts, slots)
         finally:
+            self._journal.finish()
             os.close(self._data)
             self._close_first()
         if self._identity.sha256 not in (None, sha256):

@@ -18,6 +18,7 @@ import pytest
 from evenkeel_runtime import config
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
+from evenkeel_runtime.fetch import bucket
 from evenkeel_runtime.fetch.fetch import fetch
 from evenkeel_runtime.prepare import prepare
 from tests.cluster import binaries
@@ -158,13 +159,26 @@ def test_connection_that_is_cut_is_resumed(
         assert len(connections) == 3
 
 
-class CuttingProxy:
-    """Passes bytes on and cuts the first connections after so many bytes of the answer."""
+def test_connection_that_stalls_is_resumed(
+    told: config.Prepare, model: bytes, endpoint: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "STALLED_S", 1.0)
+    with CuttingProxy(endpoint, cuts=1, after_bytes=len(model) // 2, holds=True) as (port, connections):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        check(prepare(told), model)
+        assert len(connections) == 2
 
-    def __init__(self, target: int, cuts: int, after_bytes: int) -> None:
+
+class CuttingProxy:
+    """Passes bytes on and cuts the first connections after so many bytes of the answer, or holds them as they are."""
+
+    def __init__(self, target: int, cuts: int, after_bytes: int, *, holds: bool = False) -> None:
         self._target, self._cuts, self._after = target, cuts, after_bytes
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.connections: list[threading.Thread] = []
+        self._is_over = threading.Event()
+        if not holds:
+            self._is_over.set()
 
     def __enter__(self) -> tuple[int, list[threading.Thread]]:
         self._acceptor = threading.Thread(target=self._accept)
@@ -172,6 +186,7 @@ class CuttingProxy:
         return self._listener.getsockname()[1], self.connections
 
     def __exit__(self, *_: object) -> None:
+        self._is_over.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._acceptor.join()
@@ -194,6 +209,8 @@ class CuttingProxy:
             forward = threading.Thread(target=_copy, args=(client, server, None))
             forward.start()
             _copy(server, client, limit)
+            if limit is not None:
+                self._is_over.wait()
             for end in (client, server):
                 with contextlib.suppress(OSError):  # the other side was faster
                     end.shutdown(socket.SHUT_RDWR)
