@@ -159,8 +159,8 @@ class File:
 def reserve(descriptor: int, size: int, path: Path) -> None:
     """Make a file `size` bytes long and take the room for them; what is there already stays. Raises for want of room.
 
-    Asking first leaves the last bytes of the volume to its other writers. Not every volume knows how many it has, so the
-    reservation itself is what holds.
+    Asking first leaves the last bytes of the volume to its other writers. Not every volume knows how many it has, so
+    the reservation itself is what holds.
     """
     room, there = os.fstatvfs(descriptor), os.fstat(descriptor)
     needed, free = size - there.st_blocks * 512, room.f_bavail * room.f_frsize
