@@ -41,7 +41,7 @@ SHARE = 20 << 20
 """Bytes per second and connection."""
 ROUNDS = 3
 LENGTHS = (2, 4, 8, 16, 32, 64)
-BARS = {"speedup": 4.0}
+BARS = {"speedup": 3.0}
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
