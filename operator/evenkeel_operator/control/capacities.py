@@ -22,7 +22,7 @@ WAIT_S = 0.5
 STEP = 1.03
 """Proportions are rounded to powers of this: to 1.5 % either way."""
 
-_Proportions = tuple[tuple[int, ...], int, int, float, int, int]
+_Proportions = tuple[tuple[int, ...], int, int, int, float, int, int]
 
 
 class _Question(NamedTuple):
@@ -47,7 +47,7 @@ class Capacities:
         # By its batches, not by the roofline's own numbers: where one of these is next to nothing, noise is all of it.
         times = tuple(_rounded(roofline.seconds(rows) / unit_s) for rows in _sizes(roofline.max_rows))
         asked = _rounded(requests.mean), _rounded(requests.dispersion)
-        key = (times, roofline.max_rows, _rounded(target_s / unit_s), quantile, *asked)
+        key = (times, roofline.max_rows, roofline.engines, _rounded(target_s / unit_s), quantile, *asked)
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = asyncio.ensure_future(

@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import heapreplace
 from random import Random
 
 from evenkeel_operator.decide.requests import SINGLE, RequestRows
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
-from evenkeel_runtime.engine.batching import Policy, Queue, Work
+from evenkeel_runtime.engine.batching import Batch, Policy, Queue, Work
 
 SURVIVORS = 0.9
 """After a removal the remaining replicas have to meet this part of the target."""
@@ -35,12 +36,14 @@ _TOLERANCE = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """Seconds that a batch of b rows takes: max(`floor_s`, `fixed_s` + `row_s` × b), for b up to `max_rows`."""
+    """Seconds that a batch of b rows takes: max(`floor_s`, `fixed_s` + `row_s` × b), for b up to `max_rows`. A replica
+    runs as many batches at the same time as it has `engines`, each of which takes so long."""
 
     floor_s: float
     fixed_s: float
     row_s: float
     max_rows: int
+    engines: int = 1
 
     def seconds(self, rows: int) -> float:
         """Return how long a batch of `rows` takes."""
@@ -48,8 +51,8 @@ class Roofline:
 
     @property
     def max_rate(self) -> float:
-        """Rows per second at full batches."""
-        return self.max_rows / self.seconds(self.max_rows)
+        """Rows per second of a replica at full batches."""
+        return self.engines * self.max_rows / self.seconds(self.max_rows)
 
     def scaled(self, factor: float) -> Roofline:
         """Return the same device, `factor` times as slow."""
@@ -142,6 +145,7 @@ def approached(present: Roofline, measured: Roofline, elapsed_s: float) -> Roofl
             between(present.fixed_s, measured.fixed_s),
             between(present.row_s, measured.row_s),
             measured.max_rows,
+            measured.engines,
         )
 
     def is_within(found: Roofline) -> bool:
@@ -199,7 +203,7 @@ def _max_rate(roofline: Roofline, requests: RequestRows) -> float:
     total, seconds = queue.rows, 0.0
     while (batch := queue.next_batch(0.0)) is not None:
         seconds += roofline.seconds(batch.rows)
-    return total / seconds
+    return roofline.engines * total / seconds
 
 
 def _largest_rate(
@@ -236,7 +240,7 @@ def unit_gaps(count: int, dispersion: float, seed: int = 7) -> list[float]:
 def latencies_s(
     roofline: Roofline, rate: float, gaps: Sequence[float], rows: Sequence[int] | None = None
 ) -> list[float]:
-    """Return what every request waits and runs, in the order in which they are answered, at `rate` rows per second.
+    """Return what every request waits and runs, in the order in which their batches begin, at `rate` rows per second.
 
     Each request has one row, or as many as `rows` says: as many entries as `gaps`.
     """
@@ -246,22 +250,21 @@ def latencies_s(
     queue = Queue(Policy(max_rows=roofline.max_rows, max_queued_rows=math.inf))
     seconds = [0.0, *(roofline.seconds(size) for size in range(1, most + 1))]
     found: list[float] = []
-    free = arrival = 0.0
+    free, arrival = [0.0] * roofline.engines, 0.0  # a heap: the engine that is free first has the next batch
     for gap, size in zip(gaps, rows, strict=True):
         arrival += gap * pace
-        while free <= arrival and (batch := queue.next_batch(free)) is not None:
-            free = _run(batch.works, max(free, batch.works[-1].admitted), seconds[batch.rows], found)
+        while free[0] <= arrival and (batch := queue.next_batch(free[0])) is not None:
+            _run(batch, free, seconds, found)
         queue.admit(Work(size, None), arrival)
-        free = max(free, arrival) if queue.requests == 1 else free
-    while (batch := queue.next_batch(free)) is not None:
-        free = _run(batch.works, free, seconds[batch.rows], found)
+    while (batch := queue.next_batch(free[0])) is not None:
+        _run(batch, free, seconds, found)
     return found
 
 
-def _run(works: Sequence[Work], start: float, seconds: float, found: list[float]) -> float:
-    end = start + seconds
-    found.extend([end - work.admitted for work in works])
-    return end
+def _run(batch: Batch, free: list[float], seconds: Sequence[float], found: list[float]) -> None:
+    end = max(free[0], batch.works[-1].admitted) + seconds[batch.rows]
+    heapreplace(free, end)
+    found.extend([end - work.admitted for work in batch.works])
 
 
 def latency_s(
