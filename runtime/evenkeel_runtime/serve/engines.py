@@ -94,8 +94,8 @@ def _start(number: int, count: int) -> Remote:
     ours, its = Pipe()
     there, here = Room(), Room()
     fds = its.fileno(), there.fd, here.fd
-    devices = _devices(os.environ, cuda.visible())
-    own = {_DEVICES: devices[number % len(devices)]} if devices else {}
+    gpus = devices(os.environ, cuda.visible())
+    own = {_DEVICES: gpus[number % len(gpus)]} if gpus else {}
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", __name__, str(number), *map(str, fds)],
         stdin=subprocess.DEVNULL,
@@ -107,7 +107,7 @@ def _start(number: int, count: int) -> Remote:
     return Remote(number, process, ours, there, here)
 
 
-def _devices(environ: Mapping[str, str], count: int) -> list[str]:
+def devices(environ: Mapping[str, str], count: int) -> list[str]:
     """Return the names of the `count` GPUs that CUDA sees: those that it is told, which may be UUIDs, else numbers."""
     told = environ.get(_DEVICES)
     return [str(index) for index in range(count)] if told is None else told.split(",")[:count]
