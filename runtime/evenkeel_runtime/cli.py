@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from evenkeel_runtime import config, report
-from evenkeel_runtime.contract import ADMIN_PORT, HTTP_PORT, Tensor
+from evenkeel_runtime.contract import ADMIN_PORT, HTTP_PORT, MOST_ENGINES, Tensor
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.models.loaded import Dimension, Signature
 
@@ -37,6 +37,11 @@ def serve(argv: Sequence[str]) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=HTTP_PORT, help="port to listen on (default: %(default)s)")
     parser.add_argument("--grpc-port", type=_port, help="port to listen on for gRPC (default: none)")
+    parser.add_argument(
+        "--engines", type=_engines, metavar="N",
+        help="processes that run the model, each with a copy of it (default: one for each GPU; without one, this "
+        "process alone)",
+    )  # fmt: skip
 
     def act(told: argparse.Namespace) -> int:
         if told.port and told.port == told.grpc_port:
@@ -81,6 +86,12 @@ def _path(text: str) -> Path:
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > _PORTS:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no port; it has to be a number from 0 to {_PORTS}")
+    return int(text)
+
+
+def _engines(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_ENGINES:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of engines from 1 to {MOST_ENGINES}")
     return int(text)
 
 
@@ -142,6 +153,7 @@ def _serve(told: argparse.Namespace) -> int:
             grace_period_s=30.0,
             limits=config.limits(),
             takes_profiles=config.takes_profiles(),
+            engines=told.engines or config.engines(),
         )
     )
 

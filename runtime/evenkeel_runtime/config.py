@@ -25,6 +25,7 @@ SCRATCH_DIR_ENV = "EVENKEEL_SCRATCH_DIR"
 PROFILE_ENV = "EVENKEEL_PROFILE"
 TRITON_METRICS_ENV = "EVENKEEL_TRITON_METRICS"
 RECEIPT_KEY_DIR_ENV = "EVENKEEL_RECEIPT_KEY_DIR"
+ENGINES_ENV = "EVENKEEL_ENGINES"
 WHOLE_BYTES_ENV = "EVENKEEL_PREPARE_WHOLE_BYTES"
 
 _KEY_IDS = 1 << 16
@@ -106,6 +107,9 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
+    """`engines` is how many processes run the model; None: one for each GPU, and this one alone where there is at most
+    one."""
+
     name: str
     version: str
     path: Path
@@ -120,6 +124,7 @@ class Serve:
     takes_profiles: bool = False
     has_triton_metrics: bool = False
     feedback: Feedback | None = None
+    engines: int | None = None
 
 
 def prepare(environ: Mapping[str, str] = os.environ) -> Prepare:
@@ -158,6 +163,7 @@ def serve(environ: Mapping[str, str] = os.environ) -> Serve:
         takes_profiles=takes_profiles(environ),
         has_triton_metrics=environ.get(TRITON_METRICS_ENV, "false") == "true",
         feedback=_feedback(environ),
+        engines=engines(environ),
     )
 
 
@@ -174,6 +180,17 @@ def limits(environ: Mapping[str, str] = os.environ) -> Limits:
         receiving_bytes=int(_number(environ, "EVENKEEL_MAX_RECEIVING_BYTES", usual.receiving_bytes)),
         client_timeout_s=_number(environ, "EVENKEEL_CLIENT_TIMEOUT_S", usual.client_timeout_s),
     )
+
+
+def engines(environ: Mapping[str, str] = os.environ) -> int | None:
+    """Return how many engines there shall be, None where that is not said."""
+    if not environ.get(ENGINES_ENV):
+        return None
+    count = _number(environ, ENGINES_ENV, 1)
+    if count not in range(1, contract.MOST_ENGINES + 1):
+        message = f"{ENGINES_ENV} is not a whole number from 1 to {contract.MOST_ENGINES}: {count:g}"
+        raise ModelError(Reason.INVALID, message)
+    return int(count)
 
 
 def takes_profiles(environ: Mapping[str, str] = os.environ) -> bool:

@@ -22,6 +22,9 @@ ADMIN_PORT = 8082
 SIGNALS_PATH = "/v2/signals"
 DIRECTIVES_PATH = "/v2/directives"
 
+MOST_ENGINES = 64
+"""Processes of one replica that run its model: as many as spec.gpu.count at most."""
+
 SPLIT, MIRROR = "Split", "Mirror"
 """What becomes of a canary's share of the requests: the canary answers it, or is sent a copy and answers nobody."""
 MOST_CANARY_ADDRESSES = 64
@@ -125,6 +128,7 @@ class Reason(enum.StrEnum):
     SOURCE_UNAVAILABLE = "SourceUnavailable"
     DISK_FULL = "DiskFull"
     DEVICE_LOST = "DeviceLost"
+    ENGINE_LOST = "EngineLost"
     INVALID = "Invalid"
 
 

@@ -24,7 +24,7 @@ WAIT_S = 0.5
 STEP = 1.03
 """Proportions are rounded to powers of this: to 1.5 % either way."""
 
-_Proportions = tuple[int, int, int, int, float, int, int]
+_Proportions = tuple[int, int, int, int, int, float, int, int]
 
 
 class _Question(NamedTuple):
@@ -47,7 +47,7 @@ class Capacities:
         """Return what one replica carries with `quantile` of its latencies within `target_s`."""
         unit_s = roofline.seconds(1)
         asked = _rounded(requests.mean), _rounded(requests.dispersion)
-        key = (*_shape(roofline), roofline.max_rows, _rounded(target_s / unit_s), quantile, *asked)
+        key = (*_shape(roofline), roofline.max_rows, roofline.engines, _rounded(target_s / unit_s), quantile, *asked)
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = asyncio.ensure_future(

@@ -253,8 +253,8 @@ class Scaler:
         if not rows.is_like(found.request_rows):
             found.request_rows = rows
         if speed.roofline is None or speed.is_due(now - found.learnt_at):
-            profile, max_rows = found.observed.profile()
-            speed.learn(profile, max_rows, now - found.learnt_at if found.learnt_at else 0.0)
+            elapsed_s = now - found.learnt_at if found.learnt_at else 0.0
+            speed.learn(*found.observed.profile(), elapsed_s, found.observed.engines())
             found.learnt_at = now
         if speed.roofline is not None:
             await latest.follow(speed.roofline, found.target_s, found.objective.quantile, found.request_rows)

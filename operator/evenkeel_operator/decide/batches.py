@@ -11,6 +11,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heapreplace
 from itertools import accumulate
 
 Run = tuple[int, int, float]
@@ -47,16 +48,17 @@ class Arrivals:
         return max(after - before for before, after in zip(self.rows_before, self.rows_before[1:], strict=False))
 
 
-def batches(arrivals: Arrivals, seconds: Sequence[float], max_rows: int) -> Iterator[Run]:
+def batches(arrivals: Arrivals, seconds: Sequence[float], max_rows: int, engines: int = 1) -> Iterator[Run]:
     """Yield the batches of one replica that is free at first; `seconds[b]` is how long one of b rows takes.
 
-    Times are in the unit of `arrivals.at`. A replica that is free takes what has come before that moment, oldest
+    Times are in the unit of `arrivals.at`. An engine that is free takes what has come before that moment, oldest
     first, in whole requests up to `max_rows`; a larger request runs alone, and whoever finds it idle starts at once.
+    The engine that is free first has the next batch.
     """
     at, before = arrivals.at, arrivals.rows_before
-    first, end, count = 0, 0.0, len(at)
+    first, count, free = 0, len(at), [0.0] * engines  # a heap
     while first < count:
-        start = end if end > at[first] else at[first]
+        start = free[0] if free[0] > at[first] else at[first]
         most = first + max_rows
         stop = bisect_left(at, start, first + 1, most if most < count else count)
         rows = before[stop] - before[first]
@@ -64,6 +66,7 @@ def batches(arrivals: Arrivals, seconds: Sequence[float], max_rows: int) -> Iter
             stop = max(first + 1, bisect_right(before, before[first] + max_rows, first, stop) - 1)
             rows = before[stop] - before[first]
         end = start + seconds[rows]
+        heapreplace(free, end)
         yield first, stop, end
         first = stop
 

@@ -36,12 +36,14 @@ _PARTS = 256
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """Seconds that a batch of b rows takes: max(`floor_s`, `fixed_s` + `row_s` × b), for b up to `max_rows`."""
+    """Seconds that a batch of b rows takes: max(`floor_s`, `fixed_s` + `row_s` × b), for b up to `max_rows`. A replica
+    runs as many batches at the same time as it has `engines`, each of which takes so long."""
 
     floor_s: float
     fixed_s: float
     row_s: float
     max_rows: int
+    engines: int = 1
 
     def seconds(self, rows: int) -> float:
         """Return how long a batch of `rows` takes."""
@@ -49,8 +51,8 @@ class Roofline:
 
     @property
     def max_rate(self) -> float:
-        """Rows per second at full batches."""
-        return self.max_rows / self.seconds(self.max_rows)
+        """Rows per second of a replica at full batches."""
+        return self.engines * self.max_rows / self.seconds(self.max_rows)
 
     def scaled(self, factor: float) -> Roofline:
         """Return the same device, `factor` times as slow."""
@@ -143,6 +145,7 @@ def approached(present: Roofline, measured: Roofline, elapsed_s: float) -> Roofl
             between(present.fixed_s, measured.fixed_s),
             between(present.row_s, measured.row_s),
             measured.max_rows,
+            measured.engines,
         )
 
     def is_within(found: Roofline) -> bool:
@@ -217,7 +220,7 @@ def _max_rate(roofline: Roofline, requests: RequestRows) -> float:
         return roofline.max_rate
     waiting = Arrivals.of([-1.0] * 2000, requests.drawn(2000))
     *_, (_, _, end) = batches(waiting, _batch_times(roofline, waiting), roofline.max_rows)
-    return waiting.rows_before[-1] / end
+    return roofline.engines * waiting.rows_before[-1] / end
 
 
 def _most_parts(
@@ -231,7 +234,7 @@ def _most_parts(
 
     def is_carried(parts: int) -> bool:
         gap_s = arrivals.mean_rows / (parts * part)
-        runs = batches(arrivals, [seconds / gap_s for seconds in times], roofline.max_rows)
+        runs = batches(arrivals, [seconds / gap_s for seconds in times], roofline.max_rows, roofline.engines)
         return is_met(runs, arrivals.at, target_s / gap_s, quantile, left_out)
 
     low, high = below - step, below
@@ -282,7 +285,7 @@ def unit_gaps(count: int, dispersion: float, seed: int = 7) -> list[float]:
 def latencies_s(
     roofline: Roofline, rate: float, gaps: Sequence[float], rows: Sequence[int] | None = None
 ) -> list[float]:
-    """Return what every request waits and runs, in the order in which they are answered, at `rate` rows per second.
+    """Return what every request waits and runs, in the order in which their batches begin, at `rate` rows per second.
 
     Each request has one row, or as many as `rows` says: as many entries as `gaps`.
     """
@@ -291,7 +294,7 @@ def latencies_s(
     times = [seconds / gap_s for seconds in _batch_times(roofline, arrivals)]
     return [
         (end - came) * gap_s
-        for first, stop, end in batches(arrivals, times, roofline.max_rows)
+        for first, stop, end in batches(arrivals, times, roofline.max_rows, roofline.engines)
         for came in arrivals.at[first:stop]
     ]
 

@@ -180,6 +180,10 @@ class Observed:
         sizes = [r.last.max_rows for r in self._replicas.values() if r.last is not None]
         return (slowest.profile if slowest is not None else ()), max(1, min(sizes, default=1))
 
+    def engines(self) -> int:
+        """Return how many batches a replica runs at the same time: the fewest of any."""
+        return min((r.last.engines for r in self._replicas.values() if r.last is not None), default=1)
+
     def _note_rows(self, since: Reading | None, answer: Reading, now: float) -> None:
         requests = answer.arrivals - (since.arrivals if since is not None else 0)
         if not answer.max_rows:

@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 from evenkeel_operator.api.modeldeployment import MOST_ROWS
+from evenkeel_runtime import contract
 
 MOST_BUCKETS = 256
 MOST_SIZES = 64
@@ -89,7 +90,8 @@ class Reading:
 
     `batches` holds, of every size, (rows at most, batches, their rows, their seconds); `profile` the seconds of a call
     by its rows, as measured at load; `max_rows` is 0 where requests never share a call. `arrived_square_rows` is the
-    sum of the squares of requests' rows, None where a replica does not tell it.
+    sum of the squares of requests' rows, None where a replica does not tell it. `engines` batches run at the same time;
+    a replica that does not tell has one.
     """
 
     boot: str
@@ -109,6 +111,7 @@ class Reading:
     max_rows: int
     canary: CanaryReading | None = None
     arrived_square_rows: int | None = None
+    engines: int = 1
 
 
 def read(body: bytes) -> Reading:
@@ -143,6 +146,7 @@ def read(body: bytes) -> Reading:
             max_rows=_rows(found["maxBatchRows"]),
             canary=_canary(found.get("canary")),
             arrived_square_rows=None if squares is None else _count(squares),
+            engines=_engines(found.get("engines", 1)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise BadReading(Flaw.MALFORMED, f"the answer lacks something or holds something else: {e}"[:200]) from None
@@ -275,6 +279,12 @@ def _rows(value: Any) -> int:
     if (rows := _count(value)) > MOST_ROWS:
         raise ValueError(f"{rows} rows are more than the {MOST_ROWS} that a call may have")
     return rows
+
+
+def _engines(value: Any) -> int:
+    if not 1 <= (engines := _count(value)) <= contract.MOST_ENGINES:
+        raise ValueError(f"{engines} is no number of engines from 1 to {contract.MOST_ENGINES}")
+    return engines
 
 
 def _size(value: Any) -> int:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from evenkeel_operator.api.modeldeployment import MOST_ROWS
 from evenkeel_operator.decide.capacity import DERATE_LEAST, Roofline, approached, faded, fit
 from evenkeel_operator.decide.observed import Batches
 from evenkeel_operator.decide.readings import MOST_SIZES
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
+from evenkeel_runtime import contract
 
 ENOUGH = 200
 """Batches after which the model is moved slowly: before, what is measured replaces what was assumed."""
@@ -67,13 +68,20 @@ class Speed:
             self._times = {most: self._times[most] for most in kept}
             self._rows = {most: self._rows[most] for most in kept}
 
-    def learn(self, profile: Sequence[tuple[int, float]], max_rows: int, elapsed_s: float) -> Roofline | NoSignal:
+    def learn(
+        self, profile: Sequence[tuple[int, float]], max_rows: int, elapsed_s: float, engines: int = 1
+    ) -> Roofline | NoSignal:
         """Return the model as of now; `elapsed_s` have passed since it was last asked for."""
         measured = fit(self._points(profile), max_rows)
         if isinstance(measured, NoSignal):
             return self.roofline if self.roofline is not None else NO_SIGNAL
+        measured = replace(measured, engines=engines)
         present = self.roofline
-        if present is None or not self._is_measured or present.max_rows != measured.max_rows:
+        if (
+            present is None
+            or not self._is_measured
+            or (present.max_rows, present.engines) != (measured.max_rows, measured.engines)
+        ):
             self.roofline = measured
         else:
             self.roofline = approached(present, measured, elapsed_s)
@@ -86,6 +94,7 @@ class Speed:
         if found is None or not self._is_measured:
             return None
         kept = [found.floor_s, found.fixed_s, found.row_s, found.max_rows, self.derating]
+        kept += [found.engines] if found.engines > 1 else []
         return json.dumps(kept, separators=(",", ":"))
 
     @classmethod
@@ -93,13 +102,14 @@ class Speed:
         """Return what `to_json` wrote. Raises ValueError for anything else."""
         try:
             floor_s, fixed_s, row_s, max_rows, *rest = json.loads(text)
-            derating = float(*rest) if rest else 1.0
-            found = Roofline(float(floor_s), float(fixed_s), float(row_s), int(max_rows))
+            derating, engines = *map(float, rest), *(1.0, 1)[len(rest) :]
+            found = Roofline(float(floor_s), float(fixed_s), float(row_s), int(max_rows), int(engines))
         except (TypeError, ValueError, OverflowError, RecursionError) as e:
             raise ValueError(f"the batch times cannot be read: {e!r}") from e
         times = (found.floor_s, found.fixed_s, found.row_s)
         is_timed = all(math.isfinite(s) and s >= 0 for s in times) and found.seconds(1) > 0
-        if not is_timed or not DERATE_LEAST <= derating <= 1.0 or not 1 <= found.max_rows <= MOST_ROWS:
+        is_sized = 1 <= found.max_rows <= MOST_ROWS and 1 <= found.engines <= contract.MOST_ENGINES
+        if not is_timed or not is_sized or not DERATE_LEAST <= derating <= 1.0:
             raise ValueError(f"the batch times cannot be read: {text[:80]}")
         return cls(found, derating, _seen=ENOUGH, _is_measured=True)
 

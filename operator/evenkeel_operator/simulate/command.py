@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -51,7 +52,8 @@ def simulate(argv: Sequence[str]) -> int:
         action="append",
         required=True,
         metavar="ROWS=DURATION",
-        help="how long a batch of so many rows takes, such as 1=20ms; once for each size that was measured",
+        help="how long a batch of so many rows takes, on one of the GPUs where a replica has several, such as 1=20ms; "
+        "once for each size that was measured",
     )
     parser.add_argument("--cold-start", default="60s", help="from a replica's creation until it is ready (60s)")
     parser.add_argument("--expand", choices=EXPANSIONS, default="steps", help="how the seconds of a minute are filled")
@@ -65,8 +67,9 @@ def simulate(argv: Sequence[str]) -> int:
         if asked.page is not None and not asked.page.parent.is_dir():
             raise BadInput(f"--page {asked.page}: cannot be written: there is no folder {asked.page.parent}; make it")
         traces = read(asked.trace)
-        scaling, rows = _scaling(asked.spec)
-        profile = Profile(_roofline(asked.batch, rows), scaling.target_s, scaling.quantile)
+        scaling, rows, engines = _scaling(asked.spec)
+        roofline = replace(_roofline(asked.batch, rows), engines=engines)
+        profile = Profile(roofline, scaling.target_s, scaling.quantile)
         cold_s = max(1, round(_duration(asked.cold_start, "--cold-start", 0.0, LONGEST_START_S)))
         if not profile.capacity.is_attainable:
             raise BadInput(
@@ -85,8 +88,9 @@ def simulate(argv: Sequence[str]) -> int:
     return 0
 
 
-def _scaling(path: Path) -> tuple[Scaling, int | None]:
-    """Return the bounds and the target of the law, and the most rows of a batch where the spec names them."""
+def _scaling(path: Path) -> tuple[Scaling, int | None, int]:
+    """Return the bounds and the target of the law, the most rows of a batch where the spec names them, and how many
+    batches a replica runs at the same time: one on each of its GPUs, where it runs Evenkeel's image."""
     try:
         spec = Spec.model_validate(_document(path)["spec"])
     except (TypeError, KeyError) as e:
@@ -102,7 +106,8 @@ def _scaling(path: Path) -> tuple[Scaling, int | None]:
         raise BadInput(f"{path}: spec.scaling.maxReplicas: at most {MOST_REPLICAS} replicas can be simulated")
     scaling = sizing.scaling(spec)
     assert scaling is not None, "there are a latency and bounds"
-    return scaling, spec.runtime.batching.max_size
+    engines = 1 if spec.gpu is None or spec.runtime.image is not None else spec.gpu.count
+    return scaling, spec.runtime.batching.max_size, engines
 
 
 def _document(path: Path) -> Object:

@@ -120,8 +120,8 @@ class Operated:
     def _learn(self, now: float) -> None:
         if self._carries is not NO_SIGNAL and not self._speed.is_due(now - self._learnt_at):
             return
-        profile, max_rows = self._observed.profile()
-        found = self._speed.learn(profile, max_rows, now - self._learnt_at if self._learnt_at else 0.0)
+        elapsed_s = now - self._learnt_at if self._learnt_at else 0.0
+        found = self._speed.learn(*self._observed.profile(), elapsed_s, self._observed.engines())
         self._learnt_at = now
         if isinstance(found, NoSignal):
             return
@@ -156,6 +156,6 @@ class Operated:
 
 def _has_moved(before: Roofline, after: Roofline) -> bool:
     sizes = (1, max(1, after.max_rows // 2), after.max_rows)
-    return before.max_rows != after.max_rows or any(
+    return (before.max_rows, before.engines) != (after.max_rows, after.engines) or any(
         abs(after.seconds(rows) / before.seconds(rows) - 1.0) > MOVED for rows in sizes
     )

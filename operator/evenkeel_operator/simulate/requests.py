@@ -11,6 +11,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heapreplace
 from random import Random
 
 import numpy as np
@@ -58,8 +59,8 @@ class Pod:
         self._slow = slow
         self._profile = tuple((rows, self._seconds[rows] * slow.at(created)) for rows in (1, roofline.max_rows))
         self._queue = Queue(Policy(roofline.max_rows, max_queued_rows=2**62))
-        self._free = created
-        self._running = 0
+        self._running = [(created, 0)] * roofline.engines
+        """When each engine is free, and the rows of its batch; a heap."""
         self._edges = tuple(profile.target_s * _RATIO**step for step in _STEPS)
         self._counts = [0] * (len(self._edges) + 1)
         self._batches: dict[int, tuple[int, int, float]] = {}
@@ -67,23 +68,21 @@ class Pod:
     def arrive(self, at: float) -> None:
         """Take in a request; times do not run backwards."""
         self.advance(at)
-        is_idle = self._queue.rows == 0
         self._queue.admit(Work(1, None), at)
         self.arrivals += 1
-        if is_idle:
-            self._free = max(self._free, at)
 
     def advance(self, until: float) -> None:
         """Begin every batch that begins before or at `until`."""
-        while self._free <= until and (batch := self._queue.next_batch(self._free)) is not None:
-            took = self._seconds[batch.rows] * self._slow.at(self._free)
-            self._free += took
-            self._running = batch.rows
+        while (free := self._running[0][0]) <= until and (batch := self._queue.next_batch(free)) is not None:
+            start = max(free, batch.works[-1].admitted)
+            took = self._seconds[batch.rows] * self._slow.at(start)
+            end = start + took
+            heapreplace(self._running, (end, batch.rows))
             most = 1 << (batch.rows - 1).bit_length()
             count, rows, seconds = self._batches.get(most, (0, 0, 0.0))
             self._batches[most] = count + 1, rows + batch.rows, seconds + took
             for work in batch.works:
-                latency = self._free - work.admitted
+                latency = end - work.admitted
                 self.late += latency > self._target_s
                 self._counts[bisect_left(self._edges, latency)] += 1
             self.answered += batch.rows
@@ -94,12 +93,12 @@ class Pod:
 
     def in_flight(self, now: float) -> int:
         """Return how many wait or run."""
-        return self._queue.rows + (self._running if self._free > now else 0)
+        return self._queue.rows + sum(rows for end, rows in self._running if end > now)
 
     def empty_at(self) -> float:
         """Return when the last request is answered if none comes any more."""
         self.advance(float("inf"))
-        return self._free
+        return max(end for end, _ in self._running)
 
     def reading(self, now: float) -> Reading:
         """Return what it answers to GET /v2/signals."""
@@ -120,6 +119,7 @@ class Pod:
             batches=tuple((most, *row) for most, row in sorted(self._batches.items())),
             profile=self._profile,
             max_rows=len(self._seconds) - 1,
+            engines=len(self._running),
         )
 
 

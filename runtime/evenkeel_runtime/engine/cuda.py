@@ -12,11 +12,13 @@ loop meanwhile, and its CPU too, unless the wait is so short that being woken wo
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.models.loaded import Call
 
 if TYPE_CHECKING:
@@ -31,7 +33,9 @@ _WARM_UPS = 3
 
 class DeviceLost(Exception):
     """The GPU answers this process no more: an assertion in a kernel, or a fault of the machine, ends its context for
-    good, and only a new process has another one."""
+    good, and only a new process has another one. `reason` is what the container says when it ends."""
+
+    reason = Reason.DEVICE_LOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,17 @@ class OnGpu:
         self._stream.synchronize()
         sleeps = time.perf_counter() - begun > _SLEEPS_FROM_S
         return _Recording(graph, inputs, outputs, answers, _event(sleeps=sleeps))
+
+
+def visible() -> int:
+    """Return how many GPUs a process may use here, 0 where there is no driver. It is the driver that is asked, and not
+    torch, which the process that shares them out does not need (CUDA Driver API, "Device Management")."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int()
+    return 0 if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
 
 
 @contextlib.contextmanager

@@ -11,6 +11,9 @@ back, and a tenth in all.
 *thread*: the loop goes on answering health and admitting requests while the forward runs; the batch leaves when the
 model is free. The GIL's switch interval is cut to 0.2 ms there, or a health answer would wait up to 5 ms for it each
 time.
+
+*process*: several engines, each a process with a copy of the model and a thread that waits for it here; the next batch
+is that of whichever is free first, and what comes while none is waits together.
 """
 
 from __future__ import annotations
@@ -20,14 +23,16 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 from evenkeel_runtime.engine.batching import Batch, Queue, Work
+from evenkeel_runtime.engine.cuda import DeviceLost
 from evenkeel_runtime.engine.forward import Answers, Forward
 
 INLINE = "inline"
 THREAD = "thread"
+PROCESS = "process"
 INLINE_BELOW_S = 0.002
 INLINE_LARGEST_BELOW_S = 0.01
 PATIENCE, MOST_PATIENCE = 0.02, 0.1
@@ -38,6 +43,13 @@ SWITCH_INTERVAL_S = 0.0002
 Answered = Callable[[Batch, "Answers | Exception", float, float], None]
 """Given a batch, its answers or why there are none at all, when the forward began and how long it took."""
 Expired = Callable[[Work], None]
+
+
+class Engine(Protocol):
+    """What runs batches, one at a time: a `Forward` here, or one in another process."""
+
+    def run(self, batch: Batch) -> Answers:
+        """Return each request's outputs. The arrays are valid until the next run."""
 
 
 class Mode(Protocol):
@@ -156,23 +168,23 @@ _NOBODY = _Returning(0, 0.0, 0.0)
 
 
 class Threaded:
-    """Runs batches in one thread, one at a time; the next one forms while it runs."""
+    """Runs batches in a thread for each engine, one at a time there; the next one forms while all of them run."""
 
     name = THREAD
 
-    def __init__(self, queue_: Queue, forward: Forward, answered: Answered, expired: Expired) -> None:
+    def __init__(self, queue_: Queue, engines: Sequence[Engine], answered: Answered, expired: Expired) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.queue = queue_
-        self._forward, self._answered, self._expired = forward, answered, expired
+        self._answered, self._expired = answered, expired
         self._loop = asyncio.get_running_loop()
         self._todo: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        self._is_busy = False
+        self._engines = self._free = len(engines)
         self._scheduled = False
-        self._thread = threading.Thread(target=self._work, name="forward", daemon=True)
-        self._thread.start()
+        for engine in engines:
+            threading.Thread(target=self._work, args=(engine,), name="forward", daemon=True).start()
 
     def wake(self, *, at_once: bool = False) -> None:
-        if self._scheduled or self._is_busy:
+        if self._scheduled or not self._free:
             return
         if at_once:
             self._dispatch()
@@ -181,29 +193,27 @@ class Threaded:
             self._loop.call_soon(self._dispatch)
 
     def stop(self) -> None:
-        self._todo.put(None)
+        for _ in range(self._engines):
+            self._todo.put(None)
 
     def _dispatch(self) -> None:
         self._scheduled = False
-        if self._is_busy:
-            return
-        batch = self.queue.next_batch(time.perf_counter())
-        if batch is None:
-            return
-        for work in batch.expired:
-            self._expired(work)
-        if batch.works:
-            self._is_busy = True
-            self._todo.put(batch)
+        while self._free and (batch := self.queue.next_batch(time.perf_counter())) is not None:
+            for work in batch.expired:
+                self._expired(work)
+            if batch.works:
+                self._free -= 1
+                self._todo.put(batch)
 
-    def _work(self) -> None:
+    def _work(self, engine: Engine) -> None:
         while (batch := self._todo.get()) is not None:
             began = time.perf_counter()
-            answers = _run(self._forward, batch)
+            answers = _run(engine, batch)
             took = time.perf_counter() - began
-            done = threading.Event()
+            done: queue.SimpleQueue[bool] = queue.SimpleQueue()
             self._loop.call_soon_threadsafe(self._finish, batch, answers, began, took, done)
-            done.wait()  # the answers are views of the model's tensors until they are written out
+            if not done.get():  # the answers are views of the model's tensors until they are written out
+                return
 
     def _finish(
         self,
@@ -211,19 +221,30 @@ class Threaded:
         answers: Answers | Exception,
         began: float,
         took: float,
-        done: threading.Event,
+        done: queue.SimpleQueue[bool],
     ) -> None:
-        self._is_busy = False
+        """Write the answers and let the engine go on; one that is lost does only where no other is left, for it would
+        be free first, time and again."""
+        goes_on = self._engines == 1 or not _is_lost(answers)
+        if goes_on:
+            self._free += 1
+        else:
+            self._engines -= 1
         try:
             self._answered(batch, answers, began, took)
         finally:
-            done.set()
+            done.put(goes_on)
             self._dispatch()
 
 
-def _run(forward: Forward, batch: Batch) -> Answers | Exception:
+def _is_lost(answers: Answers | Exception) -> bool:
+    found = (answers,) if isinstance(answers, Exception) else answers.values()
+    return any(isinstance(answer, DeviceLost) for answer in found)
+
+
+def _run(engine: Engine, batch: Batch) -> Answers | Exception:
     """Return the answers, or the model's error: one failed batch must not end the server."""
     try:
-        return forward.run(batch)
+        return engine.run(batch)
     except Exception as error:  # noqa: BLE001 - the model is the user's program and may raise anything
         return error

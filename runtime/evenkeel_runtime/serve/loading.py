@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, cast
 
@@ -48,33 +48,37 @@ class Running:
 
 def load(path: Path, model: Model, most_rows: int) -> Running:
     """Return the model, to be called with at most `most_rows` rows; raises ModelError, MemoryError."""
-    spin_briefly()
-    reading = _Reading(path, model)
+    reading = Reading(path, model)
     reading.start()
+    return load_read(reading.arrived, model, most_rows, usable_cpus())
+
+
+def load_read(arrived: Callable[[], Arrived], model: Model, most_rows: int, cpus: int) -> Running:
+    """Return the model that was read, as `load` does, and let it keep up to `cpus` busy."""
+    spin_briefly()
     deferred.import_torch()
     import torch
 
-    reading.join()
-    arrived = reading.arrived()
+    found = arrived()
 
     from evenkeel_runtime.models import unpickling
 
     unpickling.forbid()
     torch.set_num_interop_threads(1)
-    torch.set_num_threads(usable_cpus())
+    torch.set_num_threads(cpus)
     torch.set_grad_enabled(False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded, calibrated = _tried_out(arrived.recognise, model, device, most_rows)
-    return Running(loaded, calibrated, arrived.sha256, str(torch.__version__))
+    loaded, calibrated = _tried_out(lambda: _recognised(found, model), model, device, most_rows, cpus)
+    return Running(loaded, calibrated, found.sha256, str(torch.__version__))
 
 
 def tried_out(view: memoryview, model: Model, device: str, most_rows: int) -> tuple[Loaded, Calibrated]:
     """Return the model in these bytes and how to call it; raises ModelError, or what `is_out_of_memory` knows."""
-    return _tried_out(lambda: _recognised(view, model), model, device, most_rows)
+    return _tried_out(lambda: _recognised_file(view, model), model, device, most_rows, usable_cpus())
 
 
 def _tried_out(
-    recognise: Callable[[], Recognised], model: Model, device: str, most_rows: int
+    recognise: Callable[[], Recognised], model: Model, device: str, most_rows: int, cpus: int
 ) -> tuple[Loaded, Calibrated]:
     import torch
 
@@ -83,7 +87,7 @@ def _tried_out(
         deferred.complete()
     try:
         loaded = precision.at(found.load(device), model.precision)
-        calibrated = calibrate(loaded, usable_cpus(), most_rows)
+        calibrated = calibrate(loaded, cpus, most_rows)
         if calibrated.forward_s is None:
             deferred.complete()  # what could not be tried out may need any of it
         return loaded, calibrated
@@ -93,14 +97,23 @@ def _tried_out(
         if is_out_of_memory(error):
             raise
         if deferred.complete():
-            return _tried_out(recognise, model, device, most_rows)
+            return _tried_out(recognise, model, device, most_rows, cpus)
         raise ModelError(
             Reason.LOAD_FAILED,
             f"the model was read, but does not run: {last_line(error)}; try it with this torch ({torch.__version__})",
         ) from error
 
 
-def _recognised(view: memoryview, model: Model) -> Recognised:
+def _recognised(arrived: Arrived, model: Model) -> Recognised:
+    if arrived.alone is not None:
+        return _recognised_file(arrived.alone, model)
+    views = arrived.views
+    held = {path: Held(len(view), _stream(view), view) for path, view in views.items()}
+    held |= {path: Held(size, io.BytesIO()) for path, size in arrived.others.items()}
+    return recognised_folder(Bundle(held), model)
+
+
+def _recognised_file(view: memoryview, model: Model) -> Recognised:
     return recognised(_stream(view), len(view), model, view)
 
 
@@ -109,20 +122,24 @@ def _stream(view: memoryview) -> IO[bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Arrived:
-    """The model's digest, and how its bytes are recognised."""
+class Arrived:
+    """The model's digest and its bytes: of a file `alone`, or of a folder's files by their paths, where `others` were
+    hashed and not kept, and have a size only."""
 
     sha256: str
-    recognise: Callable[[], Recognised]
+    alone: memoryview | None = None
+    views: Mapping[str, memoryview] = field(default_factory=dict)
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
-class _Reading(threading.Thread):
-    """Reads and hashes the model beside the import of torch: hashing and reading leave the GIL to it."""
+class Reading(threading.Thread):
+    """Reads and hashes the model beside the import of torch: hashing and reading leave the GIL to it. `memory` is where
+    the bytes go."""
 
-    def __init__(self, path: Path, model: Model) -> None:
+    def __init__(self, path: Path, model: Model, memory: Callable[[], Memory] = Memory) -> None:
         super().__init__(name="read", daemon=True)
-        self._path, self._model = path.absolute(), model
-        self._outcome: _Arrived | Exception | None = None
+        self._path, self._model, self._memory = path.absolute(), model, memory
+        self._outcome: Arrived | Exception | None = None
 
     def run(self) -> None:
         try:
@@ -130,25 +147,26 @@ class _Reading(threading.Thread):
         except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
             self._outcome = error
 
-    def arrived(self) -> _Arrived:
+    def arrived(self) -> Arrived:
+        """Wait for the end and return what was read; raises what went wrong."""
+        self.join()
         if isinstance(self._outcome, Exception):
             raise self._outcome
         assert self._outcome is not None
         return self._outcome
 
-    def _file(self) -> _Arrived:
-        memory = Memory()
+    def _file(self) -> Arrived:
+        memory = self._memory()
         place = LocalFile(f"file://{self._path}", self._path.parent, self._path.name, memory.room)
         arrived = transfer(place, memory)
         require_pinned(place, arrived, self._model.sha256)
-        view = memoryview(memory.buffer)
-        return _Arrived(arrived.sha256, lambda: _recognised(view, self._model))
+        return Arrived(arrived.sha256, memoryview(memory.buffer))
 
-    def _folder(self) -> _Arrived:
+    def _folder(self) -> Arrived:
         """Read a folder; what no format reads is hashed, and not kept."""
         place = LocalFolder(f"file://{self._path}", self._path.parent, self._path.name, FILES)
         entries = sound_entries(place)
-        kept = {entry.path: Memory() for entry in entries if is_read(entry.path)}
+        kept = {entry.path: self._memory() for entry in entries if is_read(entry.path)}
 
         def sink(path: str) -> Sink:
             return kept[path] if path in kept else Nowhere()
@@ -157,9 +175,8 @@ class _Reading(threading.Thread):
         manifest = folder.manifest_of(folder.transfer_all(place, landing, lambda entry: sink(entry.path)))
         folder.require_pinned(place.uri, manifest, self._model.sha256, self._model.marks)
         views = {path: memoryview(memory.buffer) for path, memory in kept.items()}
-        held = {path: Held(len(view), _stream(view), view) for path, view in views.items()}
-        held |= {row.path: Held(row.size, io.BytesIO()) for row in manifest.rows if row.path not in held}
-        return _Arrived(manifest.sha256, lambda: recognised_folder(Bundle(held), self._model))
+        others = {row.path: row.size for row in manifest.rows if row.path not in kept}
+        return Arrived(manifest.sha256, views=views, others=others)
 
 
 def _landing(entry: Entry, memory: Memory | None) -> Entry:

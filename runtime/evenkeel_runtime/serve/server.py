@@ -8,7 +8,9 @@
                answers to the end
     end        exit 0, at the latest 5 s before the grace period is over; a second SIGTERM ends it at once
 
-A replica whose GPU is lost answers 503, drains likewise and ends with 1: another process has the GPU again.
+A replica whose GPU is lost answers 503, drains likewise and ends with 1: another process has the GPU again. One of
+several engines that is lost, with its GPU or its process, ends the replica too, and the others answer while it drains:
+a replica that goes on with a part of its GPUs would hold all of them, and be taken for a whole one.
 
 Connections that are still idle when the delay is over have been idle all through it, so closing them hits no request.
 """
@@ -23,23 +25,24 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import uvloop
 
 from evenkeel_runtime import report
 from evenkeel_runtime.config import ADMIN_PORT_ENV, PORT_ENV, Serve
-from evenkeel_runtime.contract import Failed, Reason
+from evenkeel_runtime.contract import Failed
 from evenkeel_runtime.engine import memory
 from evenkeel_runtime.engine.batching import Policy, Queue
 from evenkeel_runtime.engine.cuda import DeviceLost
 from evenkeel_runtime.engine.forward import Forward
-from evenkeel_runtime.engine.modes import INLINE, Inline, Mode, Threaded, mode_for
+from evenkeel_runtime.engine.modes import INLINE, PROCESS, Inline, Mode, Threaded, mode_for
+from evenkeel_runtime.engine.process import EngineLost, Remote
 from evenkeel_runtime.engine.threads import stretch
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.receipts import Issuer, Origin, subject_of
-from evenkeel_runtime.serve import metadata
+from evenkeel_runtime.serve import engines, metadata
 from evenkeel_runtime.serve.admin import Admin
 from evenkeel_runtime.serve.answer import Writer
 from evenkeel_runtime.serve.canary import Traffic
@@ -140,7 +143,7 @@ class _Replica:
                 await asyncio.wait_for(self._feedback.push(), FAREWELL_S)
             self._feedback.end()
         if self._lost is not None:
-            report.write(Failed(Reason.DEVICE_LOST, str(self._lost)))
+            report.write(Failed(self._lost.reason, str(self._lost)))
             return 1
         return 0
 
@@ -165,7 +168,7 @@ class _Replica:
 
     def _lose(self, error: DeviceLost, changed: asyncio.Event) -> None:
         if self._lost is None:
-            log.error("ending reason=%s message=%s", Reason.DEVICE_LOST, error)
+            log.error("ending reason=%s message=%s", error.reason, error)
             self._lost = error
             self._begin_to_drain(changed)
 
@@ -198,8 +201,10 @@ class _Replica:
     def _load(self, loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
         """Load in a thread of its own. A failure ends the server; whether it still listens then does not matter."""
         try:
-            running = load(self._config.path, self._config.model, self._config.limits.batch_rows)
-            loop.call_soon_threadsafe(self._try_to_become_ready, running, loop, changed)
+            asked = self._config.path, self._config.model, self._config.limits.batch_rows
+            count = engines.count_of(self._config.engines)
+            running, several = (load(*asked), ()) if count == 1 else engines.load(count, *asked)
+            loop.call_soon_threadsafe(self._try_to_become_ready, running, several, loop, changed)
         except Exception as error:  # noqa: BLE001 - whatever the file or the model raises goes to the termination message
             self._fail(loop, changed, error)
 
@@ -210,25 +215,42 @@ class _Replica:
         except RuntimeError:
             return  # the loop has ended before the load did
 
-    def _try_to_become_ready(self, running: Running, loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
+    def _try_to_become_ready(
+        self,
+        running: Running,
+        several: Sequence[Remote],
+        loop: asyncio.AbstractEventLoop,
+        changed: asyncio.Event,
+    ) -> None:
+        def lose(error: EngineLost) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended before the engine did
+                loop.call_soon_threadsafe(self._lose, error, changed)
+
         try:
-            self._become_ready(running)
+            self._become_ready(running, several)
+            engines.watch(several, lose)
         except Exception as error:  # noqa: BLE001 - else the loop logs it, and the replica says for ever that it loads
             self._fail(loop, changed, error)
 
-    def _become_ready(self, running: Running) -> None:
+    def _become_ready(self, running: Running, several: Sequence[Remote] = ()) -> None:
         config, service, found = self._config, self._service, running.calibrated
         signature = running.loaded.signature
         has_batch = signature.batch is not None
-        forward = Forward(signature, found.call, running.loaded.device, found.max_rows)
         queue = Queue(Policy(found.max_rows, config.limits.queued_rows, config.limits.queued_bytes))
         rows = min(signature.batch or config.limits.rows, config.limits.rows) if has_batch else 1
         most_rows = config.limits.rows if found.max_rows else rows  # what cannot be cut may have no more than a call
-        name = mode_for(found.forward_s, found.largest_s(rows), running.loaded.device)
-        kind: Callable[..., Mode] = Inline if name == INLINE else Threaded
-        mode = kind(queue, forward, service.answered, service.expired)
+        hear = service.answered, service.expired
+        mode: Mode
+        if several:
+            name, mode = PROCESS, Threaded(queue, several, *hear)
+        else:
+            forward = Forward(signature, found.call, running.loaded.device, found.max_rows)
+            name = mode_for(found.forward_s, found.largest_s(rows), running.loaded.device)
+            mode = Inline(queue, forward, *hear) if name == INLINE else Threaded(queue, (forward,), *hear)
+        count = max(1, len(several))
         parameters: dict[str, object] = {
             "execution_mode": name,
+            "engines": count,
             "max_batch_size": max(1, found.max_rows),
             "call_path": found.path,
             "threads": found.threads,
@@ -249,7 +271,7 @@ class _Replica:
             writer=Writer(config.name, config.version, signature.outputs, signature.classes, has_batch),
             predictions=Predictions(*asked),
             shown=Outputs(signature.outputs, signature.classes, has_batch),
-            rows_per_second=found.rows_per_second,
+            rows_per_second=found.rows_per_second * count,
             metadata=metadata.of_model(
                 config.name,
                 config.version,
@@ -267,9 +289,10 @@ class _Replica:
         metrics = service.metrics
         metrics.load_s = service.signals.load_s = load_s
         metrics.difference = found.difference
-        slower = stretch(found.threads)
+        slower = stretch(found.threads * count)
         service.signals.profile = tuple((rows, seconds * slower) for rows, seconds in found.profile)
         service.signals.max_rows = found.max_rows
+        service.signals.engines = several
         metrics.info = Info(running.loaded.format, running.sha256, name, max(1, found.max_rows), running.torch_version)
         gc.collect()
         gc.freeze()
@@ -278,8 +301,8 @@ class _Replica:
         metrics.is_ready = not service.is_draining
         self.is_loading = False
         log.info(
-            "ready model=%s format=%s mode=%s max_batch=%d threads=%d call=%s forward_us=%s load_s=%.2f",
-            config.name, running.loaded.format, name, found.max_rows, found.threads, found.path,
+            "ready model=%s format=%s mode=%s engines=%d max_batch=%d threads=%d call=%s forward_us=%s load_s=%.2f",
+            config.name, running.loaded.format, name, count, found.max_rows, found.threads, found.path,
             "unknown" if found.forward_s is None else f"{found.forward_s * 1e6:.0f}", load_s,
         )  # fmt: skip
         if signature.way_out:

@@ -20,7 +20,10 @@ from evenkeel_runtime.serve.directives import BadDirective, Directive
 from evenkeel_runtime.serve.metrics import Histogram
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from evenkeel_runtime.engine.batching import Queue
+    from evenkeel_runtime.engine.process import Remote
 
 TARGET_S = 0.1
 """Where the edge is until the operator names a target."""
@@ -70,6 +73,8 @@ class Signals:
         self.load_s: float | None = None
         self.profile: tuple[tuple[int, float], ...] = ()
         self.max_rows = 0
+        self.engines: Sequence[Remote] = ()
+        """The processes that run the model; none where this one does."""
         self._batches = [0] * (len(BATCH_ROWS) + 1)
         self._rows = [0] * (len(BATCH_ROWS) + 1)
         self._seconds = [0.0] * (len(BATCH_ROWS) + 1)
@@ -91,7 +96,7 @@ class Signals:
         body = {
             "bootId": self.boot,
             "uptimeSeconds": time.monotonic() - self._started,
-            "cpuSeconds": time.process_time(),
+            "cpuSeconds": time.process_time() + sum(engine.cpu_s for engine in self.engines),
             "ready": is_ready,
             "generation": self.generation,
             "arrivals": self.arrivals,
@@ -110,6 +115,8 @@ class Signals:
             ],
             "loadSeconds": self.load_s,
             "maxBatchRows": self.max_rows,
+            # So many batches run at the same time; seconds are added up over all of them.
+            "engines": max(1, len(self.engines)),
             # [rows, seconds] of a call as measured at load.
             "profile": self.profile,
             "canary": canary,

@@ -118,9 +118,11 @@ def test_words_that_make_no_sense(capsys: pytest.CaptureFixture[str], arguments:
         pytest.param(["--port", "65536"], "--port: '65536' is no port", id="beyond the last"),
         pytest.param(["--grpc-port", "-1"], "--grpc-port: '-1' is no port", id="before the first"),
         pytest.param(["--port", "http"], "--port: 'http' is no port", id="a word"),
+        pytest.param(["--engines", "0"], "--engines: '0' is not a number of engines from 1 to 64", id="no engine"),
+        pytest.param(["--engines", "65"], "--engines: '65' is not a number of engines from 1 to 64", id="too many"),
     ],
 )
-def test_ports_that_cannot_be_are_named(
+def test_numbers_that_cannot_be_are_named(
     perceptron: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], want: str
 ) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from evenkeel_runtime.serve.service import Ready, Service
 from evenkeel_runtime.serve.tracing import Trace
 from evenkeel_runtime.serve.v1 import Predictions
 from evenkeel_runtime.serve.views import Outputs
+from tests.unit.runtime.remotes import remote
 
 INPUT, OUTPUT = (Tensor("x", "INT64", (-1,)),), (Tensor("y", "INT64", (-1,)),)
 COUNT = 1_000_000 if os.environ.get("EVENKEEL_FUZZ") == "full" else 6_000
@@ -74,15 +76,37 @@ def answer(x: torch.Tensor) -> list[torch.Tensor]:
     return [x * 3 + 1]
 
 
-def serving(mode: type[Inline] | type[Threaded], call: Call = answer) -> Service:
+def inline(call: Call, *told: Any) -> Mode:
+    return Inline(waiting(), forward(call), *told)
+
+
+def in_a_thread(call: Call, *told: Any) -> Mode:
+    return Threaded(waiting(), [forward(call)], *told)
+
+
+def in_two_engines(call: Call, *told: Any) -> Mode:
+    return Threaded(waiting(), [remote(forward(call))[0] for _ in range(2)], *told)
+
+
+MODES = [inline, in_a_thread, in_two_engines]
+Makes = Callable[..., Mode]
+
+
+def waiting() -> Queue:
+    return Queue(Policy(16, WAITING))
+
+
+def forward(call: Call) -> Forward:
+    return Forward(Signature(INPUT, OUTPUT, 0, None), call, "cpu", 16)
+
+
+def serving(mode: Makes, call: Call = answer) -> Service:
     """Return a service whose model answers 3 x + 1, unless told otherwise."""
     model = config.Model("Auto", "", False)
     told = config.Serve("m", "v1", Path("m"), model, "127.0.0.1", 0, 0, 0.0, 30.0, config.Limits())
     service = Service(told, lambda exchange, render: None)
-    forward = Forward(Signature(INPUT, OUTPUT, 0, None), call, "cpu", 16)
-    found: Mode = mode(Queue(Policy(16, WAITING)), forward, service.answered, service.expired)
     service.ready = Ready(
-        mode=found,
+        mode=mode(call, service.answered, service.expired),
         reader=Reader(INPUT, OUTPUT, True, 100),
         writer=Writer("m", "v1", OUTPUT),
         predictions=Predictions(INPUT, OUTPUT, True, 100),
@@ -132,8 +156,8 @@ async def asked(service: Service, count: int, seed: int) -> list[Asking]:
     return clients
 
 
-@pytest.mark.parametrize("mode", [Inline, Threaded])
-async def test_no_answer_is_lost_or_another_ones(mode: type[Inline] | type[Threaded]) -> None:
+@pytest.mark.parametrize("mode", MODES)
+async def test_no_answer_is_lost_or_another_ones(mode: Makes) -> None:
     service = serving(mode)
     seen: dict[int, int] = {}
     left = rows = 0
@@ -170,7 +194,7 @@ async def test_a_lost_gpu_is_said_to_whoever_waits_and_to_who_runs_the_process()
     def lost(x: torch.Tensor) -> list[torch.Tensor]:
         raise DeviceLost("the GPU answers this process no more")
 
-    service = serving(Threaded, lost)
+    service = serving(in_a_thread, lost)
     heard: list[DeviceLost] = []
     service.on_lost = heard.append
     clients = await asked(service, 40, 0)
@@ -183,6 +207,32 @@ async def test_a_lost_gpu_is_said_to_whoever_waits_and_to_who_runs_the_process()
     assert service.metrics.rejected["device_lost"] == len(heard)
 
 
+async def test_an_engine_that_is_lost_gets_no_more_and_the_other_answers() -> None:
+    """Who was with it is told so, and once; nobody's request is run again."""
+    lost: list[int] = []
+
+    def one_is_lost(x: torch.Tensor) -> list[torch.Tensor]:
+        engine = threading.get_ident()
+        if engine in (lost or [engine]):
+            lost.append(engine)
+            raise DeviceLost("the GPU answers this process no more")
+        return answer(x)
+
+    service = serving(in_two_engines, one_is_lost)
+    heard: list[DeviceLost] = []
+    service.on_lost = heard.append
+    clients = [client for seed in range(20) for client in await asked(service, 20, seed)]
+    assert service.ready is not None
+    service.ready.mode.stop()
+    told = [client.told for client in clients if not client.has_left]
+    assert all(len(one) == 1 for one in told)
+    statuses = [status for ((status, _),) in told]
+    assert 1 <= statuses.count(503) <= 16, "a batch"
+    assert statuses.count(200) > 200
+    assert len(heard) == statuses.count(503)
+    assert len(set(lost)) == 1
+
+
 class Refusing(Writer):
     """A writer that cannot write one of the answers."""
 
@@ -192,10 +242,8 @@ class Refusing(Writer):
         return super().write(plan, arrays, receipt)
 
 
-@pytest.mark.parametrize("mode", [Inline, Threaded])
-async def test_an_answer_that_cannot_be_written_fails_alone(
-    mode: type[Inline] | type[Threaded], caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_answer_that_cannot_be_written_fails_alone(mode: Makes, caplog: pytest.LogCaptureFixture) -> None:
     service = serving(mode)
     ready = service.ready
     assert ready is not None
@@ -250,7 +298,7 @@ class Wire(asyncio.Transport):
 
 async def test_a_client_that_is_alone_is_not_kept_waiting_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modes, "MOST_PATIENCE", 0.0)
-    service = serving(Inline)
+    service = serving(inline)
     server = Server(service.handle, config.Limits())
     one, other = Wire(server), Wire(server)
 
@@ -275,7 +323,7 @@ async def test_a_client_that_is_alone_is_not_kept_waiting_for_others(monkeypatch
 
 
 async def test_what_a_head_says_holds_for_all_requests_that_have_it_and_no_others() -> None:
-    wire = Wire(Server(serving(Inline).handle, config.Limits()))
+    wire = Wire(Server(serving(inline).handle, config.Limits()))
     for value in (1, 2, 3):
         wire.ask(value)
         await asyncio.sleep(0)

@@ -16,12 +16,14 @@ import pytest
 
 from evenkeel_runtime import commands, config, report
 from evenkeel_runtime.contract import RECEIPT_KEY_FILE, Env, Reason
+from evenkeel_runtime.engine import cuda
 from evenkeel_runtime.engine.calibrate import Calibrated
 from evenkeel_runtime.engine.modes import mode_for
 from evenkeel_runtime.engine.threads import spin_briefly, usable_cpus
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch.address import read
 from evenkeel_runtime.models import unpickling
+from evenkeel_runtime.serve import engines
 from tests.unit.runtime.hostile import Bomb
 
 
@@ -183,12 +185,45 @@ def test_what_a_failure_is_called(error: Exception, reason: Reason) -> None:
         {Env.MODEL_PATH: "/model/x", Env.GRACE_PERIOD_S: "soon"},
         {Env.MODEL_PATH: "/model/x", Env.DRAIN_DELAY_S: "-1"},
         {Env.MODEL_PATH: "/model/x", Env.DRAIN_DELAY_S: "inf"},
+        {Env.MODEL_PATH: "/model/x", config.ENGINES_ENV: "0"},
+        {Env.MODEL_PATH: "/model/x", config.ENGINES_ENV: "1.5"},
+        {Env.MODEL_PATH: "/model/x", config.ENGINES_ENV: "65"},
     ],
 )
 def test_environment_that_says_nothing_usable(environment: dict[str, str]) -> None:
     with pytest.raises(ModelError) as failure:
         config.serve(environment)
     assert failure.value.reason == Reason.INVALID
+
+
+@pytest.mark.parametrize(
+    ("told", "gpus", "want"),
+    [
+        pytest.param(None, 0, 1, id="no GPU: this process alone"),
+        pytest.param(None, 1, 1, id="one GPU: so it is"),
+        pytest.param(None, 4, 4, id="one for each of four"),
+        pytest.param("1", 4, 1, id="one, where it is asked for, and three GPUs are idle"),
+        pytest.param("3", 0, 3, id="three on CPUs"),
+    ],
+)
+def test_how_many_engines(told: str | None, gpus: int, want: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "visible", lambda: gpus)
+    environment = {Env.MODEL_PATH: "/model/x"} | ({} if told is None else {config.ENGINES_ENV: told})
+    assert engines.count_of(config.serve(environment).engines) == want
+
+
+@pytest.mark.parametrize(
+    ("environment", "count", "want"),
+    [
+        pytest.param({}, 0, [], id="no GPU"),
+        pytest.param({}, 2, ["0", "1"], id="by their numbers"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "2,5"}, 2, ["2", "5"], id="those that CUDA is told"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "GPU-a1,GPU-b2"}, 2, ["GPU-a1", "GPU-b2"], id="by their UUIDs"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "0,1,9,2"}, 2, ["0", "1"], id="none behind one that is not there"),
+    ],
+)
+def test_which_gpus(environment: dict[str, str], count: int, want: list[str]) -> None:
+    assert engines.devices(environment, count) == want
 
 
 @pytest.mark.parametrize(

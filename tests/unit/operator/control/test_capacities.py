@@ -63,6 +63,7 @@ async def test_a_device_that_is_flat_for_longer_has_a_capacity_of_its_own() -> N
         pytest.param({"floor_s": 0.0}, False, id="nor is what no batch shows"),
         pytest.param({"row_s": 0.0011}, True, id="a slower one"),
         pytest.param({"max_rows": 63}, True, id="one of smaller batches"),
+        pytest.param({"engines": 2}, True, id="two of them in a replica"),
         pytest.param({"floor_s": 0.004}, True, id="one that is flat at first"),
     ],
 )

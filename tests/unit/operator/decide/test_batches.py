@@ -16,7 +16,7 @@ REQUESTS = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.5, 1.0, 7.0]), st.int
 BATCH_TIMES = [0.0, *(0.7 + 0.3 * rows for rows in range(1, 20))]
 
 
-def by_the_queue(requests: list[tuple[float, int]], max_rows: int) -> list[Run]:
+def by_the_queue(requests: list[tuple[float, int]], max_rows: int, engines: int) -> list[Run]:
     """Return the batches that the runtime's own queue forms of (gap, rows)."""
     queue = Queue(Policy(max_rows=max_rows, max_queued_rows=math.inf))
     waiting = [
@@ -26,25 +26,26 @@ def by_the_queue(requests: list[tuple[float, int]], max_rows: int) -> list[Run]:
         )
     ]
     found: list[Run] = []
-    end, served = 0.0, 0
+    free, served = [0.0] * engines, 0
     while served < len(requests):
-        start = max(end, waiting[0][0]) if not queue.requests else end
+        start = min(free) if queue.requests else max(min(free), waiting[0][0])
         while waiting and (waiting[0][0] < start or not queue.requests):
             at, number, rows = waiting.pop(0)
             queue.admit(Work(rows, None, number), at)
         batch = queue.next_batch(start)
         assert batch is not None
         end = start + BATCH_TIMES[batch.rows]
+        free[free.index(min(free))] = end
         found.append((batch.works[0].payload, batch.works[-1].payload + 1, end))
         served += len(batch.works)
     return found
 
 
 @settings(max_examples=300, deadline=None)
-@given(REQUESTS, st.integers(1, 12))
-def test_the_batches_are_those_of_the_runtime(requests: list[tuple[float, int]], max_rows: int) -> None:
+@given(REQUESTS, st.integers(1, 12), st.integers(1, 3))
+def test_the_batches_are_those_of_the_runtime(requests: list[tuple[float, int]], max_rows: int, engines: int) -> None:
     arrivals = Arrivals.of([gap for gap, _ in requests], [rows for _, rows in requests])
-    assert list(batches(arrivals, BATCH_TIMES, max_rows)) == by_the_queue(requests, max_rows)
+    assert list(batches(arrivals, BATCH_TIMES, max_rows, engines)) == by_the_queue(requests, max_rows, engines)
 
 
 @settings(max_examples=300, deadline=None)

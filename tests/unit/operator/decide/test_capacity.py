@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -73,6 +74,47 @@ def test_single_requests_wait_as_pollaczek_and_khinchine_say(load: float) -> Non
     one = Roofline(0.1, 0.0, 0.1, 1)
     got = statistics.fmean(model.latencies_s(one, load / 0.1, unit_gaps(20_000, 1.0)))
     assert got == pytest.approx(0.1 * (1.0 + load / (2.0 * (1.0 - load))), rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("engines", "want"),
+    [
+        pytest.param(1, [0.1, 0.18, 0.26, 0.34], id="one: each waits for all before it"),
+        pytest.param(2, [0.1, 0.1, 0.16, 0.16], id="two: the third has the one that is free first"),
+        pytest.param(3, [0.1, 0.1, 0.1, 0.14], id="three"),
+        pytest.param(4, [0.1] * 4, id="as many as requests: nobody waits"),
+    ],
+)
+def test_the_engine_that_is_free_first_has_the_next_batch(engines: int, want: list[float]) -> None:
+    """Four requests, 20 ms apart, of 100 ms each."""
+    got = model.latencies_s(Roofline(0.1, 0.0, 0.1, 1, engines), 50.0, [1.0] * 4)
+    assert got == pytest.approx(want)
+
+
+def test_requests_wait_for_the_busy_engines_together() -> None:
+    """Of two engines the first two requests have one each; the next three come while both are busy, and share one."""
+    got = model.latencies_s(Roofline(0.1, 0.1, 0.0, 8, 2), 50.0, [1.0] * 5)
+    assert got == pytest.approx([0.1, 0.1, 0.16, 0.14, 0.12])
+
+
+@pytest.mark.parametrize(
+    ("device", "least", "most"),
+    [
+        pytest.param(Roofline(0.02, 0.0, 0.02, 1), 2.5, 4.0, id="single requests: one engine takes what another keeps"),
+        pytest.param(DEVICE, 1.8, 2.0, id="batches: they are smaller where an idle engine takes what is there"),
+    ],
+)
+def test_two_engines_do_not_carry_just_twice_as_much(device: Roofline, least: float, most: float) -> None:
+    one, two = (capacity(replace(device, engines=n), 0.05, 0.95, arrivals=3000) for n in (1, 2))
+    assert two.max_rate == 2 * one.max_rate
+    assert least < two.rate / one.rate < most
+
+
+def test_engines_share_out_whole_requests() -> None:
+    rows = RequestRows(8.0, 200.0)
+    one, two = (capacity(replace(DEVICE, engines=n), 0.1, 0.95, requests=rows, arrivals=3000) for n in (1, 2))
+    assert two.max_rate == pytest.approx(2 * one.max_rate)
+    assert two.rate > 1.8 * one.rate
 
 
 def test_batches_carry_what_single_requests_cannot() -> None:

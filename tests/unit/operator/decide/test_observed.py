@@ -265,3 +265,13 @@ def test_the_edges_that_every_answer_repeats_are_remembered_once() -> None:
             found.note(name, answer, 5.0 * tick)
     assert len(found._latencies) == 36
     assert len({id(row.edges) for row in found._latencies}) == 1
+
+
+def test_the_engines_are_those_of_the_replica_with_the_fewest() -> None:
+    """While one revision replaces another, of another number of GPUs, the model is the lesser's."""
+    observed = Observed()
+    assert observed.engines() == 1, "nobody has said"
+    observed.note("a", reading(0, 100, engines=4), 0.0)
+    assert observed.engines() == 4
+    observed.note("b", reading(0, 100, "b", engines=2), 0.0)
+    assert observed.engines() == 2

@@ -36,6 +36,18 @@ def test_what_the_runtime_answers_is_read() -> None:
     assert got.latencies.target_s in got.latencies.edges
 
 
+@pytest.mark.parametrize(
+    ("answer", "want"),
+    [
+        pytest.param(body(), 1, id="one that runs the model itself"),
+        pytest.param(body(engines=4), 4, id="one with four engines"),
+        pytest.param(body().replace(b'"engines"', b'"others"'), 1, id="one from before there were several"),
+    ],
+)
+def test_how_many_engines_a_replica_has(answer: bytes, want: int) -> None:
+    assert read(answer).engines == want
+
+
 def test_the_largest_batches_of_the_runtime_are_read() -> None:
     signals = Signals()
     signals.max_rows, signals.profile = BATCH_ROWS[-1], ((BATCH_ROWS[-1], 0.1),)
@@ -71,6 +83,9 @@ BAD = [
     pytest.param(body(batches=[[1, 2]]), Flaw.MALFORMED, id="batches of another shape"),
     pytest.param(body(batches=[[1, 1, 1, 0.1]] * 65), Flaw.MALFORMED, id="more sizes than there are"),
     pytest.param(body(batches=[[1025, 1, 1, 0.1]]), Flaw.MALFORMED, id="batches of more rows than a call may have"),
+    pytest.param(body(engines=0), Flaw.MALFORMED, id="no engine"),
+    pytest.param(body(engines=65), Flaw.MALFORMED, id="more engines than GPUs in a pod"),
+    pytest.param(body(engines=2.0), Flaw.MALFORMED, id="engines that are no whole number"),
     pytest.param(body(maxBatchRows=1025), Flaw.MALFORMED, id="larger batches than a call may be"),
     pytest.param(body(maxBatchRows=2**62), Flaw.MALFORMED, id="batches that no memory holds"),
     pytest.param(body(profile=[[2**40, 0.1]]), Flaw.MALFORMED, id="a profile of batches that no memory holds"),

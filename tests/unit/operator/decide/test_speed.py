@@ -77,6 +77,25 @@ def test_what_was_written_is_read() -> None:
     got = Speed.from_json(text)
     assert (got.roofline, got.derating) == (speed.roofline, 0.81)
     assert Speed.from_json("[1,1,1,8]").derating == 1.0, "what an older operator wrote"
+    assert text.count(",") == 4, "nor does an older one read more of a replica with one engine"
+
+
+def test_engines_are_kept_and_others_of_them_replace_the_model_at_once() -> None:
+    speed = Speed()
+    served(speed, ENOUGH)
+    speed.learn((), 16, 0.0, 4)
+    text = speed.to_json()
+    assert text is not None
+    kept = Speed.from_json(text)
+    assert kept.roofline == speed.roofline
+    assert kept.roofline is not None
+    assert kept.roofline.engines == 4
+    served(kept, ENOUGH)
+    slow = [Batches(16, 100_000, 1_600_000, 200_000 * TRUE.seconds(16))]
+    kept.note(slow, 5.0)
+    got = kept.learn((), 16, 60.0, 2)
+    assert isinstance(got, Roofline)
+    assert (got.engines, got.seconds(16)) == (2, pytest.approx(2 * TRUE.seconds(16), rel=0.02))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +115,9 @@ def test_what_was_written_is_read() -> None:
         pytest.param("[0,0,0,8]", id="no time"),
         pytest.param("[1,1,1,8,0.1]", id="less than is ever believed"),
         pytest.param("[1,1,1,8,NaN]", id="a part that is no number"),
-        pytest.param("[1,1,1,8,1,1]", id="a number too many"),
+        pytest.param("[1,1,1,8,1,1,1]", id="a number too many"),
+        pytest.param("[1,1,1,8,1,0]", id="no engine"),
+        pytest.param("[1,1,1,8,1,65]", id="more engines than GPUs in a pod"),
         pytest.param("[" * 100_000, id="lists in lists without end"),
     ],
 )

@@ -47,6 +47,19 @@ def test_a_table_of_what_would_have_happened(tmp_path: Path, capsys: pytest.Capt
     assert "KPA: " in where.read_text()
 
 
+def test_a_replica_of_two_gpus_carries_what_two_engines_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steady = "minute,requests\n" + "".join(f"{minute},9000\n" for minute in range(4))
+    late = []
+    for runtime in ("gpu: {count: 1}", "gpu: {count: 2}", "gpu: {count: 2}\n  runtime: {image: example.com/own}"):
+        spec = SPEC.replace("maxReplicas: 8", "maxReplicas: 1") + f"  {runtime}\n"
+        assert run(tmp_path, steady, spec, *BATCHES) == 0
+        found = next(row for row in capsys.readouterr().out.splitlines() if row.startswith("Evenkeel"))
+        late.append(float(found.split()[1].rstrip("%")))
+    assert late[0] > 50.0, "150 requests a second are more than 133"
+    assert late[1] < 5.0
+    assert late[2] == late[0], "of another image nobody knows how many batches it runs"
+
+
 @pytest.mark.parametrize(
     ("trace", "spec", "flags", "want"),
     [

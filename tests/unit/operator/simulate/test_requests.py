@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,17 @@ def test_a_replica_counts_what_it_has_done() -> None:
     assert (reading.queued, reading.in_flight, sum(reading.latencies.counts)) == (0, 0, 3)
     assert reading.batches == ((1, 1, 1, 0.16), (2, 1, 2, 0.16))
     assert pod.late == 0
+
+
+def test_a_replica_of_two_engines_runs_two_batches_at_a_time() -> None:
+    pod = Pod("a", replace(PROFILE, roofline=replace(PROFILE.roofline, engines=2)), 0.0, 0.0)
+    for at in (0.0, 0.01, 0.02, 0.03):
+        pod.arrive(at)
+    pod.advance(0.05)
+    reading = pod.reading(0.05)
+    assert (reading.engines, reading.queued, reading.in_flight) == (2, 2, 4)
+    assert sum(reading.latencies.counts) == 2
+    assert pod.empty_at() == pytest.approx(0.32), "the two that waited share what the first engine begins at 0.16"
 
 
 def step() -> Floats:
