@@ -25,7 +25,7 @@ from tests.bench.control import bars, constant, demand, engines, faults, figures
 from tests.bench.control.demand import PEAK_REPLICAS, Demand
 from tests.bench.control.figures import Numbers, Result
 from tests.bench.control.page import Cell, page
-from tests.bench.control.replay import MOST, Client, Replay
+from tests.bench.control.replay import MOST, Client, Replay, finish
 
 COLD_STARTS_S = (60, 180)
 CLIENTS: tuple[Client, ...] = ("open", "closed")
@@ -45,6 +45,9 @@ def main() -> int:
         "--quick", action="store_true", help="the first day of each trace, one seed, starts of 60 s, open clients"
     )
     parser.add_argument("--seeds", type=int, help=f"runs of each trace ({SEEDS}; 1 with --quick)")
+    parser.add_argument(
+        "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="pieces done at a time (%(default)s)"
+    )
     parser.add_argument("--kept", type=Path, default=KEPT, help=f"folder of what is finished ({KEPT})")
     asked = parser.parse_args()
     named = os.environ.get("EVENKEEL_TRACES")
@@ -59,17 +62,23 @@ def main() -> int:
     labels = ["Evenkeel", *(f"{family.name} {label}" for family in grid for label in family.labels)]
     cells: list[Cell] = []
     dominated: set[str] = set()
-    for cold_s in COLD_STARTS_S[:1] if asked.quick else COLD_STARTS_S:
-        for client in CLIENTS[:1] if asked.quick else CLIENTS:
-            for way, runs in _replayed(Replay(cold_s, client, asked.kept), demands, seeds).items():
-                title = f"starts of {cold_s} s, minutes as {way}, {client} clients, {seeds} seeds"
-                mean = figures.mean(runs)
-                late, cost = figures.means([r for r in mean if r.trace != ONE_SPIKE])
-                print(f"\n{title}")
-                _table(mean, labels, _defaults(grid, ("HPA rps",))[0])
-                _frontier(labels, late, cost)
-                cells.append(Cell(title.capitalize(), labels, late, cost, _figures(runs)))
-                dominated |= set(figures.dominated(mean, _defaults(grid, KNOWN)))
+    replays = [
+        Replay(cold_s, client, asked.kept)
+        for cold_s in (COLD_STARTS_S[:1] if asked.quick else COLD_STARTS_S)
+        for client in (CLIENTS[:1] if asked.quick else CLIENTS)
+    ]
+    if asked.jobs > 1:
+        finish(replays, demands, seeds, asked.jobs)
+    for each in replays:
+        for way, runs in _replayed(each, demands, seeds).items():
+            title = f"starts of {each.cold_s} s, minutes as {way}, {each.client} clients, {seeds} seeds"
+            mean = figures.mean(runs)
+            late, cost = figures.means([r for r in mean if r.trace != ONE_SPIKE])
+            print(f"\n{title}")
+            _table(mean, labels, _defaults(grid, ("HPA rps",))[0])
+            _frontier(labels, late, cost)
+            cells.append(Cell(title.capitalize(), labels, late, cost, _figures(runs)))
+            dominated |= set(figures.dominated(mean, _defaults(grid, KNOWN)))
     moved, beyond = constant.changes(REFERENCE, is_quick=asked.quick)
     print(f"\nconstant load: {moved} changes after ten minutes at most, {beyond} replicas beyond the need in the end")
     differ = _engines(demands, is_quick=asked.quick)

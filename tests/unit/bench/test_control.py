@@ -5,14 +5,17 @@ from __future__ import annotations
 import html
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evenkeel_operator.simulate.requests import Outcome
 from tests.bench.control import bars, faults
+from tests.bench.control.demand import Demand
 from tests.bench.control.faults import AFTER_S, BEGIN_S, LONG_S, SECONDS, SHORT_S
 from tests.bench.control.page import Cell, page
+from tests.bench.control.replay import Replay, finish
 
 MET = dict.fromkeys(bars.BARS, 0.0)
 LOST, AWAY = "10 % of answers lost", "operator away for 5 min"
@@ -82,3 +85,19 @@ def test_the_frontier_is_drawn_with_the_figures_and_the_faults() -> None:
     assert "1 settings with more late requests than 12 % are left out" in text
     assert re.search(rf"{re.escape(LOST)}, shop\s+1\.00%\s+1\.00\s+1\s+1\s+0", text)
     assert "http" not in found.partition("</head>")[2], "it loads nothing"
+
+
+def test_pieces_of_other_processes_are_those_of_this_one(tmp_path: Path) -> None:
+    expected = [np.full(length, rate, np.float32) for length, rate in ((30, 40.0), (40, 90.0), (40, 10.0))]
+    demands = [Demand(f"trace {i}", ("steps",), each) for i, each in enumerate(expected)]
+    here, there = (Replay(10, "closed", tmp_path / name) for name in ("here", "there"))
+    want = here.results(demands, 0)["steps"]
+    finish([there], demands, 1, 2)
+    kept = sorted(path.name for path in there.kept.iterdir())
+    assert kept == sorted(path.name for path in here.kept.iterdir())
+    assert len(kept) == 2 * 2, "two lengths, the law and the grid"
+    for one, other in zip(want, there.results(demands, 0)["steps"], strict=True):
+        assert (one.trace, one.clairvoyant_s) == (other.trace, other.clairvoyant_s)
+        for mine, its in ((one.late, other.late), (one.gpu_s, other.gpu_s), (one.changes, other.changes)):
+            assert mine.tobytes() == its.tobytes()
+    assert len(list(there.kept.iterdir())) == len(kept), "nothing was done twice"
