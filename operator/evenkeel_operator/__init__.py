@@ -8,7 +8,7 @@ shares a floor and does not import each other:
     | feedback/        a process of its own, `evenkeel feedback`: labels, each counted once
     | report/          what a person reads of a ModelDeployment: one HTML page
     | simulate/        the same decisions under a clock of our own, beside other autoscalers
-    world/             one thin module per neighbour: the cluster, the Lease, health, metrics
+    world/             one thin module per neighbour: the cluster, the Lease, health, metrics, Prometheus
     decide/            pure: plan(snapshot, now) and what it is made of; no clock, no I/O
       decide/quality/  how good a model's answers are, and what follows: statistics on counts of labels
     api/, settings     the resource: spec, status, the CRD's schema; what whoever started the process decided

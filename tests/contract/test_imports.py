@@ -111,7 +111,7 @@ print(count)
         pytest.param(
             "evenkeel_operator.simulate",
             "torch,uvloop,httptools,simdjson,obstore,sklearn,skops,keras,torchvision,timm,transformers,grpc,"
-            "opentelemetry,kopf,kubernetes,aiohttp,orjson,psycopg",
+            "opentelemetry,kopf,kubernetes,orjson,psycopg",
             "",
             id="the simulator, with numpy and nothing of a cluster",
         ),

@@ -138,7 +138,9 @@ class Observed:
         # Counter-example: demand of four replicas, taken for half of it in the moment in which four more are ready.
         new = sum(r.last is not None and r.heard_at is None and r.flaw is None for r in known)
         dispersion = self.request_rows().dispersion
-        return Signals(demand, Fresh(queued, age_s), latency, len(ready) - new, len(heard), span_s, dispersion)
+        missed = sum(r.flaw is not None for r, _ in heard)
+        waiting = Fresh(queued, age_s)
+        return Signals(demand, waiting, latency, len(ready) - new, len(heard), span_s, dispersion, missed=missed)
 
     def latency(self, target_s: float, share: float, is_heard: bool, now: float) -> Measurement:
         """Return the `share`-quantile of the last minute, of the replicas that count by `target_s`."""

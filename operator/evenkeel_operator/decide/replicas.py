@@ -25,6 +25,10 @@ TICK_S = 5.0
 SILENT_PART = 4
 """While one of so many replicas is silent, or more of them, none is removed."""
 
+MISSED_PART = 20
+"""Likewise while the last answer of one of so many was lost: a poll later it is known, and waiting for it is cheap.
+Not for any single one: of a large fleet some are always missed."""
+
 LOOK_BACK_S = 60.0
 """How far back signals of the present look: two times 30 s, to tell a rise."""
 
@@ -71,7 +75,8 @@ class Signals:
     that take traffic, over the last `span_s` seconds by a clock that does not step. `queued` is what waits in them
     now; both in rows, where requests share calls. `latency_s` is the objective's quantile over the last minute.
     `capacity_age_s` is how long ago a replica's capacity was last learnt from them. `dispersion` is the variance of the
-    demand of a second over its mean: 1 where every request is one, E[R²] / E[R] where it is R rows.
+    demand of a second over its mean: 1 where every request is one, E[R²] / E[R] where it is R rows. Of the heard,
+    `missed` did not answer the last time: what they said before stands in for it.
     """
 
     demand: Measurement
@@ -82,6 +87,7 @@ class Signals:
     span_s: float = TICK_S
     dispersion: float = 1.0
     capacity_age_s: float | None = None
+    missed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +293,9 @@ def _shrunk(
             Limit.SILENT_REPLICAS,
             f"{signals.ready - signals.heard} of {signals.ready} replicas are silent",
         )
+    if signals.missed and MISSED_PART * signals.missed >= signals.ready:
+        text = f"{signals.missed} of {signals.ready} replicas did not answer the last time"
+        return fleet.asked, Limit.HOLD, f"the size is held: {text}"
     if memory.rates.seen_s < LOOK_BACK_S:
         return (
             fleet.asked,

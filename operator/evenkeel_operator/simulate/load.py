@@ -11,6 +11,7 @@ import csv
 import gzip
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,11 +37,15 @@ _MOST_SHOWN = 40
 
 @dataclass(frozen=True)
 class Trace:
-    """Counts of requests, one for every `interval_s` seconds."""
+    """Counts of requests, one for every `interval_s` seconds.
+
+    `notes` say, a sentence each, what of it was not counted but concluded.
+    """
 
     name: str
     interval_s: int
     counts: Floats
+    notes: tuple[str, ...] = ()
 
 
 class BadTrace(Exception):
@@ -50,8 +55,9 @@ class BadTrace(Exception):
 def read(path: Path) -> list[Trace]:
     """Return a trace for every column of counts in a CSV file, plain or gzipped.
 
-    The first column is called `second` or `minute` and counts up from any start; what is left out is zero. Columns
-    whose name ends in `_tokens` are left out. Raises BadTrace, with the line.
+    The first column is called `second` or `minute` and counts up from any start. A file that counts requests has no
+    row where none came, so what is left out is zero; the notes say how much that is. Columns whose name ends in
+    `_tokens` are left out. Raises BadTrace, with the line.
     """
     rows = _rows(path)
     header = rows[0] if rows else []
@@ -83,7 +89,16 @@ def read(path: Path) -> list[Trace]:
     full[[time - times[0] for time in times]] = values
     stem = path.name.removesuffix(".gz").removesuffix(".csv")
     names = [stem if len(columns) == 1 else header[i] for i in columns]
-    return [Trace(name, UNITS_S[unit], full[:, i]) for i, name in enumerate(names)]
+    notes = _notes(unit, length, len(times), header)
+    return [Trace(name, UNITS_S[unit], full[:, i], notes) for i, name in enumerate(names)]
+
+
+def _notes(unit: str, length: int, given: int, header: Sequence[str]) -> tuple[str, ...]:
+    tokens = [name for name in header[1:] if name.endswith("_tokens")]
+    return (
+        *((f"{length - given:,} of {length:,} {unit}s are not in the file and count as none",) * (length > given)),
+        *((f"left out, as they count no requests: {', '.join(tokens)}",) * bool(tokens)),
+    )
 
 
 def _rows(path: Path) -> list[list[str]]:

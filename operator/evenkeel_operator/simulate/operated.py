@@ -14,6 +14,7 @@ from evenkeel_operator.decide import capacity, replicas
 from evenkeel_operator.decide.capacity import ARRIVALS, Capacity, Roofline
 from evenkeel_operator.decide.memory import Memory
 from evenkeel_operator.decide.observed import Batches, Observed
+from evenkeel_operator.decide.readings import BadReading, Flaw
 from evenkeel_operator.decide.replicas import Fresh, Scaling, Signals
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 from evenkeel_operator.decide.speed import LEARN_S, Speed
@@ -22,6 +23,7 @@ from evenkeel_operator.simulate.law import TICK_S
 from evenkeel_operator.simulate.load import Floats
 from evenkeel_operator.simulate.requests import Pod, Seen
 
+UNANSWERED = BadReading(Flaw.TOO_SLOW, "the answer was lost")
 MOVED = 0.03
 """Batch times that differ by less have the same capacity: as in the operator, where it is remembered."""
 
@@ -110,6 +112,7 @@ class Operated:
         for index, pod in enumerate(pods):
             is_lost = self._source.random() < self._faults.lost
             if is_fault and (is_lost or (self._faults.silent and index % 2)):
+                self._observed.note(pod.name, UNANSWERED, now)
                 continue
             reading = pod.reading(now)
             off = self._faults.profile

@@ -14,6 +14,7 @@ from evenkeel_operator.pages.axes import Axis
 from evenkeel_operator.pages.document import document
 from evenkeel_operator.pages.figure import Band, Dot, Level, Line, Mark, figure, legend
 from evenkeel_operator.pages.markup import Content, Markup, tag
+from evenkeel_operator.simulate.assumed import sentences
 from evenkeel_operator.simulate.load import Floats
 from evenkeel_operator.simulate.replay import Course, Replayed, Row, worst
 
@@ -62,6 +63,8 @@ def _of_trace(found: Replayed, prefix: str) -> Iterator[Markup]:
     )
     yield parts.section(f"{prefix}Cost and late requests", _costs(found), _table(found))
     yield parts.section(f"{prefix}Decisions", *(_decisions(course) for course in both))
+    assumed = [tag("li", sentence) for sentence in sentences(found.case)]
+    yield parts.section(f"{prefix}What is assumed", tag("ul", assumed, class_="story"))
 
 
 def _each(both: Sequence[Course], drawn: Callable[[Course], Content]) -> Iterator[tuple[str, Content]]:

@@ -31,7 +31,7 @@ MOST_POINTS = 480
 
 @dataclass(frozen=True)
 class Case:
-    """What is simulated: a demand, what it is held to, and with what replicas."""
+    """What is simulated: a demand, what it is held to, and with what replicas; `notes` say how those were concluded."""
 
     trace: Trace
     scaling: Scaling
@@ -39,6 +39,7 @@ class Case:
     cold_start_s: int
     expansion: Expansion
     seed: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,4 +7,6 @@ engines.py     single requests beside their flow
 faults.py      what is broken, and what that does to the size
 worlds.py      does a size ever leave its bounds
 constant.py    does the size stand still where the demand does
+bars.py        how low each figure has to be
+page.py        the frontier as a plot, and all figures
 """

@@ -1,8 +1,9 @@
 """What does the law do while something is broken? Whole hours of single requests, with and without each fault.
 
 Every run has the same arrivals and the same choices of replicas, and the law has watched the hours before. A fault may
-cost replicas, never the target: the size must not fall below that of the run without it, and has to be back beside it
-ten minutes after. Where the operator is away nothing is decided, so there it is looked at from its second decision on:
+cost replicas, never the target: in no second of it may the size be below that of the run without it, and ten minutes
+after it has to be back beside it. Where the operator is away nothing is decided, and a size that stands still falls
+below one that grows; so there it is also told how long that lasts once it decides again, from its second decision on:
 the first asks replicas for the counts that the next subtracts.
 """
 
@@ -32,9 +33,6 @@ AFTER_S = 600
 BEFORE_S = 6 * 3600
 """What the law has watched before: losses of that age count by half."""
 HOURS = 3
-SETTLE_S = 60
-"""The size of five seconds is compared with the highest of the minute before it without the fault: a decision that
-comes a poll later is none that is lower."""
 
 LONG = Faults(BEGIN_S, BEGIN_S + LONG_S)
 SHORT = Faults(BEGIN_S, BEGIN_S + SHORT_S)
@@ -66,10 +64,11 @@ class Hour:
 
 @dataclass(frozen=True)
 class Row:
-    """One fault in one hour. Seconds are those in which the size was below that without the fault.
+    """One fault in one hour, beside the same hour without it.
 
-    `below_s`: while decisions are made, and by at most how many replicas; `away_s`: while there is no operator.
-    `off_after`: how many replicas the size is off ten minutes after.
+    `below_s`: seconds of the fault in which the size was lower, by at most `below`; `back_s`: likewise in the SHORT_S
+    seconds in which the operator that was away decides again. `off_after`: how many replicas the size is off ten
+    minutes after.
     """
 
     fault: str
@@ -77,7 +76,7 @@ class Row:
     outcome: Outcome
     below_s: int
     below: int
-    away_s: int
+    back_s: int
     off_after: int
 
 
@@ -123,20 +122,17 @@ def row(name: str, trace: str, outcome: Outcome, plain: Outcome) -> Row:
     """Return how an hour with the fault went beside the same one without."""
     faults, sizes, beside = FAULTS[name], outcome.asked, plain.asked
 
-    def below(begin: int, end: int) -> list[int]:
-        lacking = [int(beside[max(0, at - SETTLE_S) : at + 1].min() - sizes[at]) for at in range(begin, end)]
-        return [number for number in lacking if number > 0]
-
-    during = below(faults.begin, faults.end)
+    lacking = beside - sizes
+    during = lacking[faults.begin : faults.end]
     back = faults.end + 2 * TICK_S
-    decided = below(back, back + SHORT_S) if faults.down else during
+    returned = lacking[back : back + SHORT_S] if faults.down else during[:0]
     after = min(faults.end + AFTER_S, len(sizes) - 1)
     return Row(
         name,
         trace,
         outcome,
-        len(decided),
-        max(decided, default=0),
-        len(during) if faults.down else 0,
-        abs(int(sizes[after] - beside[after])) if faults.end else 0,
+        int((during > 0).sum()),
+        max(0, int(during.max(initial=0))),
+        int((returned > 0).sum()),
+        abs(int(lacking[after])) if faults.end else 0,
     )

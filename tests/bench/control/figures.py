@@ -51,6 +51,13 @@ def clairvoyant_s(arrived: Floats, rate: float, cold_start_s: int) -> float:
     return float(np.maximum(1.0, np.ceil(ahead / rate)).sum())
 
 
+def means(results: Sequence[Result]) -> tuple[Numbers, Numbers]:
+    """Return for every configuration the mean share of late requests, and the geometric mean of GPU-hours in those of
+    the clairvoyant."""
+    late = np.mean([r.late for r in results], axis=0)
+    return late, np.exp(np.mean([np.log(r.gpu_s / r.clairvoyant_s) for r in results], axis=0))
+
+
 def against_frontier(results: Sequence[Result]) -> float:
     """Return our GPU-hours over those of single settings with our mean violations, geometric mean over traces.
 

@@ -1,16 +1,19 @@
 """What came of every trace, under the law and under the grid of the others? Hours of work, kept as it is done.
 
-A piece is one seed of all stretches of one length, under the law or under the grid: these do not touch each other. A
-finished piece is a file whose name has a digest of the demand and of all code that it came from, so that whoever
-starts again goes on where the last run ended, and a change of the law leaves the grid as it is.
+A piece is one seed of all stretches of one length, under the law or under the grid: these do not touch each other, so
+several are done at a time, in processes of their own. A finished piece is a file whose name has a digest of the demand
+and of all code that it came from, so that whoever starts again goes on where the last run ended, and a change of the
+law leaves the grid as it is.
 """
 
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,6 +37,7 @@ MOST = 2 * PEAK_REPLICAS
 
 Client = Literal["open", "closed"]
 _Who = Literal["law", "grid"]
+_WHO: tuple[_Who, ...] = ("law", "grid")
 
 _OPERATOR = Path(evenkeel_operator.__path__[0])
 _SHARED = (
@@ -59,10 +63,9 @@ class Replay:
     def results(self, demands: Sequence[Demand], seed: int) -> dict[Expansion, list[Result]]:
         """Return what came of every trace, by the way minutes are filled; columns are ours and the grid's."""
         sums: dict[tuple[Expansion, str], list[tuple[Numbers, float]]] = {}
-        for length in sorted({len(d.expected) for d in demands}):
-            alike = [d for d in demands if len(d.expected) == length]
-            counts = np.stack([arrivals(d.expected, 1000 * seed + i) for i, d in enumerate(alike)], axis=1)
-            parts = np.concatenate([self._piece(who, counts, seed) for who in ("law", "grid")], axis=2)
+        for alike in _by_length(demands):
+            counts = _counts(alike, seed)
+            parts = np.concatenate([self.piece(who, counts, seed) for who in _WHO], axis=2)
             for row, each in enumerate(alike):
                 ahead = figures.clairvoyant_s(counts[:, row], REFERENCE.capacity.rate, self.cold_s)
                 for way in each.ways:
@@ -74,7 +77,7 @@ class Replay:
             by_way[way].append(Result(trace, late / np.maximum(requests, 1.0), gpu_s, changes, ahead))
         return by_way
 
-    def _piece(self, who: _Who, counts: Floats, seed: int) -> Numbers:
+    def piece(self, who: _Who, counts: Floats, seed: int) -> Numbers:
         """Return late and all requests, GPU seconds and changes, [4, run, configuration]."""
         name = f"{who}-{self.client}-{self.cold_s}s-{len(counts)}-seed{seed}-{_digest(who, counts)}.npy"
         path = self.kept / name
@@ -105,6 +108,36 @@ class Replay:
         clients = ClosedClients(counts) if self.client == "closed" else OpenClients(counts)
         got = run(World(REFERENCE, first, most=MOST), fleets, clients, seconds)
         return np.stack([got.late, got.requests, got.gpu_s, got.changes]).astype(np.float64)
+
+
+def finish(replays: Sequence[Replay], demands: Sequence[Demand], seeds: int, jobs: int) -> None:
+    """Have every piece of `replays` kept, `jobs` of them done at a time; the longest begin first."""
+    by_length = list(_by_length(demands))
+    work = [
+        (replay, who, alike, seed)
+        for who in _WHO
+        for alike in reversed(by_length)
+        for replay in replays
+        for seed in range(seeds)
+    ]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        for each in [pool.submit(_finish, *each) for each in work]:
+            each.result()
+
+
+def _finish(replay: Replay, who: _Who, alike: Sequence[Demand], seed: int) -> None:
+    replay.piece(who, _counts(alike, seed), seed)
+
+
+def _by_length(demands: Sequence[Demand]) -> Iterator[list[Demand]]:
+    """Yield those of equal length together, the shortest first."""
+    for length in sorted({len(d.expected) for d in demands}):
+        yield [d for d in demands if len(d.expected) == length]
+
+
+def _counts(alike: Sequence[Demand], seed: int) -> Floats:
+    """Return the arrivals of every second, a column for each stretch."""
+    return np.stack([arrivals(d.expected, 1000 * seed + i) for i, d in enumerate(alike)], axis=1)
 
 
 def _digest(who: _Who, counts: Floats) -> str:

@@ -17,10 +17,12 @@ PATIENCE_S = 120.0
 
 
 class Prometheus:
-    """Scrapes every second and judges its rules as often. `jobs` are scrape configs."""
+    """Scrapes every second and judges its rules as often. `jobs` are scrape configs, `flags` more of its flags."""
 
-    def __init__(self, folder: Path, jobs: list[dict[str, Any]], rules: Path) -> None:
+    def __init__(self, folder: Path, jobs: list[dict[str, Any]], rules: Path, *flags: str) -> None:
         (self._port,) = free_ports(1)
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._flags = flags
         self._folder = folder
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
@@ -29,7 +31,7 @@ class Prometheus:
         }
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
         self._process: asyncio.subprocess.Process | None = None
-        self._session = aiohttp.ClientSession(f"http://127.0.0.1:{self._port}")
+        self._session = aiohttp.ClientSession(self.url)
 
     async def __aenter__(self) -> Prometheus:
         with (self._folder / "prometheus.log").open("ab") as log:
@@ -38,6 +40,7 @@ class Prometheus:
                 f"--config.file={self._folder / 'prometheus.yaml'}",
                 f"--storage.tsdb.path={self._folder / 'data'}",
                 f"--web.listen-address=127.0.0.1:{self._port}",
+                *self._flags,
                 stdout=log,
                 stderr=log,
             )

@@ -43,7 +43,7 @@ async def test_a_simulation_in_every_window(chromium: Browser, where: Path) -> N
             assert got["overflow"] == 0, here
             assert got["headings"] == [
                 "What would have happened", "Replicas", "Demand and late requests", "Latency against the target",
-                "Cost and late requests", "Decisions",
+                "Cost and late requests", "Decisions", "What is assumed",
             ], here  # fmt: skip
             assert got["plots"] == ["plot narrow"] * 6 + [f"plot {'narrow' if width == PHONE else 'wide'}"], here
             assert got["lines"] == [2, 2, 2, 2, 1, 1, 0], f"{here}: wanted and ready, demand and late, latency, dots"

@@ -275,3 +275,19 @@ def test_the_engines_are_those_of_the_replica_with_the_fewest() -> None:
     assert observed.engines() == 4
     observed.note("b", reading(0, 100, "b", engines=2), 0.0)
     assert observed.engines() == 2
+
+
+def test_who_missed_the_last_time_is_counted_while_what_they_said_before_stands() -> None:
+    observed = Observed()
+    for name in ("r", "s"):
+        observed.note(name, reading(0, 100), 0)
+        observed.note(name, reading(50, 105), 5)
+    observed.note("r", reading(100, 110), 10)
+    observed.note("s", SILENT, 10)
+    got = observed.signals(("r", "s"), TARGET_S, 0.95, 10)
+    assert (got.demand, got.heard, got.missed) == (Fresh(20.0, 2.5), 2, 1)
+    observed.note("s", reading(150, 115), 15)
+    assert observed.signals(("r", "s"), TARGET_S, 0.95, 15).missed == 0
+    observed.note("s", SILENT, 31)
+    got = observed.signals(("r", "s"), TARGET_S, 0.95, 31)
+    assert (got.heard, got.missed) == (0, 0), "silent for longer is not heard at all"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ TRACE = "minute,requests\n0,600\n1,24000\n2,600\n3,600\n"
 BATCHES = ("--batch", "1=20ms", "--batch", "8=60ms")
 
 
+def sized(rows: int) -> str:
+    """Return a spec whose batches have `rows` rows at most."""
+    return f"{SPEC}  runtime: {{batching: {{maxSize: {rows}}}}}\n"
+
+
 def run(folder: Path, trace: str, spec: str, *flags: str) -> int:
     (folder / "day.csv").write_text(trace)
     (folder / "spec.yaml").write_text(spec)
@@ -31,7 +37,9 @@ def test_a_table_of_what_would_have_happened(tmp_path: Path, capsys: pytest.Capt
     where = tmp_path / "day.html"
     page = ("--page", str(where), "--beside", "KPA")
     assert run(tmp_path, TRACE, SPEC, *BATCHES, "--cold-start", "10s", *page) == 0
-    head, _, *rows, written = capsys.readouterr().out.splitlines()
+    told, _, assumed = capsys.readouterr().out.partition("assumed:\n")
+    head, _, *rows = told.splitlines()
+    *_, written = assumed.splitlines()
     assert head.startswith("day: 0.1 h, ")
     assert "p95 within 200ms, 1 to 8 replicas" in head
     found = {row[:22].strip(): row[22:].split() for row in rows}
@@ -102,6 +110,16 @@ def test_a_replica_of_two_gpus_carries_what_two_engines_do(tmp_path: Path, capsy
         pytest.param(TRACE, SPEC.replace("8}", "900}"), BATCHES, "at most 255 replicas", id="too many replicas"),
         pytest.param(TRACE, SPEC, ("--batch", "20ms"), "--batch 20ms: give the rows", id="a batch without rows"),
         pytest.param(TRACE, SPEC, ("--batch", "0=20ms"), "--batch 0=20ms: give the rows", id="no rows"),
+        pytest.param(
+            TRACE,
+            sized(32),
+            ("--batch", "1=20ms"),
+            "--batch 1=20ms alone does not tell how long a batch of 32 rows takes, which the spec's runtime.batching",
+            id="one size alone",
+        ),
+        pytest.param(
+            TRACE, SPEC, (*BATCHES, "--batch", "8=70ms"), "8=70ms: there is another time for 8 rows", id="two times"
+        ),
         pytest.param(TRACE, SPEC, ("--batch", "1=20"), "--batch 1=20: '20' is not a duration", id="no unit"),
         pytest.param(TRACE, SPEC, ("--batch", "1=0s"), "--batch 1=0s: must be from 0.001ms to 10m", id="no time"),
         pytest.param(TRACE, SPEC, ("--batch", f"1={'9' * 400}s"), "9s: must be from 0.001ms to 10m", id="no end"),
@@ -130,3 +148,53 @@ def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "spec.yaml").write_text(SPEC)
     assert simulate([str(tmp_path / "day.csv"), str(tmp_path / "spec.yaml"), *BATCHES]) == 2
     assert "day.csv cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("trace", "spec", "flags", "want"),
+    [
+        pytest.param(
+            TRACE, SPEC, BATCHES, "batches have 8 rows at most, the largest --batch: the spec has no", id="no most rows"
+        ),
+        pytest.param(
+            TRACE, sized(32), BATCHES, "more than 8 rows follow the line through those measured: 197ms", id="a line"
+        ),
+        pytest.param(
+            TRACE, sized(8), ("--batch", "8=20ms"), "fewer than 8 rows take as long as one of 8", id="one large size"
+        ),
+        pytest.param(
+            TRACE,
+            SPEC,
+            (*BATCHES, "--batch", "4=60ms"),
+            "a batch of 4 takes 41ms, not 60ms: a curve that is flat and then a line does not meet",
+            id="times that bend the other way",
+        ),
+        pytest.param(TRACE, SPEC, BATCHES, "ready 60 s after it was asked for (--cold-start)", id="a start"),
+        pytest.param(TRACE, SPEC, BATCHES, "begins with 1 replica ready and nothing learnt; each", id="a first size"),
+        pytest.param(TRACE, SPEC, BATCHES, "60 s come evenly over its seconds (--expand steps)", id="minutes"),
+        pytest.param(TRACE + "9,5\n", SPEC, BATCHES, "5 of 10 minutes are not in the file and count as", id="a gap"),
+        pytest.param(
+            "minute,a,b_tokens\n0,5,7\n", SPEC, BATCHES, "left out, as they count no requests: b_tokens", id="tokens"
+        ),
+        pytest.param(
+            TRACE,
+            SPEC.replace("target: 200ms}", "target: 200ms}, {target: 1s}"),
+            BATCHES,
+            "of 2 latencies in the spec the first is held",
+            id="two targets",
+        ),
+    ],
+)
+def test_what_the_figures_rest_on_is_told(
+    trace: str, spec: str, flags: tuple[str, ...], want: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "day.html"
+    assert run(tmp_path, trace, spec, *flags, "--page", str(page)) == 0
+    (told,) = (row for row in capsys.readouterr().out.splitlines() if want in row)
+    assert told.removeprefix("  - ") in html.unescape(page.read_text())
+
+
+def test_flags_may_stand_between_the_files(tmp_path: Path) -> None:
+    (tmp_path / "day.csv").write_text(TRACE)
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    assert simulate([str(tmp_path / "day.csv"), *BATCHES, str(tmp_path / "spec.yaml"), "--seed", "2"]) == 0
