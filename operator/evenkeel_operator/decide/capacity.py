@@ -10,7 +10,8 @@ the variant with the higher maximum can be the infeasible one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -27,7 +28,9 @@ UNATTAINABLE_LOAD = 0.7
 LEAST_LOAD = 0.05
 ARRIVALS = 20_000
 CHANGE_PER_10_MIN = 0.2
-DERATE_LEAST, DERATE_DOWN, DERATE_UP = 0.5, 0.9, 1.02
+
+FRACTIONS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
+"""Of the rate of a replica: at each the latency is foreseen; 0 is next to no load."""
 
 _FIRST = 500
 _TOLERANCE = 0.005
@@ -62,17 +65,44 @@ class Capacity:
 
     `rate` with the quantile within the target; `shrink_rate` with it within SURVIVORS × target; `max_rate` when a
     queue is always there, of whole requests. Where a replica misses the target even next to idle, `is_attainable` is
-    false and the rates are UNATTAINABLE_LOAD of the throughput.
+    false and the rates are UNATTAINABLE_LOAD of the throughput. `foreseen_s` is the quantile at FRACTIONS of `rate`,
+    empty where that is not known.
     """
 
     rate: float
     shrink_rate: float
     max_rate: float
     is_attainable: bool = True
+    foreseen_s: tuple[float, ...] = ()
 
     def derated(self, factor: float) -> Capacity:
-        """Return what is left when one replica carries `factor` of what the model says."""
-        return replace(self, rate=self.rate * factor, shrink_rate=self.shrink_rate * factor)
+        """Return what is left when one replica carries `factor` of what the model says.
+
+        Nothing is taken off a throughput: that latencies are long says nothing of it.
+        """
+        if factor == 1.0 or not self.is_attainable:
+            return self
+        return replace(self, rate=self.rate * factor, shrink_rate=self.shrink_rate * factor, foreseen_s=())
+
+    def scaled(self, factor: float) -> Capacity:
+        """Return that of a replica `factor` times as slow, held to a target `factor` times as long."""
+        return Capacity(
+            self.rate / factor,
+            self.shrink_rate / factor,
+            self.max_rate / factor,
+            self.is_attainable,
+            tuple(latency_s * factor for latency_s in self.foreseen_s),
+        )
+
+    def latency_at(self, load: float) -> float | NoSignal:
+        """Return the quantile of the latency that is foreseen at `load` rows per second, up to `rate` of them."""
+        if not self.foreseen_s:
+            return NO_SIGNAL
+        share = min(load / self.rate, 1.0)
+        index = min(bisect_right(FRACTIONS, share), len(FRACTIONS) - 1)
+        low, high = FRACTIONS[index - 1], FRACTIONS[index]
+        below, above = self.foreseen_s[index - 1], self.foreseen_s[index]
+        return below + (share - low) / (high - low) * (above - below)
 
 
 def fit(times: Mapping[int, tuple[float, float]], max_rows: int) -> Roofline | NoSignal:
@@ -172,15 +202,25 @@ def capacity(
     """
     max_rate = _max_rate(roofline, requests)
     beyond_reach = Capacity(UNATTAINABLE_LOAD * max_rate, UNATTAINABLE_LOAD * max_rate, max_rate, is_attainable=False)
-    if idle_latency_s(roofline, quantile, requests=requests) > target_s:
+    idle_s = idle_latency_s(roofline, quantile, requests=requests)
+    if idle_s > target_s:
         return beyond_reach
     gaps, rows = unit_gaps(arrivals, dispersion), requests.drawn(arrivals)
-    rate = _largest_rate(roofline, max_rate, target_s, quantile, gaps, rows)
+    known = {0.0: idle_s}
+
+    def latency(rate: float) -> float:
+        # The two searches begin alike: what one has simulated the other need not.
+        if rate not in known:
+            known[rate] = latency_s(roofline, rate, quantile, gaps, rows)
+        return known[rate]
+
+    rate = _largest_rate(max_rate, target_s, latency)
     if rate < LEAST_LOAD * max_rate:
         # Met at next to no load only, where a request seldom meets another: no plan can rest on that.
         return beyond_reach
-    shrink = _largest_rate(roofline, max_rate, SURVIVORS * target_s, quantile, gaps, rows)
-    return Capacity(rate, min(rate, max(shrink, rate / 2.0)), max_rate)
+    shrink = _largest_rate(max_rate, SURVIVORS * target_s, latency)
+    foreseen = tuple(latency(share * rate) for share in FRACTIONS)
+    return Capacity(rate, min(rate, max(shrink, rate / 2.0)), max_rate, foreseen_s=foreseen)
 
 
 def idle_latency_s(roofline: Roofline, quantile: float, load: float = 0.05, *, requests: RequestRows = SINGLE) -> float:
@@ -202,13 +242,11 @@ def _max_rate(roofline: Roofline, requests: RequestRows) -> float:
     return total / seconds
 
 
-def _largest_rate(
-    roofline: Roofline, max_rate: float, target_s: float, quantile: float, gaps: Sequence[float], rows: Sequence[int]
-) -> float:
+def _largest_rate(max_rate: float, target_s: float, latency: Callable[[float], float]) -> float:
     low, high = 0.0, max_rate
     while high - low > _TOLERANCE * max_rate:
         middle = (low + high) / 2.0
-        if latency_s(roofline, middle, quantile, gaps, rows) <= target_s:
+        if latency(middle) <= target_s:
             low = middle
         else:
             high = middle
@@ -270,19 +308,3 @@ def latency_s(
     """Return the quantile of the latencies of requests at `rate` rows per second, the first ones left out."""
     found = sorted(latencies_s(roofline, rate, gaps, rows)[min(_FIRST, len(gaps) // 4) :])
     return found[min(len(found) - 1, math.ceil(quantile * len(found)) - 1)]
-
-
-def derate(
-    factor: float, capacity: Capacity, observed_s: float, target_s: float, load: float, *, is_calm: bool
-) -> float:
-    """Return how much of the model's capacity to believe, looked at once a minute.
-
-    `observed_s` is the quantile of the last minute and `load` the rows per second of one replica. `is_calm`: no
-    queue, and no replica that has just started; only then does a missed target speak about the capacity.
-    """
-    usable = capacity.rate * factor
-    if is_calm and observed_s > target_s and load < usable:
-        return max(DERATE_LEAST, factor * DERATE_DOWN)
-    if observed_s < 0.7 * target_s and load > 0.9 * usable:
-        return min(1.0, factor * DERATE_UP)
-    return factor

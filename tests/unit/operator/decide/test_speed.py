@@ -71,12 +71,12 @@ def test_what_was_written_is_read() -> None:
     speed = Speed()
     served(speed, ENOUGH)
     speed.learn((), MOST_ROWS, 0.0)
-    speed.derating = 0.81
+    speed.derating.factor = 0.81
     text = speed.to_json()
     assert text is not None
     got = Speed.from_json(text)
-    assert (got.roofline, got.derating) == (speed.roofline, 0.81)
-    assert Speed.from_json("[1,1,1,8]").derating == 1.0, "what an older operator wrote"
+    assert (got.roofline, got.derating.factor) == (speed.roofline, 0.81)
+    assert Speed.from_json("[1,1,1,8]").derating.factor == 1.0, "what an older operator wrote"
 
 
 @pytest.mark.parametrize(
