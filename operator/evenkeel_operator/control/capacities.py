@@ -57,9 +57,7 @@ class Capacities:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
         per_unit = await asyncio.shield(found)
-        return Capacity(
-            per_unit.rate / unit_s, per_unit.shrink_rate / unit_s, per_unit.max_rate / unit_s, per_unit.is_attainable
-        )
+        return per_unit.scaled(unit_s)
 
     async def _compute(
         self, key: _Proportions, roofline: Roofline, target: float, quantile: float, requests: RequestRows

@@ -22,10 +22,11 @@ from evenkeel_operator.control.capacities import Capacities, Latest
 from evenkeel_operator.control.memories import Memories
 from evenkeel_operator.control.promises import Promises
 from evenkeel_operator.control.tasks import Tasks
-from evenkeel_operator.decide import capacity, placement, replicas, sizing
+from evenkeel_operator.decide import placement, replicas, sizing
 from evenkeel_operator.decide.capacity import Capacity
 from evenkeel_operator.decide.memory import Memory
-from evenkeel_operator.decide.observed import Batches, Observed
+from evenkeel_operator.decide.minutes import Minutes
+from evenkeel_operator.decide.observed import WINDOW_S, Batches, Observed
 from evenkeel_operator.decide.replicas import TICK_S, Decision, Fresh, Limit, NoMetrics, NoTraffic, Signals
 from evenkeel_operator.decide.requests import SINGLE, RequestRows
 from evenkeel_operator.decide.sizing import KEPT_DECISIONS, Refused, Sizing
@@ -44,7 +45,6 @@ TELL_S = 60.0
 """What differs in numbers only is written to the status once in so many seconds at most."""
 MOVED = 0.1
 """A latency that has moved by less is not worth a write."""
-MINUTES = 60
 COLD_START_S = 60.0
 """Taken for the time that a replica takes to start while none has been seen to."""
 
@@ -69,7 +69,7 @@ class Watched:
     published: Sizing | None = None
     published_at: float = -TELL_S
     decisions: tuple[Object, ...] = ()
-    minutes: list[bool] = field(default_factory=list)
+    minutes: Minutes = field(default_factory=Minutes)
     minute_at: float = 0.0
     learnt_at: float = 0.0
     asked_at: float | None = None
@@ -123,7 +123,7 @@ class Scaler:
             signals, carries = found.signals, self._believed(found)
             latency = signals.latency_s if signals is not None else NoMetrics()
             demand = signals.demand if signals is not None else NoMetrics()
-            bounds = found.snapshot.spec.scaling
+            bounds, (missed, minutes) = found.snapshot.spec.scaling, found.minutes.counted(self._clock())
             yield Measured(
                 namespace=key.namespace,
                 name=key.name,
@@ -133,7 +133,7 @@ class Scaler:
                 quantile=found.objective.quantile,
                 target_s=found.target_s,
                 latency_s=latency.value if isinstance(latency, Fresh) else None,
-                missed=sum(found.minutes) / len(found.minutes) if found.minutes else None,
+                missed=missed / minutes if minutes else None,
                 budget=found.objective.violation_budget,
                 demand=demand.value if isinstance(demand, Fresh) else 0.0 if isinstance(demand, NoTraffic) else None,
                 capacity=None if isinstance(carries, NoSignal) else carries.rate,
@@ -263,17 +263,16 @@ class Scaler:
 
     def _decide(self, key: Key, found: Watched, now: float) -> None:
         ready = [target.replica for target in found.ready]
-        target_s, share = found.target_s, found.objective.quantile
         age_s = None if isinstance(found.carries, NoSignal) else now - found.learnt_at
-        found.signals = replace(found.observed.signals(ready, target_s, share, now), capacity_age_s=age_s)
+        signals = found.observed.signals(ready, found.target_s, found.objective.quantile, now)
+        found.signals = replace(signals, capacity_age_s=age_s)
         flaws = found.observed.flaws(ready, now)
         found.refused = None
         if flaws:
             name, flaw = next(iter(flaws.items()))
             found.refused = Refused(name, flaw.flaw, flaw.message, len(flaws))
         self._note_minute(found, now)
-        bounds = sizing.scaling(found.snapshot.spec)
-        before = found.decision
+        bounds, before = sizing.scaling(found.snapshot.spec), found.decision
         if bounds is not None and found.size is not None:
             started = time.perf_counter()
             decision, found.memory = replicas.decide(
@@ -296,12 +295,14 @@ class Scaler:
             self._changed(key)
 
     def _standing(self, key: Key, found: Watched) -> replicas.Fleet:
-        others, start_s = self._promises.beside(key), found.starts.seconds()
-        start_s = COLD_START_S if start_s is None else start_s
+        others, seen_s = self._promises.beside(key), found.starts.seconds()
+        start_s = COLD_START_S if seen_s is None else seen_s
         return placement.fleet(found.snapshot, found.size or 0, len(found.ready), self._fleet(), others, start_s)
 
     def _believed(self, found: Watched) -> Capacity | NoSignal:
-        return found.carries if isinstance(found.carries, NoSignal) else found.carries.derated(found.speed.derating)
+        return (
+            found.carries if isinstance(found.carries, NoSignal) else found.carries.derated(found.speed.derating.factor)
+        )
 
     @staticmethod
     def _is_attainable(found: Watched) -> bool:
@@ -326,6 +327,7 @@ class Scaler:
 
     def _publish(self, found: Watched) -> None:
         found.published_at = self._clock()
+        missed, minutes = found.minutes.counted(found.published_at)
         can_spare, needs_all = self._spare(found)
         found.published = Sizing(
             size=found.size,
@@ -333,8 +335,8 @@ class Scaler:
             measured_at=datetime.fromtimestamp(self._wall(), UTC),
             decision=found.decision,
             is_attainable=self._is_attainable(found),
-            missed=sum(found.minutes),
-            minutes=len(found.minutes),
+            missed=missed,
+            minutes=minutes,
             refused=found.refused,
             decisions=found.decisions,
             can_spare=can_spare,
@@ -353,34 +355,32 @@ class Scaler:
             return True
         if (told.refused is None) != (found.refused is None) or (told.decision is None) != (found.decision is None):
             return True
-        is_tried = found.snapshot.status.canary_revision is not None
-        if is_tried and self._spare(found) != (told.can_spare, told.needs_all):
+        beside = found.snapshot.status.canary_revision
+        if beside is not None and self._spare(found) != (told.can_spare, told.needs_all):
             return True
         if now - found.published_at < TELL_S:
             return False
         if told.decision is not None and found.decision is not None and told.decision.limit != found.decision.limit:
             return True
         if isinstance(told.latency, Fresh) and isinstance(signals.latency_s, Fresh):
-            return abs(signals.latency_s.value / told.latency.value - 1.0) > MOVED or told.missed != sum(found.minutes)
+            moved = abs(signals.latency_s.value / told.latency.value - 1.0) > MOVED
+            return moved or told.missed != found.minutes.counted(now).missed
         return False
 
     def _note_minute(self, found: Watched, now: float) -> None:
         """Judge the minute that is over, and how much of the model's capacity to believe."""
         if now - found.minute_at < 60.0:
             return
-        found.minute_at = now
-        signals = found.signals
+        signals, found.minute_at = found.signals, now
         if signals is None or not isinstance(signals.latency_s, Fresh):
             return
-        observed_s = signals.latency_s.value
-        found.minutes = [*found.minutes, observed_s > found.target_s][-MINUTES:]
-        if isinstance(found.carries, NoSignal) or not isinstance(signals.demand, Fresh) or not signals.heard:
+        found.minutes.note(is_missed=signals.latency_s.value > found.target_s, now=now)
+        sample = found.observed.sample(found.target_s, found.objective.quantile)
+        if isinstance(found.carries, NoSignal) or isinstance(sample, NoSignal) or not signals.heard:
             return
         is_calm = isinstance(signals.queued, Fresh) and signals.queued.value < 1.0 and not self._is_cold(found)
-        load = signals.demand.value / signals.heard
-        found.speed.derating = capacity.derate(
-            found.speed.derating, found.carries, observed_s, found.target_s, load, is_calm=is_calm
-        )
+        load = sample.requests * found.observed.request_rows().mean / WINDOW_S / signals.heard
+        found.speed.derating.look(found.carries, sample, found.target_s, load, now, is_calm=is_calm)
 
     def _is_cold(self, found: Watched) -> bool:
         now = self._wall()

@@ -200,7 +200,8 @@ def trial(snapshot: Snapshot, target: str, supply: Supply | NoSignal | None) -> 
             # The GPU is the canary's as soon as the replica that had it has ended; until then the canary waits.
             reach = min(needed, lent)
     elif isinstance(supply, NoSignal):
-        reach = min(needed, max(1, placed))
+        # Nodes may not be read: one more is asked for until it waits, since a pending pod takes nothing from anybody.
+        reach = min(needed, placed + 1)
     own = snapshot.replica_set(target)
     size = reach
     if snapshot.spec.rollout.paused:
@@ -254,9 +255,13 @@ def rules(spec: Spec, objectives: Sequence[Objective]) -> Rules:
 
 
 def steps_began(snapshot: Snapshot, found: Trial, now: datetime) -> tuple[datetime, ...]:
-    """Return when each step began: one more now where it is due and the canary has the replicas that it needs."""
-    ready = sum(r.ready for r in snapshot.live(found.revision))
-    if ready == 0 or ready < found.size or snapshot.spec.rollout.paused:
+    """Return when each step began: one more now where it is due and the canary has the replicas that it needs.
+
+    One that the scheduler has refused is not waited for: the share is what the others can carry.
+    """
+    live = snapshot.live(found.revision)
+    ready, refused = sum(r.ready for r in live), sum(r.node is None and r.failure is not None for r in live)
+    if ready == 0 or ready < found.size - refused or snapshot.spec.rollout.paused:
         return found.steps_began
     if not found.steps_began:
         return (now,)

@@ -9,6 +9,7 @@ highest throughput says little: with a tight target the variant with the higher 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -27,7 +28,9 @@ UNATTAINABLE_LOAD = 0.7
 LEAST_LOAD = 0.05
 ARRIVALS = 20_000
 CHANGE_PER_10_MIN = 0.2
-DERATE_LEAST, DERATE_DOWN, DERATE_UP = 0.5, 0.9, 1.02
+
+FRACTIONS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
+"""Of the rate of a replica: at each the latency is foreseen; 0 is next to no load."""
 
 _FIRST = 500
 _PARTS = 256
@@ -65,17 +68,44 @@ class Capacity:
 
     `rate` with the quantile within the target; `shrink_rate` with it within SURVIVORS × target; `max_rate` when a
     queue is always there, of whole requests. Where a replica misses the target even next to idle, `is_attainable` is
-    false and the rates are UNATTAINABLE_LOAD of the throughput.
+    false and the rates are UNATTAINABLE_LOAD of the throughput. `foreseen_s` is the quantile at FRACTIONS of `rate`,
+    empty where that is not known.
     """
 
     rate: float
     shrink_rate: float
     max_rate: float
     is_attainable: bool = True
+    foreseen_s: tuple[float, ...] = ()
 
     def derated(self, factor: float) -> Capacity:
-        """Return what is left when one replica carries `factor` of what the model says."""
-        return replace(self, rate=self.rate * factor, shrink_rate=self.shrink_rate * factor)
+        """Return what is left when one replica carries `factor` of what the model says.
+
+        Nothing is taken off a throughput: that latencies are long says nothing of it.
+        """
+        if factor == 1.0 or not self.is_attainable:
+            return self
+        return replace(self, rate=self.rate * factor, shrink_rate=self.shrink_rate * factor, foreseen_s=())
+
+    def scaled(self, factor: float) -> Capacity:
+        """Return that of a replica `factor` times as slow, held to a target `factor` times as long."""
+        return Capacity(
+            self.rate / factor,
+            self.shrink_rate / factor,
+            self.max_rate / factor,
+            self.is_attainable,
+            tuple(latency_s * factor for latency_s in self.foreseen_s),
+        )
+
+    def latency_at(self, load: float) -> float | NoSignal:
+        """Return the quantile of the latency that is foreseen at `load` rows per second, up to `rate` of them."""
+        if not self.foreseen_s:
+            return NO_SIGNAL
+        share = min(load / self.rate, 1.0)
+        index = min(bisect_right(FRACTIONS, share), len(FRACTIONS) - 1)
+        low, high = FRACTIONS[index - 1], FRACTIONS[index]
+        below, above = self.foreseen_s[index - 1], self.foreseen_s[index]
+        return below + (share - low) / (high - low) * (above - below)
 
 
 def fit(times: Mapping[int, tuple[float, float]], max_rows: int) -> Roofline | NoSignal:
@@ -195,7 +225,8 @@ def computing(
     """Return `capacity` after a good dozen steps of milliseconds, so that others can go on between them."""
     max_rate = _max_rate(roofline, requests)
     beyond_reach = Capacity(UNATTAINABLE_LOAD * max_rate, UNATTAINABLE_LOAD * max_rate, max_rate, is_attainable=False)
-    if idle_latency_s(roofline, quantile, requests=requests) > target_s:
+    idle_s = idle_latency_s(roofline, quantile, requests=requests)
+    if idle_s > target_s:
         return beyond_reach
     load = _arrivals(arrivals, dispersion, requests)
     part = max_rate / _PARTS
@@ -205,7 +236,11 @@ def computing(
         return beyond_reach
     survivors_s = SURVIVORS * target_s
     shrink = yield from _most_parts(roofline, part, survivors_s, quantile, load, below=most + 1, step=_PARTS // 64)
-    return Capacity(most * part, max(shrink, most / 2.0) * part, max_rate)
+    rate, fewer, foreseen = most * part, _arrivals(arrivals // 8, dispersion, requests), [idle_s]
+    for share in FRACTIONS[1:]:
+        yield
+        foreseen.append(min(target_s, _quantile_s(roofline, share * rate, quantile, fewer)))
+    return Capacity(rate, max(shrink, most / 2.0) * part, max_rate, foreseen_s=tuple(foreseen))
 
 
 def idle_latency_s(roofline: Roofline, quantile: float, load: float = 0.05, *, requests: RequestRows = SINGLE) -> float:
@@ -250,7 +285,7 @@ def _most_parts(
     return low
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _arrivals(count: int, dispersion: float, requests: RequestRows) -> Arrivals:
     return Arrivals.of(unit_gaps(count, dispersion), None if requests == SINGLE else requests.drawn(count))
 
@@ -289,7 +324,17 @@ def latencies_s(
 
     Each request has one row, or as many as `rows` says: as many entries as `gaps`.
     """
-    arrivals = Arrivals.of(gaps, rows)
+    return _latencies_s(roofline, rate, Arrivals.of(gaps, rows))
+
+
+def latency_s(
+    roofline: Roofline, rate: float, quantile: float, gaps: Sequence[float], rows: Sequence[int] | None = None
+) -> float:
+    """Return the quantile of the latencies of requests at `rate` rows per second, the first ones left out."""
+    return _quantile_s(roofline, rate, quantile, Arrivals.of(gaps, rows))
+
+
+def _latencies_s(roofline: Roofline, rate: float, arrivals: Arrivals) -> list[float]:
     gap_s = arrivals.mean_rows / rate
     times = [seconds / gap_s for seconds in _batch_times(roofline, arrivals)]
     return [
@@ -299,25 +344,6 @@ def latencies_s(
     ]
 
 
-def latency_s(
-    roofline: Roofline, rate: float, quantile: float, gaps: Sequence[float], rows: Sequence[int] | None = None
-) -> float:
-    """Return the quantile of the latencies of requests at `rate` rows per second, the first ones left out."""
-    found = sorted(latencies_s(roofline, rate, gaps, rows)[_left_out(len(gaps)) :])
+def _quantile_s(roofline: Roofline, rate: float, quantile: float, arrivals: Arrivals) -> float:
+    found = sorted(_latencies_s(roofline, rate, arrivals)[_left_out(len(arrivals.at)) :])
     return found[min(len(found) - 1, math.ceil(quantile * len(found)) - 1)]
-
-
-def derate(
-    factor: float, capacity: Capacity, observed_s: float, target_s: float, load: float, *, is_calm: bool
-) -> float:
-    """Return how much of the model's capacity to believe, looked at once a minute.
-
-    `observed_s` is the quantile of the last minute and `load` the rows per second of one replica. `is_calm`: no
-    queue, and no replica that has just started; only then does a missed target speak about the capacity.
-    """
-    usable = capacity.rate * factor
-    if is_calm and observed_s > target_s and load < usable:
-        return max(DERATE_LEAST, factor * DERATE_DOWN)
-    if observed_s < 0.7 * target_s and load > 0.9 * usable:
-        return min(1.0, factor * DERATE_UP)
-    return factor

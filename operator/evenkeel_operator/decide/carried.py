@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import dataclass
 
-from evenkeel_operator.decide.capacity import Capacity
+from evenkeel_operator.decide.capacity import FRACTIONS, Capacity
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +29,22 @@ class Carried:
         """Return what `from_json` reads."""
         found = self.capacity
         rates = [float(f"{rate:.6g}") for rate in (found.rate, found.shrink_rate, found.max_rate)]
-        return json.dumps([self.target_s, self.quantile, *rates, found.is_attainable], separators=(",", ":"))
+        foreseen = [float(f"{latency_s:.4g}") for latency_s in found.foreseen_s]
+        return json.dumps([self.target_s, self.quantile, *rates, found.is_attainable, foreseen], separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Carried:
         """Return what `to_json` wrote. Raises ValueError for anything else."""
         try:
-            target_s, quantile, *rates, is_attainable = json.loads(text)
-            rate, shrink_rate, max_rate = map(float, rates)
-            found = cls(Capacity(rate, shrink_rate, max_rate, is_attainable is True), float(target_s), float(quantile))
+            target_s, quantile, rate, shrink_rate, max_rate, is_attainable, *rest = json.loads(text)
+            rates = float(rate), float(shrink_rate), float(max_rate)
+            foreseen = tuple(float(latency_s) for row in rest for latency_s in row)
+            capacity = Capacity(*rates, is_attainable=is_attainable is True, foreseen_s=foreseen)
+            found = cls(capacity, float(target_s), float(quantile))
         except (TypeError, ValueError, OverflowError, RecursionError) as e:
             raise ValueError(f"the capacity cannot be read: {e!r}") from e
-        if not all(math.isfinite(r) and r > 0.0 for r in (rate, shrink_rate, max_rate)):
+        if not all(math.isfinite(x) and x > 0.0 for x in (*rates, *foreseen)):
+            raise ValueError(f"the capacity cannot be read: {text[:80]}")
+        if len(foreseen) not in (0, len(FRACTIONS)):
             raise ValueError(f"the capacity cannot be read: {text[:80]}")
         return found

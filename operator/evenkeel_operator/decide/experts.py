@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 HOLDS_S = (0.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 2400.0, 4800.0, 9600.0, 86400.0)
+DEFAULT_HOLD_S = 600.0
 HEADROOMS = (1.05, 1.15, 1.3, 1.5, 2.0, 3.0)
 MARGIN = 1.05
 """Headroom of the signals that foresee."""
@@ -39,7 +40,7 @@ LOOKS = 12
 
 _HOLDS = len(HOLDS_S)
 COUNT = len(SIGNALS) * _HOLDS
-_DEFAULT = SLOPE * _HOLDS + HOLDS_S.index(600.0)
+_DEFAULT = SLOPE * _HOLDS + HOLDS_S.index(DEFAULT_HOLD_S)
 _NEVER = -math.inf
 
 

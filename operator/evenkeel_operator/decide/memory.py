@@ -23,6 +23,7 @@ from evenkeel_operator.decide.window import Rates
 
 LIMIT_BYTES = 4096
 _VERSION = 2
+_DAY_S = 86400.0
 
 _STEPS = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 3.0, 10.0, 30.0)
 """Of the logarithms of losses; with the last there is nothing left of them."""
@@ -33,21 +34,28 @@ _MOST_S = 1e12
 
 @dataclass(slots=True)
 class Memory:
-    """Created empty. `seen_at` is the `now` of the last decision, None before the first."""
+    """Created empty. `seen_at` is the `now` of the last decision, None before the first.
+
+    `stood` is the size when demand was measured for the first time.
+    """
 
     rates: Rates = field(default_factory=Rates)
     experts: Experts = field(default_factory=lambda: Experts(0))
     seen_at: float | None = None
+    stood: int = 0
 
     def to_json(self, limit_bytes: int = LIMIT_BYTES) -> str:
         """Return what is worth keeping, in `limit_bytes` at most where these are a quarter of LIMIT_BYTES or more."""
         levels, rates = self.experts.kept(self.rates.clock), self.rates.to_text()
+        known_s = round(min(self.rates.known_s, _DAY_S))
         for step in _STEPS:
             text = json.dumps(
                 {
                     "version": _VERSION,
                     "seenAt": self.seen_at,
                     "rates": rates,
+                    "knownFor": known_s,
+                    "stood": self.stood,
                     "levels": [[level.ago, level.chosen] for level in levels],
                     "step": step,
                     "losses": _to_text([loss for level in levels for loss in level.losses], step),
@@ -65,10 +73,10 @@ class Memory:
             data = json.loads(text)
             if data["version"] != _VERSION:
                 raise ValueError(f"version {data['version']} of the scaling memory is not known here")
-            rates = Rates.from_text(data["rates"])
+            rates = Rates.from_text(data["rates"], float(data.get("knownFor", _DAY_S)))
             seen_at = None if data["seenAt"] is None else float(data["seenAt"])
             experts = Experts.of(_levels(data["levels"], data["losses"], data["step"]), rates.clock)
-            return cls(rates, experts, seen_at)
+            return cls(rates, experts, seen_at, int(data.get("stood", 0)))
         except (KeyError, TypeError, IndexError, OverflowError, RecursionError, binascii.Error, zlib.error) as e:
             raise ValueError(f"the scaling memory cannot be read: {e!r}") from e
 

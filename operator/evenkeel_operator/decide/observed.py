@@ -9,10 +9,12 @@ new counts from its start, one that has gone counts no more, and one whose answe
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from evenkeel_operator.decide.derating import Sample
 from evenkeel_operator.decide.readings import BadReading, Flaw, Reading, quantile, require_onward
 from evenkeel_operator.decide.replicas import (
     STALE_S,
@@ -24,7 +26,7 @@ from evenkeel_operator.decide.replicas import (
     Stale,
 )
 from evenkeel_operator.decide.requests import SINGLE, Arrived, RequestRows
-from evenkeel_operator.decide.snapshot import NoSignal
+from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 
 WINDOW_S = 60.0
 """Over how long latencies are looked at together."""
@@ -157,6 +159,15 @@ class Observed:
             return NoTraffic() if counting else NoMetrics()
         self._last_latency = found, rows[-1].at
         return Fresh(found, now - rows[-1].at)
+
+    def sample(self, target_s: float, share: float) -> Sample | NoSignal:
+        """Return the latencies that `latency` has last looked at, NO_SIGNAL where there were none."""
+        merged = _merged([m for m in self._latencies if m.target_s == target_s])
+        found = quantile(merged, share)
+        if found is None:
+            return NO_SIGNAL
+        slow = sum(sum(counts[bisect_right(edges, target_s) :]) for edges, counts in merged)
+        return Sample(share, found, sum(sum(counts) for _, counts in merged), slow)
 
     def request_rows(self) -> RequestRows:
         """Return how many rows requests had of late, counted as demand is; one each until some have come."""

@@ -262,16 +262,20 @@ def _returned(snapshot: Snapshot, progress: Progress, apply: list[Object]) -> Pr
 
 def _beside_stable(snapshot: Snapshot, revision: Revision, apply: list[Object]) -> Progress:
     """Append the stable revision at its size, the canary beside it at its own, and nothing of any other revision."""
-    sizes, supply, found = _stable_alone(snapshot), _supply(snapshot, revision), None
+    sizes, supply, found, failure = _stable_alone(snapshot), _supply(snapshot, revision), None, None
     if canary.course(snapshot, revision.name) is Course.TRIAL:
         found = canary.trial(snapshot, revision.name, supply)
         sizes[found.stable] -= found.lent
         if canary.untold(snapshot) is None and (found.size or revision.name in sizes):
             sizes[revision.name] = found.size
+        failure = _failure(snapshot, revision.name)
+        if failure is not None and failure.reason == Reason.UNSCHEDULABLE:
+            # Those that have a node are tried without the one that waits for it.
+            failure = None if any(r.ready for r in snapshot.live(revision.name)) else failure
     _apply_sizes(snapshot, sizes, apply, revision)
     return Progress(
         revision.name,
-        failure=None if found is None else _failure(snapshot, revision.name),
+        failure=failure,
         blocked=found is not None and found.is_blocked,
         supply=supply,
         trial=found,

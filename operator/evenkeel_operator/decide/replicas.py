@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 from evenkeel_operator.decide.capacity import Capacity
-from evenkeel_operator.decide.experts import HEADROOMS, MARGIN, PERIODS_S, SIGNALS, sizes
+from evenkeel_operator.decide.experts import DEFAULT_HOLD_S, HEADROOMS, MARGIN, PERIODS_S, SIGNALS, sizes
 from evenkeel_operator.decide.memory import Memory
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 from evenkeel_operator.decide.window import Rates
@@ -169,6 +169,8 @@ def decide(
         )
         return _bounded(fleet.asked, limit, message, fleet, scaling, inputs), memory
     unseen_since = memory.rates.unseen_since
+    if memory.rates.first_at is None:
+        memory.stood = fleet.asked
     memory.rates.observe(rate, signals.span_s, elapsed_s)
     if unseen_since is not None:
         memory.experts.excuse(unseen_since, memory.rates.clock)
@@ -284,7 +286,8 @@ def _shrunk(
     """Return the size after a removal: never on part of the picture, never fewer than carry the load by themselves.
 
     Part of the picture is also a past that nobody has seen: counter-example: right after a restart in the middle of a
-    burst no rate rises yet, and what is asked for because of the rise would be cancelled.
+    burst no rate rises yet, and what is asked for because of the rise would be cancelled. Where there is no past at
+    all, what stands was asked for by somebody who may know one: it is held as if it had been needed until now.
     Where not even the present size has that margin, nothing is removed; it is no reason to add either.
     """
     if SILENT_PART * (signals.ready - signals.heard) >= max(1, signals.ready):
@@ -305,6 +308,10 @@ def _shrunk(
     if not isinstance(signals.queued, Fresh | NoTraffic):
         return fleet.asked, Limit.NO_METRICS, "the size is held: what waits was not measured"
     survivors = math.ceil(memory.rates.mean(15.0) / capacity.shrink_rate)
+    stood = min(memory.stood if memory.rates.known_s < DEFAULT_HOLD_S else 0, fleet.asked)
+    if want < stood and survivors <= stood:
+        text = f"demand has been measured for {memory.rates.known_s:.0f} s, of {DEFAULT_HOLD_S:.0f} s before"
+        return stood, Limit.HOLD, f"the size is held: {text} fewer than at first sight are enough"
     if want < survivors:
         return min(survivors, fleet.asked), Limit.SURVIVORS, f"{want} would not keep the target"
     return want, limit, message

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from evenkeel_operator.api.modeldeployment import MOST_ROWS
-from evenkeel_operator.decide.capacity import DERATE_LEAST, Roofline, approached, faded, fit
+from evenkeel_operator.decide.capacity import Roofline, approached, faded, fit
+from evenkeel_operator.decide.derating import LEAST, Derating
 from evenkeel_operator.decide.observed import Batches
 from evenkeel_operator.decide.readings import MOST_SIZES
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
@@ -34,11 +35,11 @@ PROFILE_WEIGHT = 20.0
 class Speed:
     """What is known of the batch times of one ModelDeployment.
 
-    `derating` is how much to believe of the capacity that follows from them.
+    `derating` says how much to believe of the capacity that follows from them.
     """
 
     roofline: Roofline | None = None
-    derating: float = 1.0
+    derating: Derating = field(default_factory=Derating)
     _times: dict[int, tuple[float, float]] = field(default_factory=dict)
     _rows: dict[int, tuple[float, float]] = field(default_factory=dict)
     _seen: int = 0
@@ -93,7 +94,7 @@ class Speed:
         found = self.roofline
         if found is None or not self._is_measured:
             return None
-        kept = [found.floor_s, found.fixed_s, found.row_s, found.max_rows, self.derating]
+        kept = [found.floor_s, found.fixed_s, found.row_s, found.max_rows, self.derating.factor]
         kept += [found.engines] if found.engines > 1 else []
         return json.dumps(kept, separators=(",", ":"))
 
@@ -102,16 +103,16 @@ class Speed:
         """Return what `to_json` wrote. Raises ValueError for anything else."""
         try:
             floor_s, fixed_s, row_s, max_rows, *rest = json.loads(text)
-            derating, engines = *map(float, rest), *(1.0, 1)[len(rest) :]
-            found = Roofline(float(floor_s), float(fixed_s), float(row_s), int(max_rows), int(engines))
+            believed, engines = float(rest[0] if rest else 1.0), int(rest[1] if len(rest) > 1 else 1)
+            found = Roofline(float(floor_s), float(fixed_s), float(row_s), int(max_rows), engines)
         except (TypeError, ValueError, OverflowError, RecursionError) as e:
             raise ValueError(f"the batch times cannot be read: {e!r}") from e
         times = (found.floor_s, found.fixed_s, found.row_s)
         is_timed = all(math.isfinite(s) and s >= 0 for s in times) and found.seconds(1) > 0
         is_sized = 1 <= found.max_rows <= MOST_ROWS and 1 <= found.engines <= contract.MOST_ENGINES
-        if not is_timed or not is_sized or not DERATE_LEAST <= derating <= 1.0:
+        if not is_timed or not is_sized or not LEAST <= believed <= 1.0:
             raise ValueError(f"the batch times cannot be read: {text[:80]}")
-        return cls(found, derating, _seen=ENOUGH, _is_measured=True)
+        return cls(found, Derating(believed), _seen=ENOUGH, _is_measured=True)
 
     def _points(self, profile: Sequence[tuple[int, float]]) -> Mapping[int, tuple[float, float]]:
         points: dict[int, tuple[float, float]] = {}

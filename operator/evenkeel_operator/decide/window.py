@@ -31,17 +31,19 @@ _SIGMAS = 4.0
 class Rates:
     """Arrival rates by time; `clock` is a time that only runs forward, in seconds.
 
+    `first_at` is when something was measured for the first time, by that clock; None where nothing ever was.
     `unseen_since` is when the present gap in what was measured began, None where there is none.
     """
 
-    __slots__ = ("_peaks", "_recent", "_seen_since", "_slot", "clock", "unseen_since")
+    __slots__ = ("_peaks", "_recent", "_seen_since", "_slot", "clock", "first_at", "unseen_since")
 
-    def __init__(self) -> None:
+    def __init__(self, first_at: float | None = None) -> None:
         self.clock = 0.0
         self._recent: deque[tuple[float, float, float]] = deque()
         self._peaks = array("d", [0.0]) * SLOTS  # a list of as many floats takes four times as much
         self._slot = 0
         self._seen_since = -math.inf
+        self.first_at = first_at
         self.unseen_since: float | None = None
 
     @property
@@ -49,9 +51,16 @@ class Rates:
         """For how many seconds nothing has gone by unmeasured; without end where nothing ever has."""
         return 0.0 if self.unseen_since is not None else self.clock - self._seen_since
 
+    @property
+    def known_s(self) -> float:
+        """How many seconds ago something was measured for the first time, gaps included; 0 where nothing ever was."""
+        return 0.0 if self.first_at is None else self.clock - self.first_at
+
     def observe(self, rate: float, span_s: float, elapsed_s: float) -> None:
         """Take in the mean `rate` of the last `span_s` seconds; `elapsed_s` have passed since the last call."""
         self._advance(elapsed_s)
+        if self.first_at is None:
+            self.first_at = self.clock
         if self.unseen_since is not None:
             self.unseen_since, self._seen_since = None, self.clock
         if not self._recent and span_s < RECENT_S:
@@ -132,13 +141,17 @@ class Rates:
         return base64.b64encode(kept).decode()
 
     @classmethod
-    def from_text(cls, text: str) -> Rates:
-        """Return what `to_text` wrote, as if it had been written now. Raises ValueError for anything else."""
+    def from_text(cls, text: str, known_s: float = math.inf) -> Rates:
+        """Return what `to_text` wrote, as if it had been written now, `known_s` after the first measurement.
+
+        Raises ValueError for anything else.
+        """
         kept = base64.b64decode(text, validate=True)
         if len(kept) != _KEPT:
             raise ValueError(f"a day of rates has {_KEPT} values, not {len(kept)}")
-        rates = cls()
-        rates._advance(_KEPT * _COARSE * SLOT_S)
+        until = _KEPT * _COARSE * SLOT_S
+        rates = cls(until - known_s if known_s > 0.0 else None)
+        rates._advance(until)
         rates.unseen_since = rates.clock
         first = rates._slot - _KEPT * _COARSE + 1
         for index, value in enumerate(kept):

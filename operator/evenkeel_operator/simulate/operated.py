@@ -13,7 +13,7 @@ from random import Random
 from evenkeel_operator.decide import capacity, replicas
 from evenkeel_operator.decide.capacity import ARRIVALS, Capacity, Roofline
 from evenkeel_operator.decide.memory import Memory
-from evenkeel_operator.decide.observed import Batches, Observed
+from evenkeel_operator.decide.observed import WINDOW_S, Batches, Observed
 from evenkeel_operator.decide.readings import BadReading, Flaw
 from evenkeel_operator.decide.replicas import Fresh, Scaling, Signals
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
@@ -98,7 +98,8 @@ class Operated:
         names = [pod.name for pod in state.pods]
         signals = self._observed.signals(names, self._scaling.target_s, self._scaling.quantile, now)
         self._derate(signals, is_cold=asked > ready, now=now)
-        believed = self._carries if isinstance(self._carries, NoSignal) else self._carries.derated(self._speed.derating)
+        factor, carries = self._speed.derating.factor, self._carries
+        believed = carries if isinstance(carries, NoSignal) else carries.derated(factor)
         wall = now + (self._faults.step_s if is_fault else 0.0)
         fleet = replicas.Fleet(asked, ready, None, self._cold_start_s)
         decision, self._memory = replicas.decide(signals, fleet, self._scaling, believed, self._memory, wall)
@@ -138,15 +139,13 @@ class Operated:
         if now - self._looked_at < LEARN_S:
             return
         self._looked_at = now
-        carries, latency, demand, queued = self._carries, signals.latency_s, signals.demand, signals.queued
-        if isinstance(carries, NoSignal) or not isinstance(latency, Fresh) or not isinstance(demand, Fresh):
+        carries, queued = self._carries, signals.queued
+        sample = self._observed.sample(self._scaling.target_s, self._scaling.quantile)
+        if isinstance(carries, NoSignal) or isinstance(sample, NoSignal) or not isinstance(signals.latency_s, Fresh):
             return
         is_calm = isinstance(queued, Fresh) and queued.value < 1.0 and not is_cold
-        load = demand.value / max(1, signals.heard)
-        target_s = self._scaling.target_s
-        self._speed.derating = capacity.derate(
-            self._speed.derating, carries, latency.value, target_s, load, is_calm=is_calm
-        )
+        load = sample.requests * self._observed.request_rows().mean / WINDOW_S / max(1, signals.heard)
+        self._speed.derating.look(carries, sample, self._scaling.target_s, load, now, is_calm=is_calm)
 
     def _restart(self) -> None:
         """Begin anew from what outlives the process."""

@@ -25,7 +25,8 @@ from evenkeel_runtime.fetch.fetch import require_pinned
 from evenkeel_runtime.fetch.local import LocalFile, LocalFolder
 from evenkeel_runtime.fetch.manifest import FILES
 from evenkeel_runtime.fetch.source import Entry
-from evenkeel_runtime.fetch.transfer import Memory, Nowhere, Sink, transfer
+from evenkeel_runtime.fetch.transfer import Arrived as Transferred
+from evenkeel_runtime.fetch.transfer import Memory, Nowhere, transfer
 from evenkeel_runtime.models import deferred, export, statedict
 from evenkeel_runtime.models.bundle import Bundle, Held
 from evenkeel_runtime.models.loaded import Loaded
@@ -168,11 +169,11 @@ class Reading(threading.Thread):
         entries = sound_entries(place)
         kept = {entry.path: self._memory() for entry in entries if is_read(entry.path)}
 
-        def sink(path: str) -> Sink:
-            return kept[path] if path in kept else Nowhere()
+        def receive(entry: Entry) -> Transferred:
+            return transfer(entry.source, kept.get(entry.path) or Nowhere())
 
         landing = [_landing(entry, kept.get(entry.path)) for entry in entries]
-        manifest = folder.manifest_of(folder.transfer_all(place, landing, lambda entry: sink(entry.path)))
+        manifest = folder.manifest_of(folder.transfer_all(place, landing, receive))
         folder.require_pinned(place.uri, manifest, self._model.sha256, self._model.marks)
         views = {path: memoryview(memory.buffer) for path, memory in kept.items()}
         others = {row.path: row.size for row in manifest.rows if row.path not in kept}

@@ -14,10 +14,11 @@ from kubernetes.aio.client import Configuration
 from evenkeel_operator.api.modeldeployment import Object
 from evenkeel_operator.control.cache import Key
 from evenkeel_operator.control.memories import Memories
-from evenkeel_operator.control.scaling import Scaler
+from evenkeel_operator.control.scaling import Scaler, Watched
 from evenkeel_operator.decide.capacity import Capacity, Roofline
 from evenkeel_operator.decide.carried import Carried
 from evenkeel_operator.decide.memory import Memory
+from evenkeel_operator.decide.observed import Observed
 from evenkeel_operator.decide.readings import Latencies, Reading
 from evenkeel_operator.decide.replicas import Fresh, Limit, NoTraffic, Signals
 from evenkeel_operator.decide.sizing import Sizing
@@ -38,6 +39,7 @@ SCALED: dict[str, Any] = {
     },
 }
 COUNTS = (0, 1250)
+EDGES = (0.05, 0.1, 0.2, 0.4)
 READING = Reading(
     "boot", 5.0, True, 1, 1250, 1250, 0, 0, 0, 0, 2, Latencies(0.2, (0.01,), COUNTS), ((1, 1250, 1250, 12.5),), (), 8
 )
@@ -178,3 +180,52 @@ async def test_decisions_do_not_wait_for_a_capacity(
     decision = scaler._watched[KEY].decision
     assert decision is not None
     assert (decision.size, decision.limit) == want
+
+
+def minute(scaler: Scaler, monkeypatch: pytest.MonkeyPatch, now: float, slow: int) -> Watched:
+    """Judge the minute until `now`, of 600 requests at one replica of which `slow` missed the target."""
+    found = scaler._watched[KEY]
+    monkeypatch.setattr(scaler, "_clock", lambda: now)
+    monkeypatch.setattr(scaler, "_is_cold", lambda found: False)
+    latencies = Latencies(0.2, EDGES, (*(600 - slow if edge == 0.1 else 0 for edge in EDGES), slow))
+    found.observed = Observed()
+    found.observed.note("a", replace(READING, arrivals=600, arrived_rows=600, latencies=latencies), now)
+    found.signals = found.observed.signals(["a"], 0.2, 0.95, now)
+    found.minute_at = now - 60.0
+    scaler._note_minute(found, now)
+    return found
+
+
+def told(scaler: Scaler) -> tuple[int, int]:
+    """Return what is published of the hour's minutes: those missed, and all."""
+    found = scaler._watched[KEY]
+    scaler._publish(found)
+    assert found.published is not None
+    return found.published.missed, found.published.minutes
+
+
+async def test_a_minute_counts_for_an_hour(scaler: Scaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where none came after it: nobody was asked, or nobody asked for anything."""
+    look(scaler, modeldeployment(**SCALED))
+    for number in range(3):
+        minute(scaler, monkeypatch, 1000.0 + 60.0 * number, slow=600)
+    assert told(scaler) == (3, 3)
+    minute(scaler, monkeypatch, 9000.0, slow=0)
+    assert told(scaler) == (0, 1)
+    monkeypatch.setattr(scaler, "_clock", lambda: 13000.0)
+    assert [row.missed for row in scaler.measured()] == [None]
+
+
+async def test_what_is_believed_comes_back_though_the_load_is_low(
+    scaler: Scaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look(scaler, modeldeployment(**SCALED))
+    found = scaler._watched[KEY]
+    foreseen = (0.1, 0.1, 0.11, 0.12, 0.13, 0.15, 0.2)
+    found.carries = Capacity(rate=20.0, shrink_rate=18.0, max_rate=30.0, foreseen_s=foreseen)
+    for number in range(10):
+        minute(scaler, monkeypatch, 1000.0 + 60.0 * number, slow=200)
+    assert found.speed.derating.factor == pytest.approx(0.5, abs=0.03), "until the load is all that it may be"
+    for number in range(120):
+        minute(scaler, monkeypatch, 2000.0 + 60.0 * number, slow=0)
+    assert found.speed.derating.factor == 1.0

@@ -17,7 +17,7 @@ from evenkeel_operator.decide.plan import plan
 from evenkeel_operator.decide.quality.verdict import State, Verdict, Why
 from evenkeel_operator.decide.replicas import NoTraffic
 from evenkeel_operator.decide.sizing import Sizing
-from evenkeel_operator.decide.snapshot import Feedback, Fleet, NoSignal, Snapshot, freeze
+from evenkeel_operator.decide.snapshot import NO_SIGNAL, Feedback, Fleet, NoSignal, Snapshot, freeze
 from evenkeel_runtime import contract
 from tests.builders import DEFAULTS, modeldeployment, node, pod, revision_of
 from tests.plans import NOW, message, of_kind, prepared_children, ready, serving, sizes
@@ -304,6 +304,56 @@ def test_what_was_lent_goes_back_when_the_latency_needs_it_and_the_trial_is_held
     kept = planned(gpu_status(lent), on_gpus(1, lent=1), fleet=another, sizing=needed)
     assert sizes(kept) == {old: 4, fresh: 1}, "stable gets the one that is free"
     assert kept.status["canary"]["state"] == "Canary"
+
+
+REFUSED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes."}
+NOT_YET = {"type": "Ready", "status": "False"}
+
+
+def unread(placed: int, waiting: Sequence[Object] = (), **shape: Any) -> tuple[Plan, int]:
+    """Return the plan for a canary that needs three where nodes may not be read, and its size in it.
+
+    `placed` of its replicas answer; those `waiting` have no node, and this to say of it.
+    """
+    old, steps = modeldeployment(**spec(**shape)), {"strategy": "Canary", "canary": {"steps": [{"weight": 75}]}}
+    fresh = new({"stableRevision": revision_of(old)}, rollout=steps, **shape)
+    count = placed + len(waiting)
+    own = serving(fresh, defaults=TOLD, count=count)[:2] if count else prepared_children(fresh)
+    pods = [pod(revision_of(fresh), n, podIP=f"10.0.1.{n}") for n in range(placed)]
+    pods += [
+        pod(revision_of(fresh), placed + n, ready=False, node=None, conditions=[row]) for n, row in enumerate(waiting)
+    ]
+    got = planned(fresh, [*serving(old, defaults=TOLD, count=4), *own, *pods], fleet=NO_SIGNAL)
+    assert sizes(got)[revision_of(old)] == 4
+    return got, sizes(got)[revision_of(fresh)]
+
+
+@pytest.mark.parametrize(
+    ("placed", "waiting", "want", "has_begun"),
+    [
+        pytest.param(0, [], 1, False, id="none stands"),
+        pytest.param(1, [], 2, False, id="the first has a node"),
+        pytest.param(1, [NOT_YET], 2, False, id="for the next one is looked"),
+        pytest.param(1, [REFUSED], 2, True, id="for the next one there is none: the first is tried alone"),
+        pytest.param(2, [], 3, False, id="the second has one too"),
+        pytest.param(3, [], 3, True, id="no more than its share needs"),
+    ],
+)
+def test_where_nodes_may_not_be_read_it_grows_until_a_replica_waits(
+    placed: int, waiting: list[Object], want: int, has_begun: bool
+) -> None:
+    got, size = unread(placed, waiting, **GPU)
+    assert (size, "stepsBegan" in got.status["canary"]) == (want, has_begun)
+    assert conditions(got)["Ready"] == ("False", "CanaryRunning" if placed else "CanaryStarting")
+
+
+def test_a_canary_none_of_whose_replicas_has_a_node_says_so() -> None:
+    got, size = unread(0, [REFUSED], **GPU)
+    assert (size, conditions(got)["Ready"]) == (1, ("False", "Unschedulable"))
+
+
+def test_nodes_that_may_not_be_read_are_nothing_to_a_canary_without_gpus() -> None:
+    assert unread(0)[1] == unread(1)[1] == 3
 
 
 def test_where_gpus_are_few_its_share_is_what_its_replicas_can_carry() -> None:

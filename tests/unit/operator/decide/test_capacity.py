@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evenkeel_operator.decide import capacity as model
-from evenkeel_operator.decide.capacity import Capacity, Roofline, approached, capacity, derate, faded, fit, unit_gaps
+from evenkeel_operator.decide.capacity import Capacity, Roofline, approached, capacity, faded, fit, unit_gaps
 from evenkeel_operator.decide.requests import SINGLE, RequestRows
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 
@@ -198,6 +199,36 @@ def test_what_is_not_believed_is_not_planned_with() -> None:
     assert Capacity(100.0, 90.0, 200.0).derated(0.5) == Capacity(50.0, 45.0, 200.0)
 
 
+def test_late_answers_take_nothing_off_a_throughput() -> None:
+    planned = Capacity(140.0, 140.0, 200.0, is_attainable=False)
+    assert planned.derated(0.5) == planned
+
+
+@pytest.mark.parametrize("target_s", [0.03, 0.05])
+def test_the_latency_is_foreseen_at_any_load(target_s: float) -> None:
+    got = capacity(DEVICE, target_s, 0.95, arrivals=3000)
+    gaps = unit_gaps(3000, 1.0)
+    for share in (0.2, 0.3, 0.5, 0.7, 0.85, 0.95, 1.0):
+        foreseen = got.latency_at(share * got.rate)
+        assert foreseen == pytest.approx(model.latency_s(DEVICE, share * got.rate, 0.95, gaps), rel=0.2), share
+    assert got.latency_at(0.0) == model.idle_latency_s(DEVICE, 0.95)
+    assert got.latency_at(2.0 * got.rate) == got.latency_at(got.rate) == got.foreseen_s[-1] <= target_s
+    assert Capacity(100.0, 90.0, 200.0).latency_at(50.0) is NO_SIGNAL, "what an earlier release kept"
+
+
+def test_what_one_search_has_simulated_the_other_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulated: list[float] = []
+
+    def latency_s(roofline: Roofline, rate: float, *rest: object) -> float:
+        simulated.append(rate)
+        return found(roofline, rate, *rest)
+
+    found: Callable[..., float] = model.latency_s
+    monkeypatch.setattr(model, "latency_s", latency_s)
+    capacity(DEVICE, 0.05, 0.95, arrivals=2000)
+    assert len(simulated) == len(set(simulated)) <= 18
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.tuples(st.floats(1e-3, 1.0), st.floats(0.0, 1.0), st.floats(0.0, 0.1)),
@@ -226,21 +257,3 @@ def test_what_is_measured_for_long_is_believed_in_the_end(factor: float) -> None
 def test_measurements_fade() -> None:
     assert faded({1: (8.0, 4.0), 2: (0.015, 1.0)}, 1800.0) == {1: (4.0, 2.0)}
     assert faded({1: (8.0, 4.0)}, 0.0) == {1: (8.0, 4.0)}
-
-
-@pytest.mark.parametrize(
-    ("factor", "observed_s", "load", "is_calm", "want"),
-    [
-        pytest.param(1.0, 1.2, 50.0, True, 0.9, id="slow below its capacity, in calm"),
-        pytest.param(1.0, 1.2, 50.0, False, 1.0, id="slow after a burst says nothing"),
-        pytest.param(1.0, 1.2, 120.0, True, 1.0, id="slow above its capacity is as planned"),
-        pytest.param(0.5, 1.2, 20.0, True, 0.5, id="less than a half is never believed"),
-        pytest.param(0.8, 0.5, 75.0, True, 0.816, id="fast near its capacity"),
-        pytest.param(0.8, 0.5, 20.0, True, 0.8, id="fast when it has little to do says nothing"),
-        pytest.param(1.0, 0.5, 95.0, True, 1.0, id="never more than the model says"),
-        pytest.param(0.8, math.nan, 75.0, True, 0.8, id="a latency that is no number"),
-    ],
-)
-def test_derating(factor: float, observed_s: float, load: float, is_calm: bool, want: float) -> None:
-    got = derate(factor, Capacity(100.0, 90.0, 200.0), observed_s, 1.0, load, is_calm=is_calm)
-    assert got == pytest.approx(want)

@@ -7,11 +7,24 @@ import pytest
 from evenkeel_operator.decide.capacity import Capacity
 from evenkeel_operator.decide.carried import Carried
 
+FORESEEN = (0.05, 0.06, 0.07, 0.09, 0.125, 0.15, 0.2)
 
-@pytest.mark.parametrize("is_attainable", [True, False])
-def test_what_is_written_is_read(is_attainable: bool) -> None:
-    want = Carried(Capacity(93.75, 81.5, 120.25, is_attainable), 0.2, 0.95)
+
+@pytest.mark.parametrize(
+    "capacity",
+    [
+        pytest.param(Capacity(93.75, 81.5, 120.25, foreseen_s=FORESEEN), id="that meets the target"),
+        pytest.param(Capacity(93.75, 81.5, 120.25, is_attainable=False), id="that never meets it"),
+    ],
+)
+def test_what_is_written_is_read(capacity: Capacity) -> None:
+    want = Carried(capacity, 0.2, 0.95)
     assert Carried.from_json(want.to_json()) == want
+
+
+def test_what_an_earlier_release_wrote_is_read() -> None:
+    got = Carried.from_json("[0.2,0.95,93.75,81.5,120.25,true]")
+    assert got == Carried(Capacity(93.75, 81.5, 120.25), 0.2, 0.95)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +38,8 @@ def test_what_is_written_is_read(is_attainable: bool) -> None:
         pytest.param("[0.2,0.95,NaN,81.0,120.0,true]", id="no number"),
         pytest.param("[0.2,0.95,0,81.0,120.0,true]", id="a replica that carries nothing"),
         pytest.param("[0.2,0.95,1e999,81.0,120.0,true]", id="one that carries everything"),
+        pytest.param("[0.2,0.95,93.0,81.0,120.0,true,[0.1,0.2]]", id="too few foreseen latencies"),
+        pytest.param("[0.2,0.95,93.0,81.0,120.0,true,[0,0,0,0,0,0,0]]", id="latencies of nothing"),
         pytest.param("[" * 100_000, id="too deep"),
     ],
 )

@@ -18,6 +18,7 @@ from evenkeel_operator.decide.capacity import Capacity
 from evenkeel_operator.decide.experts import COUNT, MAX_LEVELS, Experts, Kept
 from evenkeel_operator.decide.memory import LIMIT_BYTES, Memory
 from evenkeel_operator.decide.replicas import Fleet, Fresh, NoMetrics, Scaling, Signals, decide
+from evenkeel_operator.decide.window import Rates
 
 CARRIES = Capacity(10.0, 9.5, 15.0)
 
@@ -43,7 +44,8 @@ def test_the_size_is_held_over_a_restart() -> None:
         signals = Signals(Fresh(35.0), Fresh(0.0), NoMetrics(), size, size)
         got, _ = decide(signals, Fleet(size, size), Scaling(1, 12, 1.0, 0.95), CARRIES, again, now + age)
         assert size <= got.size <= 8, "what is kept of the bursts, 8 replicas' worth, is coarse"
-    fresh, _ = decide(signals, Fleet(size, size), Scaling(1, 12, 1.0, 0.95), CARRIES, Memory(), now + 5.0)
+    empty = Memory(Rates(-math.inf))
+    fresh, _ = decide(signals, Fleet(size, size), Scaling(1, 12, 1.0, 0.95), CARRIES, empty, now + 5.0)
     assert fresh.size < size, "which an empty memory would not do"
 
 

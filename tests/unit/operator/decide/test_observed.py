@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evenkeel_operator.decide.derating import Sample
 from evenkeel_operator.decide.observed import Observed
 from evenkeel_operator.decide.readings import BadReading, Flaw, Latencies, Reading
 from evenkeel_operator.decide.replicas import Fresh, NoMetrics, NoTraffic, Stale
+from evenkeel_operator.decide.snapshot import NO_SIGNAL
 from evenkeel_runtime.serve.signals import latency_edges
 
 TARGET_S = 0.1
@@ -194,6 +196,21 @@ def test_requests_that_were_sent_away_were_not_in_time() -> None:
         got = observed.signals(("r",), TARGET_S, share, 5).latency_s
         assert isinstance(got, Fresh)
         assert (got.value <= TARGET_S) is is_met, "100 of 150 were in time"
+
+
+def test_the_sample_of_a_minute_counts_what_took_longer_than_the_target() -> None:
+    observed = Observed()
+    assert observed.sample(TARGET_S, 0.95) is NO_SIGNAL
+    observed.note("x", reading(0, 95), 0.0)
+    at_target = EDGES.index(TARGET_S)
+    late = replace(reading(90, 100), rejected=4)
+    counts = list(late.latencies.counts)
+    counts[at_target], counts[at_target + 1] = 3, 5
+    observed.note("x", replace(late, latencies=Latencies(TARGET_S, EDGES, tuple(counts))), 5.0)
+    got = observed.sample(TARGET_S, 0.95)
+    assert isinstance(got, Sample)
+    assert (got.requests, got.slow) == (102, 9), "those sent away are late"
+    assert got.quantile_s > TARGET_S
 
 
 def test_another_target_is_not_read_between_the_old_ones_edges() -> None:

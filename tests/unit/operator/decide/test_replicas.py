@@ -29,6 +29,7 @@ from evenkeel_operator.decide.replicas import (
     decide,
 )
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
+from evenkeel_operator.decide.window import Rates
 
 CARRIES = Capacity(rate=10.0, shrink_rate=9.0, max_rate=15.0)
 BOUNDS = Scaling(least=1, most=12, target_s=0.2, quantile=0.95)
@@ -37,7 +38,7 @@ QUIET = Signals(Fresh(35.0), Fresh(0.0), Fresh(0.1), ready=4, heard=4)
 
 @dataclass
 class Deployment:
-    """One that is decided for every five seconds; replicas are ready at once."""
+    """One that is decided for every five seconds, and has been for long; replicas are ready at once."""
 
     size: int = 4
     bounds: Scaling = BOUNDS
@@ -47,7 +48,7 @@ class Deployment:
     cold_start_s: float = 60.0
     now: float = 1000.0
     dispersion: float = 1.0
-    memory: Memory = field(default_factory=Memory)
+    memory: Memory = field(default_factory=lambda: Memory(Rates(-math.inf)))
 
     def tick(self, signals: Signals) -> Decision:
         self.now += TICK_S
@@ -284,6 +285,28 @@ def test_nothing_is_removed_before_the_last_minute_has_been_seen() -> None:
     found.memory = Memory.from_json(found.memory.to_json())
     found.tick(Signals(NoMetrics(), NoMetrics(), NoMetrics(), size, 0))
     assert [found.at(50.0).size for _ in range(12)] == [size] * 12
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("rate", [pytest.param(0.0, id="idle"), pytest.param(15.0, id="with little to do")])
+def test_what_stands_at_first_sight_is_held_as_if_it_had_been_needed_until_then(
+    rate: float, is_restarted: bool
+) -> None:
+    deployment = Deployment(memory=Memory())
+    assert (deployment.at(rate).size, deployment.at(rate).limit) == (4, Limit.HOLD)
+    for second in range(10, 600, int(TICK_S)):
+        assert deployment.at(rate).size == 4, second
+        if is_restarted and second == 300:
+            deployment.memory = Memory.from_json(deployment.memory.to_json())
+    assert deployment.at(rate).size < 4
+
+
+def test_what_was_added_since_first_sight_may_go_at_once() -> None:
+    deployment = Deployment(memory=Memory())
+    for _ in range(30):
+        deployment.at(15.0)
+    assert deployment.at(15.0, queued=8000.0).size > 4
+    assert deployment.at(15.0).size == 4
 
 
 @pytest.mark.parametrize("step_s", [60.0, -60.0, 86400.0, -86400.0, 1e9])
