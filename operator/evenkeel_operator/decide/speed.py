@@ -102,17 +102,18 @@ class Speed:
     def from_json(cls, text: str) -> Speed:
         """Return what `to_json` wrote. Raises ValueError for anything else."""
         try:
-            floor_s, fixed_s, row_s, max_rows, *rest = json.loads(text)
-            believed, engines = float(rest[0] if rest else 1.0), int(rest[1] if len(rest) > 1 else 1)
-            found = Roofline(float(floor_s), float(fixed_s), float(row_s), int(max_rows), engines)
+            kept: list[float] = json.loads(text)
+            floor_s, fixed_s, row_s, max_rows, derating, engines = [*kept, *(1.0, 1)[len(kept) - 4 :]]
+            found = Roofline(float(floor_s), float(fixed_s), float(row_s), int(max_rows), int(engines))
+            derating = float(derating)
         except (TypeError, ValueError, OverflowError, RecursionError) as e:
             raise ValueError(f"the batch times cannot be read: {e!r}") from e
         times = (found.floor_s, found.fixed_s, found.row_s)
         is_timed = all(math.isfinite(s) and s >= 0 for s in times) and found.seconds(1) > 0
         is_sized = 1 <= found.max_rows <= MOST_ROWS and 1 <= found.engines <= contract.MOST_ENGINES
-        if not is_timed or not is_sized or not LEAST <= believed <= 1.0:
+        if not is_timed or not is_sized or not LEAST <= derating <= 1.0:
             raise ValueError(f"the batch times cannot be read: {text[:80]}")
-        return cls(found, Derating(believed), _seen=ENOUGH, _is_measured=True)
+        return cls(found, Derating(derating), _seen=ENOUGH, _is_measured=True)
 
     def _points(self, profile: Sequence[tuple[int, float]]) -> Mapping[int, tuple[float, float]]:
         points: dict[int, tuple[float, float]] = {}
