@@ -102,7 +102,7 @@ class Speed:
         """Return what `to_json` wrote. Raises ValueError for anything else."""
         try:
             floor_s, fixed_s, row_s, max_rows, *rest = json.loads(text)
-            derating, engines = *map(float, rest), *(1.0, 1)[len(rest) :]
+            derating, engines = [float(value) for value in (*rest, *(1.0, 1)[len(rest) :])]
             found = Roofline(float(floor_s), float(fixed_s), float(row_s), int(max_rows), int(engines))
         except (TypeError, ValueError, OverflowError, RecursionError) as e:
             raise ValueError(f"the batch times cannot be read: {e!r}") from e
