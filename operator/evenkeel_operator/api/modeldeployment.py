@@ -76,7 +76,7 @@ class Gpu(Model):
     """What every replica needs of a GPU. Absent: the replicas run on CPUs."""
 
     count: int = Field(default=1, ge=1, le=64)
-    """GPUs per replica."""
+    """GPUs per replica. Each holds a copy of the model and runs batches of its own, by the image of Evenkeel."""
     resource_name: str = Field(
         default="nvidia.com/gpu",
         max_length=253,

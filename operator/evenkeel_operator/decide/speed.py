@@ -102,10 +102,9 @@ class Speed:
     def from_json(cls, text: str) -> Speed:
         """Return what `to_json` wrote. Raises ValueError for anything else."""
         try:
-            kept: list[float] = json.loads(text)
-            floor_s, fixed_s, row_s, max_rows, derating, engines = [*kept, *(1.0, 1)[len(kept) - 4 :]]
+            floor_s, fixed_s, row_s, max_rows, *rest = json.loads(text)
+            derating, engines = [float(value) for value in (*rest, *(1.0, 1)[len(rest) :])]
             found = Roofline(float(floor_s), float(fixed_s), float(row_s), int(max_rows), int(engines))
-            derating = float(derating)
         except (TypeError, ValueError, OverflowError, RecursionError) as e:
             raise ValueError(f"the batch times cannot be read: {e!r}") from e
         times = (found.floor_s, found.fixed_s, found.row_s)

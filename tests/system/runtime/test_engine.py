@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from evenkeel_runtime.contract import SIGNALS_PATH
 from tests.system.runtime.replica import Replica, binary_header, read_answer, request_bytes
@@ -31,8 +32,14 @@ def await_metric(replica: Replica, name: str, value: float) -> None:
         assert time.monotonic() < until, f"{name} is {replica.metric(name)}, not {value}"
 
 
-def test_rows_are_never_mixed_up(perceptron: Replica, model_dir: Path) -> None:
+@pytest.mark.parametrize(
+    "told",
+    [pytest.param({}, id="in one process"), pytest.param({"EVENKEEL_ENGINES": "2"}, id="by two engines")],
+)
+def test_rows_are_never_mixed_up(start: Callable[..., Replica], model_dir: Path, told: dict[str, str]) -> None:
     """Each client sends rows of its own, in batches of changing size, and knows the answers."""
+    replica = start("perceptron.pt2", **told)
+    replica.await_ready()
     from tests.unit.runtime.test_export import loaded
 
     model = loaded((model_dir / "perceptron.pt2").read_bytes())
@@ -42,7 +49,7 @@ def test_rows_are_never_mixed_up(perceptron: Replica, model_dir: Path) -> None:
         random = np.random.default_rng(seed)
         for _ in range(40):
             image = random.random((int(random.integers(1, 9)), 12), dtype=np.float32)
-            answer = perceptron.rows(image)
+            answer = replica.rows(image)
             assert answer.status == 200
             got = np.frombuffer(answer.tensors, np.float32).reshape(-1, 3)
             with torch.inference_mode():
