@@ -95,7 +95,7 @@ def test_labels_of_a_cohort_that_is_not_mature_raise_no_alarm() -> None:
 
 
 def test_good_labels_take_an_alarm_back_only_when_they_prove_it() -> None:
-    rows = GOOD_OLD + BAD + of("new", 60, 15, 20)
+    rows = GOOD_OLD + BAD + of("new", 60, 15, 19)
     assert watch([OBJECTIVE], STABLE, [OLD], rows, NOW).outcome is Outcome.ROLL_BACK
 
 
