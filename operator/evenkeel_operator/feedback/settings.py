@@ -90,7 +90,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> FeedbackSettings:
         parser.error(
             f"--retention-days is {got.retention_days:g}, but has to be an hour more than --horizon-days "
             f"({got.horizon_days:g}) at least, or counts are deleted before a test may use them: "
-            "keep labels for longer (the chart's feedback.retentionDays), or take them for less long (feedback.horizonDays)"
+            "keep labels for longer (the chart's feedback.retentionDays), or take them for a shorter time "
+            "(feedback.horizonDays)"
         )
     return FeedbackSettings(
         keys_dir=Path(got.keys_dir),
