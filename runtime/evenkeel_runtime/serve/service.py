@@ -268,7 +268,7 @@ class Service:
 
     def _abandoned(self, work: Work) -> None:
         if not work.cancelled and self.ready is not None:
-            begun = work.payload.begun
+            caller, begun = work.payload.caller, work.payload.begun
             self.metrics.preprocess.observe(work.admitted - begun)
             self.ready.mode.queue.cancel(work)
             self.metrics.in_flight -= 1
@@ -276,7 +276,7 @@ class Service:
             # Who gives up has waited for so long at least: where all do after a second, only what was fast is answered.
             waited_s = time.perf_counter() - begun
             self.signals.latency.observe(waited_s)
-            self.metrics.end_beside(work.payload.caller.within_s, waited_s, has_failed=False)
+            self.metrics.end_beside(caller.within_s, waited_s, has_failed=False)
 
     # feedback
 
