@@ -78,6 +78,7 @@ class Process:
         )
         feedback = _feedback(settings)
         self._qualities = Qualities(
+            status=lambda key: self._controller.status(key),
             labels=None if feedback is None else Labels(feedback),
             changed=lambda key: self._controller.queue.add(key),
             interval_s=settings.quality_s,

@@ -89,3 +89,9 @@ def test_only_feedback_asks_who_somebody_is(render: Render) -> None:
 def test_a_file_has_one_writer(render: Render) -> None:
     with pytest.raises(RuntimeError, match="PostgreSQL"):
         render(*FEEDBACK, "feedback.replicas=2")
+
+
+def test_counts_that_would_be_deleted_before_a_test_may_use_them_are_refused(render: Render) -> None:
+    with pytest.raises(RuntimeError, match=r"feedback\.retentionDays: an hour more than feedback\.horizonDays"):
+        render(*FEEDBACK, "feedback.horizonDays=7", "feedback.retentionDays=7")
+    render(*FEEDBACK, "feedback.horizonDays=7", "feedback.retentionDays=8")

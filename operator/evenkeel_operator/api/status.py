@@ -86,6 +86,24 @@ class DecisionStatus(Model):
     """What it was made from."""
 
 
+class AlarmStatus(Model):
+    """The last alarm on one measure of a revision: that it had decayed."""
+
+    revision: str
+    """The revision."""
+    since: str = Field(json_schema_extra={"format": "date-time"})
+    """Since when it serves."""
+    reason: Literal["Decayed", "DriftSuspected"]
+    """Whether the revision has decayed, or the data seem to have changed."""
+    began: str = Field(json_schema_extra={"format": "date-time"})
+    """When the decay began."""
+    raised: str = Field(json_schema_extra={"format": "date-time"})
+    """When the labels had shown it."""
+    resolved: str | None = Field(None, json_schema_extra={"format": "date-time"})
+    """When it was over: the metric was shown to be above its floor again, or a person acknowledged the alarm. Absent
+    while it stands."""
+
+
 class AccuracyStatus(Model):
     """One measure of quality of the stable revision, over the labels that count."""
 
@@ -104,6 +122,8 @@ class AccuracyStatus(Model):
     """How many labels it is measured over."""
     floor: float
     """What it shall not fall below."""
+    alarm: AlarmStatus | None = None
+    """The last alarm on this measure since the revision serves; it stays when its labels are looked at no longer."""
     as_of: str = Field(json_schema_extra={"format": "date-time"})
     """When it was measured."""
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from evenkeel_operator.api.modeldeployment import Object
+from evenkeel_operator.api.status import Status
 from evenkeel_operator.control.cache import Key
 from evenkeel_operator.control.tasks import Tasks
-from evenkeel_operator.decide import accuracy, served
+from evenkeel_operator.decide import accuracy, names, served, standing
 from evenkeel_operator.decide.accuracy import Quality
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal, Snapshot
 from evenkeel_operator.world import metrics
@@ -39,18 +40,21 @@ class _Followed:
 class Qualities:
     """Looks at every ModelDeployment that names an accuracy. `changed` is called with one whose plan may be another.
 
-    `labels` is None where there is no feedback service: then nothing is known of any.
+    `labels` is None where there is no feedback service: then nothing is known of any. `status` returns the newest
+    status that is known, as a plan has written it.
     """
 
     def __init__(
         self,
         *,
         labels: Labels | None,
+        status: Callable[[Key], Object],
         changed: Callable[[Key], None],
         interval_s: float = ASK_S,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._labels = labels
+        self._status = status
         self._changed = changed
         self._interval_s = interval_s
         self._now = now
@@ -102,7 +106,7 @@ class Qualities:
             await asyncio.sleep(self._interval_s * random.uniform(1 - JITTER, 1 + JITTER))
 
     async def _round(self, key: Key, found: _Followed, labels: Labels) -> None:
-        now, snapshot = self._now(), found.snapshot
+        now, snapshot = self._now(), replace(found.snapshot, status=Status.model_validate(self._status(key)))
         wanted = snapshot.spec.objectives.accuracy
         since = accuracy.counted_since(snapshot.spec, snapshot.status, now)
         try:
@@ -125,6 +129,7 @@ class Qualities:
                 now,
                 served.earlier(snapshot),
                 served.last_rollback(snapshot.status),
+                standing.kept(snapshot.spec, snapshot.status, snapshot.words.get(names.ACKNOWLEDGE_ANNOTATION)),
             )
         if self._followed.get(key) is found and accuracy.is_news(found.told, found.quality):
             found.told = found.quality

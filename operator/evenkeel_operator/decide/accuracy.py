@@ -4,13 +4,16 @@
 |---------------------------------------------------|-------------|----------------|
 | every measure's lower bound is at its floor       | True        | AboveFloor     |
 | one measure's upper bound is below its floor      | False       | BelowFloor     |
-| its detector has raised an alarm                  | False       | Decayed        |
+| its detector has raised an alarm that stands      | False       | Decayed        |
 | so it has, and going back would not help          | False       | DriftSuspected |
 | neither, by the labels so far                     | Unknown     | NotProven      |
 | no label counts yet                               | Unknown     | LabelsMissing  |
 | the feedback service has stopped answering        | Unknown     | MetricsStale   |
 | it has never answered                             | Unknown     | MetricsMissing |
 | the labels are of nothing that the spec asks for  | Unknown     | CannotBeJudged |
+
+An alarm that stands goes before all but the first: it is kept in status.accuracy, and no label that is too old to be
+looked at, no silence of the feedback service and no restart takes it back (`guard`).
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from evenkeel_operator.api.core import parse_time, seconds
 from evenkeel_operator.api.modeldeployment import AccuracyObjective, Object, Spec
 from evenkeel_operator.api.rules import MOST_HORIZON_DAYS
 from evenkeel_operator.api.status import Status
-from evenkeel_operator.decide import conditions
+from evenkeel_operator.decide import conditions, standing
 from evenkeel_operator.decide.conditions import Row
 from evenkeel_operator.decide.names import Reason
 from evenkeel_operator.decide.quality import cohorts, guard
@@ -31,7 +34,7 @@ from evenkeel_operator.decide.quality.cohorts import Cohort
 from evenkeel_operator.decide.quality.counted import Counted, Unjudgeable, objectives
 from evenkeel_operator.decide.quality.evidence import Objective
 from evenkeel_operator.decide.quality.floors import Interval, interval
-from evenkeel_operator.decide.quality.guard import Finding, Outcome, Served
+from evenkeel_operator.decide.quality.guard import Finding, Kept, Outcome, Served
 from evenkeel_operator.decide.quality.verdict import FINAL
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 
@@ -89,10 +92,11 @@ def measure(
     now: datetime,
     earlier: tuple[Served, ...] = (),
     last_rollback: datetime | None = None,
+    kept: tuple[Kept | None, ...] = (),
 ) -> Quality:
     """Return the quality of the revision in service, over the cohorts that are mature.
 
-    `earlier` and `last_rollback` are the guard's.
+    `earlier`, `last_rollback` and `kept` are the guard's.
     """
     if stable is None:
         return Quality(counted, now, intervals=(NO_SIGNAL,) * len(wanted), wanted=wanted)
@@ -106,7 +110,7 @@ def measure(
         counted,
         now,
         intervals=tuple(_interval(one, rows, now) for one in found),
-        finding=guard.watch(found, stable, earlier, everything, now, last_rollback),
+        finding=guard.watch(found, stable, earlier, everything, now, last_rollback, kept),
         wanted=wanted,
         stable=stable,
     )
@@ -121,7 +125,8 @@ def status(spec: Spec, found: Quality | None, before: Status) -> Object:
         kept = [row.model_dump(mode="json", by_alias=True, exclude_none=True) for row in before.accuracy or ()]
         return {"accuracy": kept} if kept else {}
     found, answer = _of(wanted, found), []
-    for objective, known in zip(wanted, found.intervals, strict=True):
+    alarms = standing.told(wanted, found.stable, found.finding, before)
+    for objective, known, alarm in zip(wanted, found.intervals, alarms, strict=True):
         row: Object = {
             "metric": objective.metric,
             "state": _state(found, known),
@@ -135,14 +140,19 @@ def status(spec: Spec, found: Quality | None, before: Status) -> Object:
                 "upper": _rounded(known.upper),
                 "labels": known.labels,
             }
+        if alarm is not None:
+            row["alarm"] = alarm
         answer.append(row)
     return {"accuracy": answer}
 
 
-def rows(spec: Spec, found: Quality | None) -> list[Row]:
-    """Return the condition AccuracyMet, where the spec asks for a quality."""
+def rows(spec: Spec, found: Quality | None, before: Status, acknowledged: str | None = None) -> list[Row]:
+    """Return the condition AccuracyMet, where the spec asks for a quality; `acknowledged` is the annotation's text."""
     wanted = spec.objectives.accuracy
-    return [_met(wanted, None if found is None else _of(wanted, found))] if wanted else []
+    if not wanted:
+        return []
+    found = None if found is None else _of(wanted, found)
+    return [_alarmed(wanted, found, before, acknowledged) or _met(wanted, found)]
 
 
 def decay(spec: Spec, found: Quality | None) -> Decay | None:
@@ -151,13 +161,13 @@ def decay(spec: Spec, found: Quality | None) -> Decay | None:
     found = None if found is None or not wanted else _of(wanted, found)
     if found is None or found.stable is None or found.finding is None:
         return None
-    reason = _met(wanted, found).reason
-    if reason not in (Reason.DECAYED, Reason.DRIFT_SUSPECTED):
+    if found.is_stale or found.finding.outcome is Outcome.QUIET:
         return None
+    reason = Reason.DRIFT_SUSPECTED if found.finding.is_drift_suspected else Reason.DECAYED
     for objective, at, alarm in zip(wanted, found.intervals, found.finding.alarms, strict=True):
-        if alarm.raised is not None:
+        if alarm.stands:
             observed = None if isinstance(at, NoSignal) else _rounded(at.value)
-            return Decay(found.stable, Reason(reason), objective, observed, alarm.began)
+            return Decay(found.stable, reason, objective, observed, alarm.began)
     return None
 
 
@@ -190,6 +200,23 @@ def _state(found: Quality, known: Interval | NoSignal) -> str:
     return "Stale" if found.is_stale else "Fresh"
 
 
+def _alarmed(
+    wanted: tuple[AccuracyObjective, ...], found: Quality | None, before: Status, acknowledged: str | None
+) -> Row | None:
+    """Return what is said while an alarm stands, None while none does."""
+    stable, finding = (None, None) if found is None else (found.stable, found.finding)
+    alarm = standing.alarm(wanted, stable, finding, before)
+    if alarm is None:
+        return None
+    known = () if found is None else zip(wanted, found.intervals, strict=True)
+    text = "; ".join(_told(objective, at) for objective, at in known if not isinstance(at, NoSignal))
+    why = "the data seem to have changed rather than the model" if alarm.is_drift_suspected else "it has decayed"
+    silent = ["the feedback service does not answer any more"] if found is not None and found.is_stale else []
+    parts = (text or "no label that is looked at counts now", why, *silent, standing.way_out(alarm, acknowledged))
+    reason = Reason.DRIFT_SUSPECTED if alarm.is_drift_suspected else Reason.DECAYED
+    return Row("AccuracyMet", False, reason, "; ".join((*parts, *_waiting_in_vain(wanted))))
+
+
 def _met(wanted: tuple[AccuracyObjective, ...], found: Quality | None) -> Row:
     def row(holds: bool | None, reason: Reason, message: str) -> Row:
         return Row("AccuracyMet", holds, reason, "; ".join((message, *_waiting_in_vain(wanted))))
@@ -208,10 +235,6 @@ def _met(wanted: tuple[AccuracyObjective, ...], found: Quality | None) -> Row:
         )
     if not known:
         return row(None, Reason.LABELS_MISSING, "no label counts yet: post them, and see horizon")
-    if found.finding is not None and found.finding.outcome is not Outcome.QUIET:
-        drift = found.finding.is_drift_suspected
-        why = "the data seem to have changed rather than the model" if drift else "it has decayed"
-        return row(False, Reason.DRIFT_SUSPECTED if drift else Reason.DECAYED, f"{text}; {why}")
     if any(at.upper < objective.floor for objective, at in known):
         return row(False, Reason.BELOW_FLOOR, text)
     if len(known) == len(wanted) and all(at.lower >= objective.floor for objective, at in known):

@@ -1,12 +1,15 @@
 """How do the stable revision and its canary answer? Samples by the minute, from what the stable replicas count.
 
-Every request comes in at a stable replica, which counts what it answered itself and what it meant for the canary. Two
-readings of one process give what happened between them. The requests of one batch share its fate, so they are no
+Every request comes in at a stable replica, which counts what it meant for the canary, and of what it answered itself
+that which could have been the canary's (`serve/tally.py` of the runtime). Like is held against like only: gRPC, or what
+names a version, may be ten times as easy. Of a replica that does not tell these apart, all that it answered is taken.
+Two readings of one process give what happened between them. The requests of one batch share its fate, so they are no
 evidence of their own: of each replica and second counts at most one. Which of the requests between two readings these
 are is drawn by chance, from a generator that is seeded with the counters themselves: the same readings give the same
 samples.
 
-A request that the canary was late with is slow; one that it did not answer for another reason has failed. That a
+A request that the canary was late with is slow, one that it did not answer for another reason has failed; who gave up
+before either was only answered. That a
 replica of the canary was taken away (a drained node, a deleted pod) is nothing that the canary has done: what could
 not reach it in that interval is not counted. A replica that crashes stays, and counts.
 """
@@ -20,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 from evenkeel_operator.decide.quality.cohorts import ANSWERS, COHORT, Answers
-from evenkeel_operator.decide.readings import Latencies, Reading, Sent
+from evenkeel_operator.decide.readings import Beside, Latencies, Reading, Sent
 
 LATE, UNREACHABLE = "late", "unreachable"
 FINE = timedelta(hours=1)
@@ -61,15 +64,17 @@ class Samples:
         span_s = answer.uptime_s - before.uptime_s
         minute = now.replace(second=0, microsecond=0)
         chance = Random(f"{answer.boot}/{answer.arrivals}/{answer.uptime_s}")
-        own = _own(before, answer)
-        if own is not None:
-            self._add(self.stable, minute, own, span_s, chance)
         told, was = answer.canary, before.canary
         if told is None or told.revision != self.canary:
             return
+        if was is not None and was.revision != told.revision:
+            was = None
+        own = _own(before, answer) if told.beside is None else _beside(None if was is None else was.beside, told.beside)
+        if own is not None:
+            self._add(self.stable, minute, own, span_s, chance)
         for now_sent, then_sent in (
-            (told.split, was.split if was is not None and was.revision == told.revision else None),
-            (told.mirror, was.mirror if was is not None and was.revision == told.revision else None),
+            (told.split, None if was is None else was.split),
+            (told.mirror, None if was is None else was.mirror),
         ):
             if now_sent is not None:
                 found = _sent(then_sent, now_sent, was_taken_away)
@@ -166,6 +171,13 @@ def _own(before: Reading, after: Reading) -> Outcome | None:
     return Outcome(answered[0] + failed, answered[1], failed)
 
 
+def _beside(before: Beside | None, after: Beside) -> Outcome | None:
+    """Return what became of those that could have been the canary's; None where a count has run backwards."""
+    had = Beside(0, 0, 0) if before is None else before
+    ended, late, failed = after.ended - had.ended, after.late - had.late, after.failed - had.failed
+    return None if min(late, failed, ended - late - failed) < 0 else Outcome(ended, late, failed)
+
+
 def _sent(before: Sent | None, after: Sent, was_taken_away: bool) -> Outcome | None:
     answered = _between(None if before is None else before.latencies, after.latencies)
     had: Mapping[str, int] = {} if before is None else before.failed
@@ -175,8 +187,8 @@ def _sent(before: Sent | None, after: Sent, was_taken_away: bool) -> Outcome | N
     late = failed.pop(LATE, 0)
     if was_taken_away:
         failed.pop(UNREACHABLE, None)
-    lost = sum(failed.values())
-    return Outcome(answered[0] + late + lost, answered[1] + late, lost)
+    lost, left = sum(failed.values()), after.abandoned - (0 if before is None else before.abandoned)
+    return None if left < 0 else Outcome(answered[0] + left + late + lost, answered[1] + late, lost)
 
 
 def _between(before: Latencies | None, after: Latencies) -> tuple[int, int] | None:

@@ -27,6 +27,9 @@ DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 PROMOTE_ANNOTATION = f"{GROUP}/promote"
 ABORT_ANNOTATION = f"{GROUP}/abort"
 """On the ModelDeployment: the revision that a person promotes, or rolls back, whatever its test says (`words.py`)."""
+ACKNOWLEDGE_ANNOTATION = f"{GROUP}/acknowledge"
+"""On the ModelDeployment: a time; whatever alarm on the accuracy was raised until then stands no longer."""
+WORDS = (PROMOTE_ANNOTATION, ABORT_ANNOTATION, ACKNOWLEDGE_ANNOTATION)
 
 FIELD_MANAGER = "evenkeel"
 STATUS_FIELD_MANAGER = "evenkeel-status"

@@ -64,24 +64,39 @@ class Latencies:
 class Sent:
     """What became of the requests that a replica meant for the canary, in one mode. Counts since it was told of it.
 
-    `failed` is by reason (`serve/tally.py` of the runtime names them).
+    `failed` is by reason (`serve/tally.py` of the runtime names them); `abandoned` are those whose client gave up.
     """
 
     sent: int
     answered: int
     failed: Mapping[str, int]
     latencies: Latencies
+    abandoned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What became of the requests that a replica answered itself and that could have been the canary's; late is what
+    took longer than the canary would have had. Counts since it was told of the canary."""
+
+    ended: int
+    late: int
+    failed: int
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryReading:
-    """What a replica does for a canary: for which revision, for how many seconds more, and by which directive."""
+    """What a replica does for a canary: for which revision, for how many seconds more, and by which directive.
+
+    `beside` is None where a replica does not tell it.
+    """
 
     revision: str
     expires_s: float
     moment_ms: int
     split: Sent | None
     mirror: Sent | None
+    beside: Beside | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +232,18 @@ def _canary(found: Any) -> CanaryReading | None:
     revision = found["revision"]
     if not isinstance(revision, str) or not 0 < len(revision) <= 253:
         raise ValueError("canary.revision is not a name")
-    return CanaryReading(revision, _number(found["expiresSeconds"]), _count(found["momentMillis"]), split, mirror)
+    return CanaryReading(
+        revision, _number(found["expiresSeconds"]), _count(found["momentMillis"]), split, mirror, _beside(found)
+    )
+
+
+def _beside(found: Any) -> Beside | None:
+    if (told := found.get("beside")) is None:
+        return None
+    beside = Beside(_count(told["ended"]), _count(told["late"]), _count(told["failed"]))
+    if beside.late + beside.failed > beside.ended:
+        raise ValueError("canary.beside has more late and failed requests than have ended")
+    return beside
 
 
 def _sent(found: Any) -> Sent:
@@ -236,6 +262,7 @@ def _sent(found: Any) -> Sent:
         _count(found["answered"]),
         {str(why)[:64]: _count(count) for why, count in failed.items()},
         latencies,
+        _count(found.get("abandoned", 0)),
     )
 
 

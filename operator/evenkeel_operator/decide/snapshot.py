@@ -267,7 +267,7 @@ def freeze(
         led_to=_led_to(metadata["name"], by_kind.get("Service", [])),
         promoted=words.about(annotations.get(names.PROMOTE_ANNOTATION), overtaken.promote),
         aborted=words.about(annotations.get(names.ABORT_ANNOTATION), overtaken.abort),
-        words={k: annotations[k] for k in (names.PROMOTE_ANNOTATION, names.ABORT_ANNOTATION) if k in annotations},
+        words={annotation: annotations[annotation] for annotation in names.WORDS if annotation in annotations},
     )
 
 

@@ -103,7 +103,9 @@ def status(snapshot: Snapshot, progress: Progress, found: State, now: datetime) 
             outdated=None if stable is None else _outdated(snapshot, stable),
             further=[
                 *sizing.rows(snapshot.spec, snapshot.sizing),
-                *accuracy.rows(snapshot.spec, snapshot.quality),
+                *accuracy.rows(
+                    snapshot.spec, snapshot.quality, snapshot.status, snapshot.words.get(names.ACKNOWLEDGE_ANNOTATION)
+                ),
                 *canary_status.rows(snapshot, progress.target),
                 *retraining.condition_rows(snapshot),
             ],

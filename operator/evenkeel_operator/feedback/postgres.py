@@ -7,6 +7,7 @@ next transaction; of a commit whose answer was lost nobody knows whether it happ
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,9 @@ _WORDS = {
 }
 _MAKE_LOCK = 0x45564B4C
 """Replicas that start together make the tables one after another."""
+_HOLD_S = 300.0
+_HOLD_AGAIN_S = 0.05
+"""For how long tables are tried to be had alone that others use, and how soon again."""
 _SERIES_LOCK = 0x45564B53
 """With a series' id: who tells of it, or posts labels of it."""
 
@@ -132,6 +136,26 @@ class PostgresStore(Store):
 
     def _hold_all(self) -> None:
         self._run(f"SELECT pg_advisory_xact_lock({_MAKE_LOCK})")
+
+    def _hold_tables(self, tables: Sequence[str]) -> None:
+        # A replica of another release reads and writes them in an order of its own. Taken one by one they would be a
+        # deadlock some day, which PostgreSQL ends by refusing either. So whoever has one waits for none: it waits for
+        # the first, with nothing in hand, and where another is taken it lets go of all and tries again.
+        first, *others = tables
+        until = time.monotonic() + _HOLD_S
+        while True:
+            self._run("SAVEPOINT held")
+            self._run(f"LOCK TABLE {first} IN ACCESS EXCLUSIVE MODE")
+            try:
+                self._connection.execute(f"LOCK TABLE {', '.join(others)} IN ACCESS EXCLUSIVE MODE NOWAIT")
+                return
+            except psycopg.errors.LockNotAvailable as e:
+                if time.monotonic() >= until:
+                    raise Unavailable(f"PostgreSQL: for {_HOLD_S:g} s others have had its tables: {e}") from e
+            except psycopg.Error as e:
+                raise _told(e) from e
+            self._run("ROLLBACK TO SAVEPOINT held")
+            time.sleep(_HOLD_AGAIN_S)
 
     def _json(self, numbers: str) -> str:
         # In a third of the time that json_agg takes.

@@ -21,6 +21,7 @@ VERSION = 2
 
 log = logging.getLogger(__name__)
 
+Hold = Callable[[Sequence[str]], None]
 RunMany = Callable[[str, Sequence[Sequence[Any]]], None]
 """Runs one statement for each of some rows."""
 
@@ -74,8 +75,9 @@ CREATE TABLE IF NOT EXISTS model (
     subject {blob} PRIMARY KEY, namespace {text} NOT NULL, name {text} NOT NULL) {clustered}
 """
 
-# In the order in which version 1 writes to these: a replica of it that is at work and this wait for each other in none
-# other. The first of them is there already; on PostgreSQL it waits all the same for who has written labels.
+# What becomes another one below, label first: version 1 writes to it before the others, so whoever has it alone waits
+# for none that has stored a label and not counted it yet.
+_OF_1 = ("label", "confusion", "error", "prediction", "own_id", "pair")
 _FROM_1 = """
 CREATE INDEX IF NOT EXISTS label_time ON label {by_time};
 ALTER TABLE confusion RENAME TO cell;
@@ -112,10 +114,11 @@ class LaterVersion(Exception):
     """The tables have the form of a later release."""
 
 
-def make(run: Ask, run_many: RunMany, words: Mapping[str, str]) -> None:
+def make(run: Ask, run_many: RunMany, hold: Hold, words: Mapping[str, str]) -> None:
     """Make the tables that are not there, of those of version 1 these; raises LaterVersion.
 
-    Within one transaction, which is the caller's. `words` says how the database calls types and the like.
+    Within one transaction, which is the caller's. `hold` has tables to itself until the transaction ends; `words` says
+    how the database calls types and the like.
     """
     run(_VERSIONS.format(**words), ())
     found = run("SELECT version FROM schema_version", ())
@@ -125,6 +128,7 @@ def make(run: Ask, run_many: RunMany, words: Mapping[str, str]) -> None:
     if version == VERSION:
         return  # to make an index that is there waits for who writes, on PostgreSQL, and they for this
     if version == 1:
+        hold(_OF_1)
         _run_all(run, _FROM_1, words)
     _run_all(run, _TABLES, words)
     if version == 1:

@@ -16,6 +16,9 @@ from evenkeel_operator.api.rules import MOST_HORIZON_DAYS
 
 LEAST_KEY_BYTES = 32
 DAY_S = 86400
+BEYOND_HORIZON_S = 3600
+"""How much longer than labels are taken, they are kept. A quarter of an hour of predictions counts for a test when the
+last of its labels may have come. And a label that is deleted while its receipt is good could be counted once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,13 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> FeedbackSettings:
         text="age from which on a prediction can no longer be labelled, and its user's own id is deleted; no less than "
         "the longest horizon of spec.objectives.accuracy",
     )
-    add("--retention-days", kind=flags.days, default=90.0, text="age from which on labels and counts are deleted")
+    add(
+        "--retention-days",
+        kind=flags.days,
+        default=90.0,
+        text="age from which on labels and counts are deleted; an hour more than --horizon-days at least, and for a "
+        "canary its maxDuration more",
+    )
     add(
         "--quality-seconds",
         kind=flags.seconds,
@@ -77,9 +86,13 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> FeedbackSettings:
     flags.add_log_level(parser)
     parser.add_switch("--open", text="ask nobody for a right: for a machine of one's own, never for a cluster")
     got = parser.parse_args(argv)
-    if got.horizon_days >= got.retention_days:
-        # A label that is deleted while its receipt is still good could be counted a second time.
-        parser.error("--retention-days has to be more than --horizon-days")
+    if got.retention_days * DAY_S < got.horizon_days * DAY_S + BEYOND_HORIZON_S:
+        parser.error(
+            f"--retention-days is {got.retention_days:g}, but has to be an hour more than --horizon-days "
+            f"({got.horizon_days:g}) at least, or counts are deleted before a test may use them: "
+            "keep labels for longer (the chart's feedback.retentionDays), or take them for a shorter time "
+            "(feedback.horizonDays)"
+        )
     return FeedbackSettings(
         keys_dir=Path(got.keys_dir),
         path=Path(got.path),

@@ -88,6 +88,9 @@ class SqliteStore(Store):
     def _hold_all(self) -> None:
         """The same."""
 
+    def _hold_tables(self, tables: Sequence[str]) -> None:
+        """The same."""
+
     def _json(self, numbers: str) -> str:
         return f"json_group_array(json_array({numbers}))"
 

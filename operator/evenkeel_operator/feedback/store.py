@@ -103,6 +103,10 @@ class Store(ABC):
         """Wait for those who make the tables, and let none do so until the transaction ends."""
 
     @abstractmethod
+    def _hold_tables(self, tables: Sequence[str]) -> None:
+        """Wait until nobody reads or writes these, and let nobody do so until the transaction ends."""
+
+    @abstractmethod
     def _json(self, numbers: str) -> str:
         """Return the aggregate that makes JSON text of rows of numbers: an array of arrays."""
 
@@ -126,7 +130,7 @@ class Store(ABC):
 
         def make() -> None:
             self._hold_all()
-            schema.make(self._run, self._run_many, words)
+            schema.make(self._run, self._run_many, self._hold_tables, words)
 
         try:
             self._within(make)

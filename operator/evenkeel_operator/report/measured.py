@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import AccuracyObjective
 from evenkeel_operator.api.status import CanaryStatus
-from evenkeel_operator.decide import accuracy, canary
+from evenkeel_operator.decide import accuracy, canary, standing
 from evenkeel_operator.decide.quality import cohorts, counted, verdict
 from evenkeel_operator.decide.quality.counted import Counted, Unjudgeable
 from evenkeel_operator.decide.quality.evidence import Evidence, Moment, Objective, Trial, arms_of, gather, moments
@@ -113,7 +113,8 @@ def curves(known: Facts, found: Tested | None) -> tuple[Curve, ...]:
         return ()
     wanted = known.spec.objectives.accuracy
     objectives = counted.objectives(wanted, known.counted, stable)
-    quality = accuracy.measure(wanted, known.counted, Served(stable, known.since), known.now)
+    kept = standing.kept(known.spec, known.status, None)
+    quality = accuracy.measure(wanted, known.counted, Served(stable, known.since), known.now, kept=kept)
     assert quality.finding is not None, "what can be judged is watched"
     answer = []
     for number, objective in enumerate(objectives):

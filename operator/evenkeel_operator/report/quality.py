@@ -98,7 +98,7 @@ def _curve(known: Facts, curve: Curve) -> Content:
         f"Detector of decay: {story.times(alarm.log_e)} to 1 for “below the floor since some time”; it raises an alarm "
         f"at {story.times(alarm.log_threshold)}."
     )
-    if alarm.raised is not None and alarm.began is not None:
+    if alarm.stands and alarm.raised is not None and alarm.began is not None:
         guard = (
             f"Alarm: below the floor since {alarm.began:%Y-%m-%d %H:%M} UTC, shown at {alarm.raised:%Y-%m-%d %H:%M} "
             f"({story.times(alarm.log_e)} to 1)."

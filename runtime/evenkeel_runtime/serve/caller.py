@@ -19,6 +19,9 @@ class Caller(Protocol):
     headers: dict[bytes, bytes]
     assignment: int | None
     """`receipts.Assignment`; None where nobody has drawn here."""
+    within_s: float
+    """How long the canary would have had for it, where what becomes of it is held beside what becomes of the canary's
+    (`tally.Beside`); 0 where it is not."""
 
     @property
     def connection(self) -> object:

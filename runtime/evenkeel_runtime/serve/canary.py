@@ -87,6 +87,7 @@ class Traffic:
             return
         service = self._service
         if self._tally is None or self._tally.revision != canary.revision:
+            service.timings.bin()  # what was beside the last canary
             self._tally = service.metrics.canary = Tally(canary.revision, service.signals.target_s)
             log.info("canary revision=%s mode=%s share=%g", canary.revision, canary.mode, canary.share)
         for arm in self._tally.arms.values():
@@ -138,8 +139,7 @@ class Canary:
         if HEADER in headers or exchange.path not in self._paths:
             return False
         if self._mirror is not None:
-            if self._choice.chooses(headers):
-                self._mirror.copy(exchange, begun)
+            self._copy(self._mirror, exchange, begun)
             return False
         within_s = self._within_s(headers, begun)
         if within_s <= 0:
@@ -147,6 +147,7 @@ class Canary:
         # From here on nothing but the draw may tell one from the other: whoever is left out is left out above.
         if not self._choice.chooses(headers):
             exchange.assignment = _STABLE
+            exchange.within_s = within_s
             return False
         exchange.assignment = _CANARY
         arm = self._arm
@@ -162,6 +163,19 @@ class Canary:
             return False
         exchange.abandoned = lambda: _abandon(arm, sent)
         return True
+
+    def _copy(self, mirror: Mirror, exchange: Exchange, begun: float) -> None:
+        """Send the canary a copy, if it is the canary's. The same goes into the comparison, chosen or not: what is
+        dropped comes when there is much to do, and would be missing on one side."""
+        why = mirror.reason_to_drop(len(exchange.body))
+        if why is None:
+            exchange.within_s = self._service.signals.target_s
+        if not self._choice.chooses(exchange.headers):
+            return
+        if why is None:
+            mirror.copy(exchange, begun)
+        else:
+            mirror.drop(why)
 
     def _passed(self, exchange: Exchange, begun: float, outcome: Outcome) -> None:
         """Give the client the canary's answer, or let the stable replica answer."""

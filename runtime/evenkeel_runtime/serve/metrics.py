@@ -115,6 +115,11 @@ class Metrics:
             found = self.durations[code] = Histogram(SECONDS)
         return found
 
+    def end_beside(self, within_s: float, took_s: float, *, has_failed: bool) -> None:
+        """Count what has ended without an answer, where it is held beside the canary's (`caller.Caller.within_s`)."""
+        if within_s and self.canary is not None:
+            self.canary.beside.end(took_s, within_s, has_failed=has_failed)
+
     def reject(self, reason: str) -> None:
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
 

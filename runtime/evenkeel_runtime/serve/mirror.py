@@ -34,13 +34,15 @@ class Mirror:
         self._copies = 0
         self._bytes = 0
 
+    def drop(self, why: Drop) -> None:
+        """Count a request that was chosen, and of which no copy is made."""
+        if self.tally is not None:
+            self.tally.dropped[why] += 1
+
     def copy(self, exchange: Exchange, begun: float) -> None:
-        """Send the canary a copy of a request that is about to be answered, if there is room for it."""
+        """Send the canary a copy of a request that is about to be answered."""
         tally, size = self.tally, len(exchange.body)
         if tally is None:
-            return
-        if why := self._reason_to_drop(size):
-            tally.dropped[why] += 1
             return
         arm = tally.arms[MIRROR]
         arm.sent += 1
@@ -83,7 +85,8 @@ class Mirror:
         self._copies -= 1
         self._bytes -= size
 
-    def _reason_to_drop(self, size: int) -> Drop | None:
+    def reason_to_drop(self, size: int) -> Drop | None:
+        """Return why no copy of a request with a body of `size` bytes may be made, None where one may."""
         ready = self._service.ready
         if ready is not None and ready.mode.queue.rows > max(1, ready.mode.queue.policy.max_rows):
             return Drop.LOAD

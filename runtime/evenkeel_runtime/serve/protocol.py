@@ -63,12 +63,11 @@ class Head:
 
 
 class Exchange:
-    """One request, and the one answer to it. `abandoned` is called when the client goes before the answer; `assignment`
-    is what the request has drawn (`receipts.Assignment`), None where nobody has drawn here."""
+    """One request, and the one answer to it: a `Caller`. `abandoned` is called when the client goes before that."""
 
     protocol = "http"
     succeeded = 200
-    __slots__ = ("abandoned", "answer", "assignment", "body", "connection", "head", "headers", "keep_alive")
+    __slots__ = ("abandoned", "answer", "assignment", "body", "connection", "head", "headers", "keep_alive", "within_s")
 
     def __init__(self, connection: Connection, head: Head, body: bytes, keep: bool) -> None:
         self.connection = connection
@@ -79,6 +78,7 @@ class Exchange:
         self.answer: bytes | None = None
         self.abandoned: Callable[[], None] | None = None
         self.assignment: int | None = None
+        self.within_s = 0.0
 
     @property
     def method(self) -> bytes:

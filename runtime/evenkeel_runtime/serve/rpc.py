@@ -70,6 +70,7 @@ class Call:
     succeeded: int = grpc.StatusCode.OK.value[0]
     connection: object = None
     assignment: int | None = None  # what comes by gRPC is in no draw
+    within_s = 0.0
 
     def __init__(self, headers: dict[bytes, bytes]) -> None:
         self.headers = headers

@@ -24,8 +24,9 @@ from evenkeel_runtime.serve.headers import Told, told_by
 from evenkeel_runtime.serve.metadata import of_server
 from evenkeel_runtime.serve.metrics import CONTENT_TYPE, Metrics
 from evenkeel_runtime.serve.oip import Reader
-from evenkeel_runtime.serve.protocol import Exchange, error_body
+from evenkeel_runtime.serve.protocol import Exchange
 from evenkeel_runtime.serve.signals import Signals
+from evenkeel_runtime.serve.tally import is_failure
 from evenkeel_runtime.serve.timings import Timings
 from evenkeel_runtime.serve.tracing import Stay, Tracer
 from evenkeel_runtime.serve.v1 import Predictions
@@ -228,7 +229,8 @@ class Service:
             caller.respond_head(head, body)
             now = time.perf_counter()
             metrics.rows += work.rows
-            timings.moments += (caller.succeeded, asked.begun, work.admitted, began, finished, start, now)
+            within_s = caller.within_s
+            timings.moments += (caller.succeeded, asked.begun, work.admitted, began, finished, start, now, within_s)
             if tracer is not None:
                 stay = Stay(work.admitted, began, finished, batch.rows)
                 tracer.record(caller.trace, caller.protocol, caller.succeeded, asked.begun, now, stay)
@@ -266,13 +268,15 @@ class Service:
 
     def _abandoned(self, work: Work) -> None:
         if not work.cancelled and self.ready is not None:
-            begun = work.payload.begun
+            caller, begun = work.payload.caller, work.payload.begun
             self.metrics.preprocess.observe(work.admitted - begun)
             self.ready.mode.queue.cancel(work)
             self.metrics.in_flight -= 1
             self.metrics.cancelled += 1
             # Who gives up has waited for so long at least: where all do after a second, only what was fast is answered.
-            self.signals.latency.observe(time.perf_counter() - begun)
+            waited_s = time.perf_counter() - begun
+            self.signals.latency.observe(waited_s)
+            self.metrics.end_beside(caller.within_s, waited_s, has_failed=False)
 
     # feedback
 
@@ -371,7 +375,7 @@ class Service:
         if seconds is None:
             self._error(exchange, 400, f"seconds has to be a number up to {stacks.MOST_S:g}")
             return
-        self._aside(exchange, lambda: _profiled(seconds))
+        self._aside(exchange, lambda: stacks.rendered(seconds))
 
     def reject(self, caller: Caller, status: int, reason: str, message: str, more: bytes, begun: float) -> None:
         self.metrics.reject(reason)
@@ -384,15 +388,10 @@ class Service:
         if code_since is not None:
             now = time.perf_counter()
             self.metrics.answered(code, now - code_since)
+            if is_failure(status):
+                self.metrics.end_beside(caller.within_s, now - code_since, has_failed=True)
             if self.tracer is not None:
                 self.tracer.record(caller.trace, caller.protocol, code, code_since, now, None)
-
-
-def _profiled(seconds: float) -> Rendered:
-    found = stacks.profile(seconds)
-    if found is None:
-        return 409, JSON, error_body("another profile is being taken; try again when it is done")
-    return 200, b"text/plain; charset=utf-8", found
 
 
 def _text(value: bytes) -> str:

@@ -14,6 +14,8 @@ from collections import Counter
 from types import FrameType
 from urllib.parse import parse_qs
 
+from evenkeel_runtime.serve.protocol import error_body
+
 PATH = "/debug/profile"
 MOST_S = 60.0
 DEFAULT_S = 5.0
@@ -41,6 +43,14 @@ def profile(seconds: float) -> bytes | None:
     finally:
         _running.release()
     return "".join(f"{stack} {count}\n" for stack, count in sorted(seen.items())).encode()
+
+
+def rendered(seconds: float) -> tuple[int, bytes, bytes]:
+    """Return the answer with the stacks of so long: status, content type, body."""
+    found = profile(seconds)
+    if found is None:
+        return 409, b"application/json", error_body("another profile is being taken; try again when it is done")
+    return 200, b"text/plain; charset=utf-8", found
 
 
 def _sampled(seconds: float) -> Counter[str]:

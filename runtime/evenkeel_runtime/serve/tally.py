@@ -7,15 +7,26 @@ is kept as this replica saw it, in the buckets of its own requests, so that the 
     sent = answered + failed, for every reason + invalid + abandoned + under way
 
 A request is *invalid* where the stable replica refuses it as the canary did. That is the request's fault: no failure.
+
+What this replica answers itself is counted once more where it could have been the canary's (`Beside`), and by the
+canary's measure: *late* is what took longer than the canary would have had. Counter-example to the target as measure:
+where stable takes 60 to 90 ms of 100, the canary has 90, and one that is just as fast is late 1 time in 20, stable
+never. Counter-example to everything as yardstick: beside gRPC, which never goes to the canary and takes a tenth of the
+time, a canary that is as fast as stable looks slow.
 """
 
 from __future__ import annotations
 
 import enum
+from typing import TYPE_CHECKING
 
 from evenkeel_runtime.contract import MIRROR, SPLIT
 from evenkeel_runtime.serve.metrics import SECONDS, Histogram, escaped, family
 from evenkeel_runtime.serve.signals import latency_edges, told
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Failure(enum.StrEnum):
@@ -42,6 +53,11 @@ def failure_of(status: int) -> Failure:
     if status == 429:
         return Failure.FULL
     return Failure.ERROR if status >= 500 else Failure.REFUSED
+
+
+def is_failure(status: int) -> bool:
+    """Return whether an answer of the stable replica's own is a failure, and not the request's fault."""
+    return status == 429 or status >= 500
 
 
 def is_refused_alike(status: int, answer: bytes | None) -> bool:
@@ -98,6 +114,34 @@ class Arm:
         }
 
 
+class Beside:
+    """What became of the requests that the stable replica answers and that could have been the canary's: of a split,
+    those that drew stable; of a mirror, all that a copy could have been made of.
+
+    `late` and `failed` are of those that have `ended`, and none is both: late is late, whatever it ends with.
+    """
+
+    def __init__(self) -> None:
+        self.ended = self.late = self.failed = 0
+
+    def end(self, took_s: float, within_s: float, *, has_failed: bool) -> None:
+        """Count one that ended after `took_s`, for which the canary would have had `within_s`."""
+        self.ended += 1
+        if took_s > within_s:
+            self.late += 1
+        elif has_failed:
+            self.failed += 1
+
+    def end_all(self, took: NDArray[np.float64], within: NDArray[np.float64]) -> None:
+        """Count many that were answered; `within` is 0 of those that do not count."""
+        counts = within > 0
+        self.ended += int(counts.sum())
+        self.late += int((counts & (took > within)).sum())
+
+    def told(self) -> dict[str, int]:
+        return {"ended": self.ended, "late": self.late, "failed": self.failed}
+
+
 class Tally:
     """The counts of one canary, since this replica was told of it."""
 
@@ -105,6 +149,7 @@ class Tally:
         self.revision = revision
         self.arms = {SPLIT: Arm(target_s), MIRROR: Arm(target_s)}
         self.dropped = dict.fromkeys(Drop, 0)
+        self.beside = Beside()
 
     def told(self) -> dict[str, object]:
         """Return the counts as the signals show them; a mode of which there is nothing to tell is null."""
@@ -114,6 +159,7 @@ class Tally:
             "revision": self.revision,
             "split": split.told() if split.sent else None,
             "mirror": {**mirror.told(), "dropped": dropped} if mirror.sent or dropped else None,
+            "beside": self.beside.told(),
         }
 
     def lines(self, labels: str) -> list[str]:
@@ -139,10 +185,22 @@ class Tally:
             for why, count in self.dropped.items()
             if count
         ]
+        beside = [
+            f'inference_canary_beside_total{{{named},outcome="{word}"}} {count}'
+            for word, count in (
+                ("answered", self.beside.ended - self.beside.late - self.beside.failed),
+                ("late", self.beside.late),
+                ("failed", self.beside.failed),
+            )
+            if count
+        ]
         return [
             *family("inference_canary_requests_total", "counter", "Requests meant for the canary, by outcome.", counts),
             *family("inference_canary_requests_in_flight", "gauge", "Requests that the canary has.", under_way),
             *family("inference_canary_duration_seconds", "histogram", "Until the canary's answer.", times),
             *family("inference_canary_lost_seconds", "histogram", "Until stable began in the canary's place.", lost),
             *family("inference_canary_dropped_total", "counter", "Requests that were not mirrored.", dropped),
+            *family(
+                "inference_canary_beside_total", "counter", "Stable's, which the canary's are compared to.", beside
+            ),
         ]

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from evenkeel_runtime.serve.signals import Signals
 
 MOST = 512
-_FIELDS = 7
+_FIELDS = 8
 
-Moments = tuple[int, float, float, float, float, float, float]
+Moments = tuple[int, float, float, float, float, float, float, float]
 """The protocol's code for the answer; then, by `time.perf_counter`, when the request had arrived, was admitted, its
-forward began and ended, its answer began to be written and was written."""
+forward began and ended, its answer began to be written and was written; last, `caller.Caller.within_s`."""
 
 
 class Timings:
@@ -41,7 +41,8 @@ class Timings:
             return
         packed = struct.pack(f"{len(self.moments)}d", *self.moments)
         self.moments.clear()
-        codes, arrived, admitted, began, ended, written_from, written = np.frombuffer(packed).reshape(-1, _FIELDS).T
+        columns = np.frombuffer(packed).reshape(-1, _FIELDS).T
+        codes, arrived, admitted, began, ended, written_from, written, within = columns
         metrics, took = self._metrics, written - arrived
         metrics.preprocess.observe_all(admitted - arrived)
         metrics.queue.observe_all(began - admitted)
@@ -50,3 +51,5 @@ class Timings:
         for code in np.unique(codes):
             metrics.answered_all(int(code), took[codes == code])
         self._signals.latency.observe_all(took)
+        if metrics.canary is not None and within.any():
+            metrics.canary.beside.end_all(took, within)

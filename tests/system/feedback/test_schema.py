@@ -274,6 +274,30 @@ def test_what_the_earlier_release_is_writing_meanwhile_is_counted(old: Database,
         assert confusion(opened.result(timeout=30)) == {(3, 4): 1}
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        pytest.param("own_id", "confusion", id="looks for old ids before it counts"),
+        pytest.param("pair", "error", id="reads pairs before errors"),
+        pytest.param("prediction", "label", id="reads totals before labels"),
+    ],
+)
+def test_what_the_earlier_release_does_meanwhile_in_another_order_is_no_deadlock(
+    first: str, then: str, old: Database, open_store: Any
+) -> None:
+    if old.words is SQLITE:
+        pytest.skip("a file has one lock, so no order of locks")
+    old.run("BEGIN")
+    old.run(f"SELECT COUNT(*) FROM {first}")
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(open_store)
+        with pytest.raises(TimeoutError):
+            opened.result(timeout=2)
+        assert old.run(f"SELECT COUNT(*) FROM {then}") == [(0,)]
+        old.run("COMMIT")
+        assert opened.result(timeout=30).ask("SELECT version FROM schema_version") == [(schema.VERSION,)]
+
+
 def test_a_replica_that_starts_and_one_that_writes_do_not_wait_for_each_other(open_store: Any) -> None:
     """Whoever makes an index that is there waits for those who write to its table, and they for him at the next."""
     first: Store = open_store()

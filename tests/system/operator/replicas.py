@@ -102,6 +102,7 @@ class FakeReplica:
             return False
         self._canarys += self.canary.share
         if self._canarys < 1.0:
+            self._tally.beside.end(self._latency_s, self.signals.target_s, has_failed=False)
             return False
         self._canarys -= 1.0
         arm = self._tally.arms[self.canary.mode]

@@ -178,6 +178,7 @@ def test_grpc_is_served_by_stable(rollout: Rollout) -> None:
     with grpc.InferenceServerClient(f"127.0.0.1:{rollout.stable.grpc_port}") as client:
         assert client.infer("m", [tensor]).get_response().model_version == "stable"
     assert rollout.signals()["canary"]["split"] is None
+    assert rollout.signals()["canary"]["beside"]["ended"] == 0
 
 
 def test_two_that_take_each_other_for_the_canary_pass_a_request_on_once(rollout: Rollout) -> None:
@@ -196,6 +197,16 @@ def test_a_request_that_both_refuse_is_no_failure_of_the_canary(rollout: Rollout
     assert answer.body == rollout.canary.infer(b'{"inputs": []}').body
     arm = rollout.arm()
     assert (arm["invalid"], arm["failed"]) == (1, {})
+
+
+def test_stable_s_own_are_counted_beside_the_canary_s_where_they_were_in_the_draw(rollout: Rollout) -> None:
+    rollout.tell(rollout.plan(0.5), CALM_S)
+    got = versions(rollout.stable, [""] * 40)
+    pinned = "/v2/models/m/versions/stable/infer"
+    for _ in range(5):
+        assert rollout.stable.ask("POST", pinned, json.dumps(HEADER).encode()).status == 200
+    assert rollout.arm()["answered"] == got["canary"]
+    assert rollout.signals()["canary"]["beside"] == {"ended": got["stable"], "late": 0, "failed": 0}
 
 
 def test_a_slow_canary_is_not_waited_for(rollout: Rollout) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from evenkeel_runtime.serve import canary
 from evenkeel_runtime.serve.canary import Budget, Choice, budget_of
 from evenkeel_runtime.serve.metrics import Histogram
 from evenkeel_runtime.serve.signals import Signals, latency_edges
-from evenkeel_runtime.serve.tally import Failure, Tally, is_refused_alike
+from evenkeel_runtime.serve.tally import Beside, Drop, Failure, Tally, is_refused_alike
 
 SHARES = (0.01, 0.1, 0.5)
 DRAWS = 50_000
@@ -89,15 +90,21 @@ PASSED = {b"evenkeel-onward": b"split"}
 EITHER, NEITHER = (Assignment.STABLE, Assignment.CANARY), (Assignment.UNASSIGNED, Assignment.UNASSIGNED)
 
 
-def drew(path: bytes, headers: dict[bytes, bytes], share: float, mode: str = SPLIT) -> int | None:
-    """Return what a request has drawn at a stable replica whose canary can take none at the moment."""
+def asked(path: bytes, headers: dict[bytes, bytes], share: float, mode: str = SPLIT, why: Drop | None = None) -> Any:
+    """Return a request after a stable replica has looked at it whose canary can take none at the moment."""
     service: Any = SimpleNamespace(name="m", signals=Signals(), timings=Mock())
     onward: Any = Mock(**{"send.return_value": Failure.BUSY})
     told_of = Canary("digits-91cc", mode, share, ("127.0.0.1:1",), 300.0)
-    exchange: Any = SimpleNamespace(path=path, headers=headers, body=b"{}", assignment=None)
-    tried = canary.Canary(service, told_of, Tally("digits-91cc", 0.1), onward, Mock())
+    exchange: Any = SimpleNamespace(path=path, headers=headers, body=b"{}", assignment=None, within_s=0.0)
+    mirror: Any = Mock(**{"reason_to_drop.return_value": why})
+    tried = canary.Canary(service, told_of, Tally("digits-91cc", 0.1), onward, mirror)
     assert not tried.takes(exchange, 5.0)
-    drawn: int | None = exchange.assignment
+    return exchange
+
+
+def drew(path: bytes, headers: dict[bytes, bytes], share: float, mode: str = SPLIT) -> int | None:
+    """Return what a request has drawn."""
+    drawn: int | None = asked(path, headers, share, mode).assignment
     return drawn
 
 
@@ -120,6 +127,38 @@ def test_of_a_request_stable_says_that_it_drew(
 ) -> None:
     """Where nobody is the canary's, and where everybody is."""
     assert (drew(path, headers, 0.0, mode), drew(path, headers, 1.0, mode)) == want
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "mode", "why", "want"),
+    [
+        pytest.param(
+            OWN, {}, SPLIT, None, (0.05, 0.0), id="of a split, what drew stable, and as long as the canary has"
+        ),
+        pytest.param(OWN, {b"x-request-timeout-ms": b"90"}, SPLIT, None, (0.04, 0.0), id="which a client may shorten"),
+        pytest.param(PINNED, {}, SPLIT, None, (0.0, 0.0), id="nothing that names a version"),
+        pytest.param(OWN, PASSED, SPLIT, None, (0.0, 0.0), id="nothing that was passed on"),
+        pytest.param(OWN, {}, MIRROR, None, (0.1, 0.1), id="of a mirror, what may be copied, whether it is or not"),
+        pytest.param(OWN, {}, MIRROR, Drop.LOAD, (0.0, 0.0), id="nothing that may not be copied at the moment"),
+        pytest.param(PINNED, {}, MIRROR, None, (0.0, 0.0), id="nor what names a version"),
+    ],
+)
+def test_held_beside_what_becomes_of_the_canary_s_is(
+    path: bytes, headers: dict[bytes, bytes], mode: str, why: Drop | None, want: tuple[float, float]
+) -> None:
+    """Where nobody is the canary's, and where everybody is. The latency target is 0.1 s."""
+    got = tuple(asked(path, headers, share, mode, why).within_s for share in (0.0, 1.0))
+    assert got == pytest.approx(want)
+
+
+def test_stable_is_late_as_often_as_a_canary_that_is_as_fast() -> None:
+    """Where stable needs most of the target, the canary has no longer than stable's own p95, and is late where stable,
+    with all of the target, would not be."""
+    seconds = [0.06] * 96 + [0.095] * 4
+    within_s, beside = budget_of(0.1, latencies(*seconds)).within_s, Beside()
+    beside.end_all(np.array(seconds), np.full(len(seconds), within_s))
+    assert within_s < 0.07
+    assert beside.told() == {"ended": 100, "late": 4, "failed": 0}
 
 
 @given(
@@ -207,5 +246,7 @@ def test_what_was_sent_is_accounted_for() -> None:
     got = tally.told()
     assert isinstance(got["split"], dict)
     assert (got["split"]["underWay"], got["split"]["failed"], got["mirror"]) == (3, {"late": 2}, None)
+    tally.beside.end(0.2, 0.1, has_failed=False)
     lines = tally.lines('model_name="m"')
+    assert 'inference_canary_beside_total{model_name="m",canary="digits-91cc",outcome="late"} 1' in lines
     assert 'inference_canary_requests_total{model_name="m",canary="digits-91cc",mode="split",outcome="late"} 2' in lines

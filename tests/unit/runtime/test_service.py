@@ -45,6 +45,7 @@ class Asking:
     succeeded = 200
     connection: object = None
     trace: Trace | None = None
+    within_s = 0.0
 
     def __init__(self, values: list[int]) -> None:
         self.values = values

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from evenkeel_runtime.serve.metrics import SECONDS, Histogram, Metrics
 from evenkeel_runtime.serve.signals import Signals
+from evenkeel_runtime.serve.tally import Tally
 from evenkeel_runtime.serve.timings import MOST, Timings
 
 ARRIVED, ADMITTED, BEGAN, ENDED, WRITTEN_FROM, WRITTEN = 100.0, 100.002, 100.02, 100.2, 100.201, 100.202
@@ -31,7 +32,7 @@ def test_every_part_is_counted_where_it_belongs() -> None:
     metrics, signals = Metrics("m", "v1"), Signals()
     timings = Timings(metrics, signals)
     for code in (200, 0, 200):
-        timings.moments += (code, ARRIVED, ADMITTED, BEGAN, ENDED, WRITTEN_FROM, WRITTEN)
+        timings.moments += (code, ARRIVED, ADMITTED, BEGAN, ENDED, WRITTEN_FROM, WRITTEN, 0.0)
     timings.bin()
     timings.bin()  # nothing is counted twice
     want = {
@@ -51,7 +52,17 @@ def test_every_part_is_counted_where_it_belongs() -> None:
 def test_as_many_as_are_kept_are_told_to_be_enough() -> None:
     timings = Timings(Metrics("m", "v1"), Signals())
     for _ in range(MOST - 1):
-        timings.moments += (200, ARRIVED, ADMITTED, BEGAN, ENDED, WRITTEN_FROM, WRITTEN)
+        timings.moments += (200, ARRIVED, ADMITTED, BEGAN, ENDED, WRITTEN_FROM, WRITTEN, 0.0)
     assert not timings.is_full
-    timings.moments += (200, ARRIVED, ADMITTED, BEGAN, ENDED, WRITTEN_FROM, WRITTEN)
+    timings.moments += (200, ARRIVED, ADMITTED, BEGAN, ENDED, WRITTEN_FROM, WRITTEN, 0.0)
     assert timings.is_full
+
+
+def test_of_what_could_have_been_the_canary_s_it_is_counted_what_was_late() -> None:
+    metrics, took_s = Metrics("m", "v1"), WRITTEN - ARRIVED
+    metrics.canary = Tally("digits-91cc", 0.1)
+    timings = Timings(metrics, Signals())
+    for within_s in (0.0, took_s / 2, took_s * 2, took_s * 3):
+        timings.moments += (200, ARRIVED, ADMITTED, BEGAN, ENDED, WRITTEN_FROM, WRITTEN, within_s)
+    timings.bin()
+    assert metrics.canary.beside.told() == {"ended": 3, "late": 1, "failed": 0}

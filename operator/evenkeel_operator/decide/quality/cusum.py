@@ -30,16 +30,18 @@ COHORTS_PER_YEAR = round(timedelta(days=365) / COHORT)
 class Cusum:
     """The detector for one metric, fed cohort by cohort in order of time."""
 
-    def __init__(self, measure: Measure, floor: float) -> None:
-        """`floor` is in the unit of the objective."""
+    def __init__(self, measure: Measure, floor: float, *, is_above: bool = False) -> None:
+        """`floor` is in the unit of the objective. With `is_above` it detects that the metric has come to be above the
+        floor: the same bets on the other side, which lose while it is at or below."""
         self._measure = measure
+        self._sign = -1.0 if is_above else 1.0
         self._floor = measure.from_objective(floor)
         self._known = [0] * measure.cells
         self._logs = [0.0] * len(FLOOR_STAKES)
 
     @property
     def log_e(self) -> float:
-        """How much speaks for "below the floor since some cohort", as a logarithm."""
+        """How much speaks for "below the floor since some cohort", or above it, as a logarithm."""
         return log_mean_exp(self._logs)
 
     def add(self, labels: Counts) -> None:
@@ -48,8 +50,9 @@ class Cusum:
             return
         scores = floor_scores(self._measure, self._known, self._floor)
         if scores is not None:
+            scores = tuple(self._sign * score for score in scores)
             most = max(scores)
-            for k, stake in enumerate(FLOOR_STAKES):
+            for k, stake in enumerate(FLOOR_STAKES if most > 0 else ()):
                 self._logs[k] = max(0.0, self._logs[k]) + log_wealth(labels, scores, stake / most)
         if not self._measure.is_exact:
             self._known = [a + b for a, b in zip(self._known, labels, strict=True)]

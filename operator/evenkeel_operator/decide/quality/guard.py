@@ -9,6 +9,10 @@
 A model that was good for long, by its labels, and is no longer has not changed; what it is asked about has, and the one
 before it would be just as bad: going back would only be a flip. Where an earlier revision's labels of the same period
 are known (of a mirror, or an exploring share), they decide instead: one that is no better now is not gone back to.
+
+An alarm stands until its metric is shown to be above the floor again, as surely as it was shown to be below, a person
+acknowledges it, or another revision serves. That time goes by is no reason: the labels that raised it are looked at for
+two weeks and then no longer, and nothing has been mended by that. So whoever watches keeps what it was (`Kept`).
 """
 
 from __future__ import annotations
@@ -53,14 +57,35 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """The last alarm of one metric on the revision in service, as it is kept beside the labels: when the decay began,
+    when it was shown, what was thought of it, and when it was over; `resolved` is None while it stands."""
+
+    began: datetime
+    raised: datetime
+    is_drift_suspected: bool
+    resolved: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Alarm:
-    """One metric's detector: its evidence and threshold as logarithms, when the evidence began and when it sufficed."""
+    """One metric's detector: its evidence and threshold as logarithms, when the evidence began and when it sufficed.
+
+    `resolved`: when the alarm that was `raised` was over, None while it stands; evidence and `began` are then of the
+    detector that has started anew.
+    """
 
     measure: str
     log_e: float
     log_threshold: float
     began: datetime | None
     raised: datetime | None
+    resolved: datetime | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether the metric is taken to be below its floor."""
+        return self.raised is not None and self.resolved is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +109,25 @@ def watch(
     rows: Sequence[Cohort],
     now: datetime,
     last_rollback: datetime | None = None,
+    kept: Sequence[Kept | None] = (),
 ) -> Finding:
     """Return what the guard says at `now`.
 
     `earlier` are revisions that may be gone back to, the newest first: promoted once, and not quarantined.
-    `last_rollback`: when an automatic rollback last happened, of which there is at most one in 24 h.
+    `last_rollback`: when an automatic rollback last happened, of which there is at most one in 24 h. `kept`: the last
+    alarm of each objective, where one is known.
     """
-    alarms = tuple(detect(objective, stable, rows, now) for objective in objectives)
-    raised = [(objective, alarm) for objective, alarm in zip(objectives, alarms, strict=True) if alarm.raised]
+    before = kept or (None,) * len(objectives)
+    alarms = tuple(detect(o, stable, rows, now, known) for o, known in zip(objectives, before, strict=True))
+    raised = [(objective, alarm) for objective, alarm in zip(objectives, alarms, strict=True) if alarm.stands]
     if not raised:
         return Finding(Outcome.QUIET, alarms)
-    if any(not _is_own_fault(objective, alarm, stable, rows) for objective, alarm in raised):
+    # Labels of before the decay are looked at no longer, some day; what they have shown stays.
+    was_drift = any(
+        known is not None and known.is_drift_suspected and alarm.stands and alarm.raised == known.raised
+        for known, alarm in zip(before, alarms, strict=True)
+    )
+    if was_drift or any(not _is_own_fault(objective, alarm, stable, rows) for objective, alarm in raised):
         return Finding(Outcome.DECAYED, alarms, is_drift_suspected=True)
     target = next((g for g in earlier if _is_good(objectives, g, rows, now)), None)
     if target is None or any(_is_no_better(objective, alarm, stable, target, rows, now) for objective, alarm in raised):
@@ -104,15 +137,31 @@ def watch(
     return Finding(Outcome.ROLL_BACK, alarms, target.revision, stable.revision)
 
 
-def detect(objective: Objective, served: Served, rows: Sequence[Cohort], now: datetime) -> Alarm:
+def detect(
+    objective: Objective, served: Served, rows: Sequence[Cohort], now: datetime, kept: Kept | None = None
+) -> Alarm:
     """Return the state of one objective's detector over the mature cohorts in which `served` was in service.
 
-    The detector starts with the revision. An alarm stays raised: what comes later does not take it back.
+    The detector starts with the revision, or behind what is `kept` of its last alarm, and anew when an alarm is over.
     """
-    detector = Cusum(objective.measure, objective.floor)
-    threshold = math.log(COHORTS_PER_YEAR)
-    began: datetime | None = None
+    measure, threshold = objective.measure, math.log(COHORTS_PER_YEAR)
+
+    def starts(*, is_above: bool = False) -> Cusum:
+        return Cusum(measure, objective.floor, is_above=is_above)
+
+    detector, recovery, shown = starts(), starts(is_above=True), threshold
+    began = raised = resolved = since = None
+    if kept is not None:
+        raised, resolved = kept.raised, kept.resolved
+        began, since = (kept.began, raised) if resolved is None else (None, resolved)
     for row in _of(served, rows, objective.horizon, now):
+        if since is not None and row.start <= since:
+            continue
+        if raised is not None and resolved is None:
+            recovery.add(row.labels)
+            if recovery.log_e >= threshold:
+                resolved, detector, began = row.start, starts(), None
+            continue
         was_quiet = detector.log_e <= 0
         detector.add(row.labels)
         if detector.log_e <= 0:
@@ -120,8 +169,9 @@ def detect(objective: Objective, served: Served, rows: Sequence[Cohort], now: da
         elif was_quiet or began is None:
             began = row.start
         if detector.log_e >= threshold:
-            return Alarm(objective.measure.name, detector.log_e, threshold, began, row.start)
-    return Alarm(objective.measure.name, detector.log_e, threshold, began, None)
+            shown, raised, resolved, recovery = detector.log_e, row.start, None, starts(is_above=True)
+    stands = raised is not None and resolved is None
+    return Alarm(measure.name, shown if stands else detector.log_e, threshold, began, raised, resolved)
 
 
 def _of(served: Served, rows: Sequence[Cohort], horizon: timedelta, now: datetime) -> list[Cohort]:
@@ -158,7 +208,7 @@ def _is_good(objectives: Sequence[Objective], served: Served, rows: Sequence[Coh
         lasted = (served.until or now) - served.since
         if labels == 0 or (lasted < SOAK and labels < SOAK_LABELS):
             return False
-        if detect(objective, served, rows, now).raised is not None:
+        if detect(objective, served, rows, now).stands:
             return False
     return True
 

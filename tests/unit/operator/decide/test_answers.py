@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from evenkeel_operator.decide.answers import FINE, MOST_BYTES, MOST_SPAN_S, Samples
 from evenkeel_operator.decide.quality.cohorts import ANSWERS, COHORT, Answers
-from evenkeel_operator.decide.readings import MOST_COUNT, CanaryReading, Latencies, Reading, Sent
+from evenkeel_operator.decide.readings import MOST_COUNT, Beside, CanaryReading, Latencies, Reading, Sent
 
 STABLE, CANARY = "digits-old", "digits-new"
 NOW = datetime(2026, 1, 1, 12, 34, 56, tzinfo=UTC)
@@ -33,8 +33,10 @@ def sent(fast: int = 0, slow: int = 0, **failed: int) -> Sent:
     return Sent(fast + slow + sum(failed.values()), fast + slow, failed, latencies(fast, slow))
 
 
-def told(split: Sent | None = None, mirror: Sent | None = None, revision: str = CANARY) -> CanaryReading:
-    return CanaryReading(revision, 200.0, 1, split, mirror)
+def told(
+    split: Sent | None = None, mirror: Sent | None = None, revision: str = CANARY, beside: Beside | None = None
+) -> CanaryReading:
+    return CanaryReading(revision, 200.0, 1, split, mirror, beside)
 
 
 def reading(
@@ -69,13 +71,40 @@ def counts(found: Samples, revision: str) -> tuple[int, int, int]:
 NONE = (0, 0, 0)
 INTERVALS = [
     pytest.param(reading(), reading(160.0), NONE, NONE, id="nothing has ended"),
-    pytest.param(reading(fast=7), reading(160.0, fast=12, slow=3), (8, 3, 0), NONE, id="what ended in between, only"),
     pytest.param(
-        reading(failed=1, rejected=1),
-        reading(160.0, fast=4, failed=3, rejected=4),
-        (9, 0, 5),
+        reading(fast=7, failed=1, rejected=1),
+        reading(160.0, fast=12, slow=3, failed=3, rejected=4, canary=told()),
+        (13, 3, 5),
         NONE,
-        id="errors and refusals of stable have failed",
+        id="of one that does not tell what could have been the canary's, all that ended, errors and refusals failed",
+    ),
+    pytest.param(
+        reading(fast=50, canary=told(beside=Beside(10, 1, 1))),
+        reading(160.0, fast=90, slow=9, failed=9, rejected=9, canary=told(beside=Beside(16, 3, 2))),
+        (6, 2, 1),
+        NONE,
+        id="of stable's, only what could have been the canary's, and by the canary's measure",
+    ),
+    pytest.param(
+        reading(canary=told(beside=Beside(90, 9, 9), revision="digits-older")),
+        reading(160.0, canary=told(beside=Beside(4, 1, 1))),
+        (4, 1, 1),
+        NONE,
+        id="what was beside another canary is not counted",
+    ),
+    pytest.param(
+        reading(canary=told(beside=Beside(9, 9, 0))),
+        reading(160.0, canary=told(sent(3), beside=Beside(12, 8, 0))),
+        NONE,
+        (3, 0, 0),
+        id="what ran backwards beside the canary says nothing",
+    ),
+    pytest.param(
+        reading(canary=told(replace(sent(4), abandoned=1))),
+        reading(160.0, canary=told(replace(sent(6, 1), abandoned=3))),
+        NONE,
+        (5, 1, 0),
+        id="who gave up on the canary before it was late is none of the slow, as with stable",
     ),
     pytest.param(
         reading(), reading(160.0, canary=told(sent(6, 2))), NONE, (8, 2, 0), id="all since it was told of the canary"
@@ -169,7 +198,7 @@ def test_a_replica_that_was_away_is_not_continued() -> None:
 
 
 def test_a_target_that_has_moved_is_counted_by_its_new_edges() -> None:
-    moved = replace(reading(160.0, fast=9), latencies=Latencies(0.2, EDGES, (1, 1, 1, 2)))
+    moved = replace(reading(160.0, fast=9, canary=told()), latencies=Latencies(0.2, EDGES, (1, 1, 1, 2)))
     before = replace(reading(fast=9), latencies=Latencies(0.1, (0.04, 0.1, 0.3), (9, 9, 9, 9)))
     assert counts(noted(before, moved), STABLE) == (5, 2, 0)
 
@@ -187,16 +216,17 @@ def test_of_every_replica_and_second_there_is_one_sample_at_most() -> None:
     assert (counts(found, STABLE)[0], counts(found, CANARY)[0]) == (5, 5)
     for replica in ("s", "t"):
         found.note(replica, reading(), NOW)
-        found.note(replica, reading(103.0, fast=50), NOW)
+        found.note(replica, reading(103.0, fast=50, canary=told()), NOW)
     assert counts(found, STABLE)[0] == 11
-    assert counts(noted(reading(), reading(100.2, fast=50)), STABLE)[0] == 1, "what ended is seen, however short it was"
+    short = noted(reading(), reading(100.2, fast=50, canary=told()))
+    assert counts(short, STABLE)[0] == 1, "what ended is seen, however short it was"
 
 
 def test_shares_of_many_are_drawn_and_not_rounded() -> None:
     """A tenth failed: of 300 samples about 30 have, and not none, though no second had a failure of its own."""
     found = Samples(STABLE, CANARY)
     for n in range(301):
-        found.note("r", reading(100.0 + n, fast=90 * n, failed=10 * n), NOW)
+        found.note("r", reading(100.0 + n, canary=told(beside=Beside(100 * n, 0, 10 * n))), NOW)
     samples, _, failed = counts(found, STABLE)
     assert samples == 300
     assert 10 <= failed <= 60, "within six standard deviations"

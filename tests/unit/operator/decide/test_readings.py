@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evenkeel_operator.api.modeldeployment import MOST_ROWS
-from evenkeel_operator.decide.readings import UNBOUNDED_ROWS, BadReading, Flaw, quantile, read, require_onward
+from evenkeel_operator.decide.readings import UNBOUNDED_ROWS, BadReading, Beside, Flaw, quantile, read, require_onward
 from evenkeel_runtime.contract import MIRROR, SPLIT
 from evenkeel_runtime.serve.signals import BATCH_ROWS, Signals, latency_edges
 from evenkeel_runtime.serve.tally import Drop, Failure, Tally
@@ -119,6 +119,8 @@ def tally(*, split: int = 2, mirror: int = 0, target_s: float = TARGET_S) -> Tal
             arm.latency.observe(seconds)
         if count:
             arm.fail(Failure.ERROR, 0.01)
+    for took_s, has_failed in ((0.5, False), (2.0, False), (2.0, True), (0.5, True), (0.5, True)):
+        found.beside.end(took_s * target_s, target_s, has_failed=has_failed)
     return found
 
 
@@ -138,10 +140,20 @@ def test_what_the_runtime_tells_of_a_canary_is_read() -> None:
     assert got.mirror is not None
     assert (got.split.sent, got.split.answered, got.split.failed) == (5, 4, {"late": 1, "error": 1})
     assert (got.mirror.sent, got.mirror.answered, got.mirror.failed) == (3, 2, {"error": 1})
+    assert got.beside == Beside(ended=5, late=2, failed=2), "what is late is late, whatever it ends with"
     for one in (got.split, got.mirror):
         edges, counts = one.latencies.edges, one.latencies.counts
         assert sum(counts) == one.answered
         assert sum(counts[edges.index(one.latencies.target_s) + 1 :]) == 1, "above the target"
+
+
+def test_a_replica_that_does_not_tell_what_was_beside_the_canary_is_read_all_the_same() -> None:
+    answer = json.loads(with_canary(tally()))
+    del answer["canary"]["beside"], answer["canary"]["split"]["abandoned"]
+    got = read(json.dumps(answer).encode()).canary
+    assert got is not None
+    assert got.split is not None
+    assert (got.beside, got.split.abandoned) == (None, 0)
 
 
 def test_a_mode_of_which_there_is_nothing_to_tell_and_no_canary_are_none() -> None:

@@ -59,8 +59,11 @@ BAD = [
     ("--retention-days", "nan"),
     ("--retention-days", "1e20"),
     ("--retention-days", "30"),
+    ("--retention-days", "30.04"),
+    ("--retention-days", "7"),
     ("--horizon-days", "0"),
     ("--horizon-days", "90"),
+    ("--horizon-days", "89.99"),
     ("--open", "yes"),
 ]
 
@@ -83,3 +86,8 @@ def test_what_makes_no_sense_is_refused_on_one_line_by_its_names(
     got = capsys.readouterr()
     assert (ended.value.code, got.out, got.err.count("\n")) == (2, "", 1)
     assert f"{flag} ({variable})" in got.err
+
+
+def test_what_is_kept_for_long_enough_after_the_last_label_is_taken() -> None:
+    got = parse(["--horizon-days=7", f"--retention-days={7 + 1 / 24 + 1e-6}"], {})
+    assert got.retention_s - got.horizon_s == 3600
