@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -132,7 +133,7 @@ class Reading:
 def read(body: bytes) -> Reading:
     """Return what an answer says; raises BadReading."""
     try:
-        found: Any = json.loads(body, parse_constant=_no_constant)
+        found: Any = _JSON.decode(str(body, "utf-8"))
     except (ValueError, RecursionError) as e:
         raise BadReading(Flaw.MALFORMED, f"the answer is not JSON: {e}"[:200]) from None
     try:
@@ -267,26 +268,36 @@ def _sent(found: Any) -> Sent:
 
 
 def _require_buckets(latencies: Latencies) -> None:
-    edges, target_s = latencies.edges, latencies.target_s
+    if len(latencies.counts) != len(latencies.edges) + 1:
+        raise _other_buckets(f"has {len(latencies.counts)} counts for {len(latencies.edges)} edges")
+    _require_edges(latencies.edges, latencies.target_s)
 
-    def refuse(message: str) -> NoReturn:
-        raise BadReading(Flaw.OTHER_BUCKETS, f"the latency histogram {message}")
 
-    if len(latencies.counts) != len(edges) + 1:
-        refuse(f"has {len(latencies.counts)} counts for {len(edges)} edges")
+@lru_cache(maxsize=1024)
+def _require_edges(edges: tuple[float, ...], target_s: float) -> None:
+    """Raise BadReading for edges that no quantile can be told from; a replica has the same in each of its answers."""
     if not edges or edges[0] <= 0 or any(a >= b for a, b in pairwise(edges)):
-        refuse("has edges that do not ascend from above zero")
+        raise _other_buckets("has edges that do not ascend from above zero")
     if target_s not in edges:
-        refuse(f"has no edge at its target of {target_s:g} s")
+        raise _other_buckets(f"has no edge at its target of {target_s:g} s")
     if edges[0] > target_s / 4 or edges[-1] < 2 * target_s:
-        refuse("does not reach from a quarter of its target to twice its target")
+        raise _other_buckets("does not reach from a quarter of its target to twice its target")
     for a, b in pairwise(edges):
         if b > target_s / 4 * 1.001 and a < target_s * 2 * 0.999 and b / a > MOST_RATIO:
-            refuse(f"has edges of {a:g} s and {b:g} s side by side, too far apart near its target of {target_s:g} s")
+            raise _other_buckets(
+                f"has edges of {a:g} s and {b:g} s side by side, too far apart near its target of {target_s:g} s"
+            )
+
+
+def _other_buckets(message: str) -> BadReading:
+    return BadReading(Flaw.OTHER_BUCKETS, f"the latency histogram {message}")
 
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _number(value: Any) -> float:
