@@ -131,13 +131,14 @@ def main() -> int:
     medians = {name: round(statistics.median(times), 2) for name, times in took.items()}
     for name, median in medians.items():
         print(f"{name:12} {median:6.2f} s   of {', '.join(f'{one:.2f}' for one in took[name])}")
+    speedup = round(medians["serial_s"] / medians["parts_s"], 1)
     found = {name: medians[name] for name in ways} | {
         "hash_lag_s": round(statistics.median(lags), 3),
         "by_mib": {str(mib): medians[f"{mib} MiB"] for mib in LENGTHS},
-        "speedup": round(medians["serial_s"] / medians["parts_s"], 1),
+        "speedup": speedup,
     }
     print(json.dumps(found))
-    return 0 if found["speedup"] >= BARS["speedup"] else 1
+    return 0 if speedup >= BARS["speedup"] else 1
 
 
 if __name__ == "__main__":

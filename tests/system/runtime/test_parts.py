@@ -152,15 +152,21 @@ def test_part_that_stalls_is_asked_for_again_alone(
 
 
 def test_server_that_refuses_so_many_connections_is_read_by_fewer(site: Site, wanted: config.Fetch) -> None:
-    free = threading.Semaphore(2)
+    """Two are answered, but not before the others have been refused as often as they ask."""
+    free, all_refused = threading.Semaphore(2), threading.Event()
+    refused: list[str] = []
+    often = (parts.CONNECTIONS - 2) * transfer.Patience().attempts
 
     def answer(path: str, headers: Message) -> Reply | None:
         if not headers["Range"]:
             return None
         if not free.acquire(blocking=False):
+            refused.append(path)
+            if len(refused) == often:
+                all_refused.set()
             return Reply(503)
         try:
-            threading.Event().wait(0.02)
+            assert all_refused.wait(60)
         finally:
             free.release()
         return None
