@@ -13,5 +13,6 @@ credentials, `serve` is the server.
 
 The path of one prediction: `serve/protocol.py` cuts a request out of a connection's bytes, `serve/service.py` goes by
 its address, `serve/oip.py` or `serve/v1.py` reads its tensors; `engine/batching.py` lets it wait, `engine/forward.py`
-calls the model; `serve/receipts.py` signs what came out and `serve/answer.py` writes it.
+calls the model; `serve/receipts.py` signs what came out and `serve/answer.py` writes it. With several GPUs the model is
+called in processes that `serve/engines.py` has started, and `engine/process.py` passes batches to them.
 """

@@ -1,4 +1,4 @@
-"""Who runs the model, and when: the event loop itself, or a thread beside it?
+"""Who runs the model, and when: the event loop itself, a thread beside it, or other processes?
 
 *inline*: at the end of a tick of the loop, when every socket that was readable has been read, the requests that came
 in form the batch. Nothing is handed over, so a forward of microseconds stays one; but the loop answers nothing during a
