@@ -5,8 +5,8 @@ in form the batch. Nothing is handed over, so a forward of microseconds stays on
 call of the model, so this is for forwards below 2 ms whose largest batch is below 10 ms. Between two calls, of which a
 request of many rows needs many, the loop has its turn: 4,096 rows of 1 ms would hold up health for 4 s. Nobody
 overtakes such a request. A client that is alone does not wait for the end of the tick: its request is run when it was
-read. Clients that were answered together are looked out for: as long as every look at the sockets finds one that is back,
-and then for a fiftieth of the last call's time after each, and a tenth in all.
+read. Clients that were answered together are looked out for: as long as every look at the sockets finds one that is
+back, and then for a fiftieth of the last call's time after each, and a tenth in all.
 
 *thread*: the loop goes on answering health and admitting requests while the forward runs; the batch leaves when the
 model is free. The GIL's switch interval is cut to 0.2 ms there, or a health answer would wait up to 5 ms for it each
