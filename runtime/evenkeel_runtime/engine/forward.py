@@ -97,9 +97,10 @@ class Forward:
             return {0: outputs}
         answers: Answers = {}
         start = 0
+        alone = outputs[0] if len(outputs) == 1 else None  # nearly every model's; a comprehension costs 0.3 us each
         for index, work in enumerate(batch.works):
             stop = start + work.rows
-            answers[index] = [output[start:stop] for output in outputs]
+            answers[index] = [output[start:stop] for output in outputs] if alone is None else [alone[start:stop]]
             start = stop
         return answers
 

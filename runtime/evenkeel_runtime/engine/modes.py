@@ -5,8 +5,8 @@ in form the batch. Nothing is handed over, so a forward of microseconds stays on
 call of the model, so this is for forwards below 2 ms whose largest batch is below 10 ms. Between two calls, of which a
 request of many rows needs many, the loop has its turn: 4,096 rows of 1 ms would hold up health for 4 s. Nobody
 overtakes such a request. A client that is alone does not wait for the end of the tick: its request is run when it was
-read. Clients that were answered together are looked out for, for a fiftieth of the last call's time after each that is
-back, and a tenth in all.
+read. Clients that were answered together are looked out for: as long as every look at the sockets finds one that is
+back, and then for a fiftieth of the last call's time after each, and a tenth in all.
 
 *thread*: the loop goes on answering health and admitting requests while the forward runs; the batch leaves when the
 model is free. The GIL's switch interval is cut to 0.2 ms there, or a health answer would wait up to 5 ms for it each
@@ -36,8 +36,8 @@ PROCESS = "process"
 INLINE_BELOW_S = 0.002
 INLINE_LARGEST_BELOW_S = 0.01
 PATIENCE, MOST_PATIENCE = 0.02, 0.1
-"""How long the model waits for the next of those that it has just answered together, and for all of them, as parts of
-what answering them took."""
+"""How long the model is idle for the next of those that it has just answered together, and for all of them, as parts of
+what its call for them took."""
 SWITCH_INTERVAL_S = 0.0002
 
 Answered = Callable[[Batch, "Answers | Exception", float, float], None]
@@ -127,7 +127,7 @@ class Inline:
         ended = time.perf_counter()
         self._answered(batch, answers, began, ended - began)
         if len(batch.works) > 1 and not self.queue.requests:
-            self._returning = _Returning(len(batch.works), ended, ended - began)
+            self._returning = _Returning(len(batch.works), ended - began)
         else:
             self._returning = _NOBODY
 
@@ -146,25 +146,34 @@ class _Returning:
     Not waited for, 32 of them are served as 8 and 24 for ever: the first that are back have a call of their own, during
     which the others come. Nobody is waited for by a lone request, by one that has waited for a call already, or for
     longer than a small part of that call.
+
+    Only the time in which nobody came counts as waiting: a request has to be read in any case, and while it is, others
+    arrive. Reading 32 requests takes longer than the call of a small model for all of them, so counted by the clock,
+    from the call's end, its time would be over before the first is back.
     """
 
-    def __init__(self, requests: int, ended: float, took: float) -> None:
+    def __init__(self, requests: int, took: float) -> None:
         self._requests = requests
         self._seen = 0
+        self._since = 0.0  # when the last one came
+        self._idle = 0.0
         self._patience = took * PATIENCE
-        self._next_until = self._until = ended + took * MOST_PATIENCE
+        self._left = took * MOST_PATIENCE
 
     def are_awaited(self, queue_: Queue, now: float) -> bool:
         """Return whether to look at the sockets once more before the model is called."""
         waiting = queue_.requests
-        if waiting >= self._requests or now > self._until or queue_.rows >= queue_.policy.max_rows:
+        if waiting >= self._requests or queue_.rows >= queue_.policy.max_rows:
             return False
         if waiting > self._seen:
-            self._seen, self._next_until = waiting, now + self._patience
-        return now < self._next_until
+            self._left -= self._idle
+            self._seen, self._since, self._idle = waiting, now, 0.0
+        else:
+            self._idle = now - self._since
+        return self._idle < min(self._patience, self._left)
 
 
-_NOBODY = _Returning(0, 0.0, 0.0)
+_NOBODY = _Returning(0, 0.0)
 
 
 class Threaded:

@@ -115,8 +115,8 @@ class Writer:
         self, plan: Plan, arrays: list[Array], receipt: bytes | None, between: tuple[bytes, ...]
     ) -> tuple[bytes, bytes]:
         pieces = [between[0]]
-        for (index, _), after in zip(plan.outputs, between[1:], strict=True):
-            pieces += (_values(arrays[index], self._word(index, arrays)), after)
+        for place, (index, _) in enumerate(plan.outputs, 1):
+            pieces += (_values(arrays[index], self._word(index, arrays)), between[place])
         document = with_receipt(b"".join(pieces), receipt)
         return with_line(_text_head(len(document)), receipt), document
 

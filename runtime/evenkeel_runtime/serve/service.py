@@ -160,6 +160,7 @@ class Service:
             self.reject(exchange, error.status, "invalid", error.message, b"", begun)
             return
         head.told = told
+        exchange.body = b""  # `asked` holds what was read; as JSON, 32 requests fill the cache
         form = ready.predictions if is_v1 else ready.writer
         deadline = None if told.waits_s is None else told.waits_s + (begun if since is None else since)
         self.admit(ready, exchange, asked, form, begun, deadline, len(body), at_once=at_once)

@@ -198,3 +198,37 @@ async def test_the_next_batch_is_that_of_the_engine_that_is_free_first() -> None
     mode.stop()
     for engine in engines:
         engine.go_on.release()
+
+
+NEARLY = 0.019
+"""Seconds of waiting in vain that the patience for one client just allows, after a call of one second."""
+
+
+@pytest.mark.parametrize(
+    ("looks", "want"),
+    [
+        pytest.param([(5.0, 1), (9.0, 2), (20.0, 3)], [True] * 3, id="what it takes to read requests is not waiting"),
+        pytest.param([(5.0, 1), (5.01, 1), (5.03, 1)], [True, True, False], id="a look in vain is for a short time"),
+        pytest.param(
+            [(5.0, 1), (5.015, 1), (5.02, 2), (5.03, 2), (5.05, 2)],
+            [True, True, True, True, False],
+            id="which begins again with each who is back",
+        ),
+        pytest.param(
+            [(look + late, look) for look in range(1, 7) for late in (0.0, NEARLY)],
+            [True] * 11 + [False],
+            id="and is no more than a tenth of the call for all of them",
+        ),
+        pytest.param([(5.0, 1), (5.0, 8)], [True, False], id="nobody is looked out for when all are back"),
+    ],
+)
+def test_how_long_those_who_were_answered_together_are_looked_out_for(
+    looks: list[tuple[float, int]], want: list[bool]
+) -> None:
+    queue, returning = Queue(Policy(100, 1000)), modes._Returning(8, 1.0)
+    got = []
+    for now, waiting in looks:
+        while queue.requests < waiting:
+            queue.admit(Work(1, "k"), now)
+        got.append(returning.are_awaited(queue, now))
+    assert got == want

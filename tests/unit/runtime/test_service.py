@@ -297,6 +297,17 @@ class Wire(asyncio.Transport):
         return b"POST %s HTTP/1.1\r\n%scontent-length: %d\r\n\r\n" % (path, head, len(body)) + body
 
 
+async def test_the_text_of_a_request_is_not_kept_until_its_turn() -> None:
+    service = serving(Inline)
+    server = Server(service.handle, config.Limits())
+    wire = Wire(server)
+    wire.predict(4)
+    (connection,) = server.connections
+    assert [exchange.body for exchange in connection.exchanges] == [b""]
+    await asyncio.sleep(0)
+    assert [answer.rpartition(b"\r\n")[2] for answer in wire.written] == [b'{"predictions":[13]}']
+
+
 async def test_a_client_that_is_alone_is_not_kept_waiting_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modes, "MOST_PATIENCE", 0.0)
     service = serving(inline)
