@@ -1,7 +1,7 @@
 """How does the pinned file or folder become a model that answers? In a thread, while the loop already answers `live`.
 
 The bytes are hashed while they are read into memory, in parallel with the import of torch, and what is parsed is that
-memory: nobody can change it between the two.
+memory: nobody can change it between the two. What `fetch` wrote for this container alone is not copied (`mapped`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from evenkeel_runtime.fetch.address import sound_entries
 from evenkeel_runtime.fetch.fetch import require_pinned
 from evenkeel_runtime.fetch.local import LocalFile, LocalFolder
 from evenkeel_runtime.fetch.manifest import FILES
+from evenkeel_runtime.fetch.mapped import Mapped, has_room
 from evenkeel_runtime.fetch.source import Entry
 from evenkeel_runtime.fetch.transfer import Memory, Nowhere, Sink, transfer
 from evenkeel_runtime.models import deferred, export, statedict
@@ -46,10 +47,11 @@ class Running:
     torch_version: str
 
 
-def load(path: Path, model: Model, most_rows: int) -> Running:
-    """Return the model, to be called with at most `most_rows` rows; raises ModelError, MemoryError."""
+def load(path: Path, model: Model, most_rows: int, *, is_fetched: bool = False) -> Running:
+    """Return the model, to be called with at most `most_rows` rows; raises ModelError, MemoryError. `is_fetched` as in
+    `config.Serve`."""
     spin_briefly()
-    reading = _Reading(path, model)
+    reading = _Reading(path, model, is_fetched)
     reading.start()
     deferred.import_torch()
     import torch
@@ -119,9 +121,10 @@ class _Arrived:
 class _Reading(threading.Thread):
     """Reads and hashes the model beside the import of torch: hashing and reading leave the GIL to it."""
 
-    def __init__(self, path: Path, model: Model) -> None:
+    def __init__(self, path: Path, model: Model, is_fetched: bool) -> None:
         super().__init__(name="read", daemon=True)
         self._path, self._model = path.absolute(), model
+        self._held: type[Memory | Mapped] = Mapped if is_fetched and has_room(_size(self._path)) else Memory
         self._outcome: _Arrived | Exception | None = None
 
     def run(self) -> None:
@@ -137,8 +140,8 @@ class _Reading(threading.Thread):
         return self._outcome
 
     def _file(self) -> _Arrived:
-        memory = Memory()
-        place = LocalFile(f"file://{self._path}", self._path.parent, self._path.name, memory.room)
+        memory = self._held()
+        place = _into(memory, LocalFile(f"file://{self._path}", self._path.parent, self._path.name))
         arrived = transfer(place, memory)
         require_pinned(place, arrived, self._model.sha256)
         view = memoryview(memory.buffer)
@@ -148,7 +151,7 @@ class _Reading(threading.Thread):
         """Read a folder; what no format reads is hashed, and not kept."""
         place = LocalFolder(f"file://{self._path}", self._path.parent, self._path.name, FILES)
         entries = sound_entries(place)
-        kept = {entry.path: Memory() for entry in entries if is_read(entry.path)}
+        kept = {entry.path: self._held() for entry in entries if is_read(entry.path)}
 
         def sink(path: str) -> Sink:
             return kept[path] if path in kept else Nowhere()
@@ -162,11 +165,21 @@ class _Reading(threading.Thread):
         return _Arrived(manifest.sha256, lambda: recognised_folder(Bundle(held), self._model))
 
 
-def _landing(entry: Entry, memory: Memory | None) -> Entry:
-    """Return the file as one that is read into that memory."""
+def _size(path: Path) -> int:
+    """Return the bytes of a file or a folder; none where there is neither, which reading it will tell."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _landing(entry: Entry, memory: Memory | Mapped | None) -> Entry:
     if memory is None or not isinstance(entry.source, LocalFile):
         return entry
-    return Entry(entry.path, replace(entry.source, room=memory.room))
+    return Entry(entry.path, _into(memory, entry.source))
+
+
+def _into(memory: Memory | Mapped, place: LocalFile) -> LocalFile:
+    """Return the file as one whose chunks lie in that memory."""
+    return replace(place, mapping=memory.of) if isinstance(memory, Mapped) else replace(place, room=memory.room)
 
 
 class _Window(io.RawIOBase):

@@ -198,7 +198,8 @@ class _Replica:
     def _load(self, loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
         """Load in a thread of its own. A failure ends the server; whether it still listens then does not matter."""
         try:
-            running = load(self._config.path, self._config.model, self._config.limits.batch_rows)
+            config = self._config
+            running = load(config.path, config.model, config.limits.batch_rows, is_fetched=config.is_fetched)
             loop.call_soon_threadsafe(self._try_to_become_ready, running, loop, changed)
         except Exception as error:  # noqa: BLE001 - whatever the file or the model raises goes to the termination message
             self._fail(loop, changed, error)
