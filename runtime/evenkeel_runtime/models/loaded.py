@@ -90,7 +90,8 @@ class Loaded:
 
     `compiled` is code of the file's that is to answer the same, faster: called only where it was seen to.
 
-    `exact` is the model in its file's own precision, where `call` computes it in another.
+    `precision` is the coarsest element type that `call` computes in, or INT8; None where that is not known. `exact` is
+    the model in FP32 or FP64, where `call` computes it less exactly and its file does not.
 
     `warm_rows` is with how many rows the model was called already while it was loaded, 0 where it was not: the first
     call with so many pays for its memory.
@@ -107,4 +108,5 @@ class Loaded:
     parameters: Mapping[str, object] = field(default_factory=dict)
     compiled: Call | None = None
     exact: Call | None = None
+    precision: str | None = None
     warm_rows: int = 0

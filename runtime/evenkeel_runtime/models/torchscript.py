@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evenkeel_runtime.contract import Tensor
 from evenkeel_runtime.failure import refused
 from evenkeel_runtime.models.archive import Archive
-from evenkeel_runtime.models.datatypes import ANY
+from evenkeel_runtime.models.datatypes import ANY, BY_TORCH, coarsest
 from evenkeel_runtime.models.format import Format, no_types
 from evenkeel_runtime.models.loaded import Loaded, Signature
 
@@ -73,7 +73,7 @@ def load(archive: Archive, buffer: memoryview, device: str, trusted: frozenset[s
         answer = module(*inputs)
         return answer if many else (answer,)
 
-    return Loaded(NAME, PLATFORM, seen, call, device, traceable=False)
+    return Loaded(NAME, PLATFORM, seen, call, device, traceable=False, precision=_precision(module))
 
 
 FORMAT = Format(NAME, True, recognises, no_types, signature, load)
@@ -88,6 +88,12 @@ def _class_name(archive: Archive) -> str:
     except ValueError as error:
         raise refused(f"the TorchScript archive is damaged: {error}") from error
     raise refused("the TorchScript archive names no module; save the whole model")
+
+
+def _precision(module: torch.jit.ScriptModule) -> str | None:
+    """Return what its weights are of: what it casts them to is not known."""
+    names = (str(tensor.dtype).removeprefix("torch.") for tensor in (*module.parameters(), *module.buffers()))
+    return coarsest(BY_TORCH[name].word for name in names if name in BY_TORCH)
 
 
 def _answers_tuple(module: torch.jit.ScriptModule) -> bool:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from evenkeel_runtime import report
-from evenkeel_runtime.config import ADMIN_PORT_ENV, PORT_ENV, Serve
+from evenkeel_runtime.config import ADMIN_PORT_ENV, AUTO, PORT_ENV, Serve
 from evenkeel_runtime.contract import Failed, Reason
 from evenkeel_runtime.engine import memory
 from evenkeel_runtime.engine.batching import Policy, Queue
@@ -236,7 +236,7 @@ class _Replica:
             "device": running.loaded.device,
             "sha256": running.sha256,
             **({"classes": signature.classes} if signature.classes else {}),
-            "precision": config.model.precision,
+            "precision": running.loaded.precision or config.model.precision,
             **({} if found.difference is None else {"difference_to_fp32": found.difference}),
             **running.loaded.parameters,
         }
@@ -283,6 +283,10 @@ class _Replica:
             config.name, running.loaded.format, name, found.max_rows, found.threads, found.path,
             "unknown" if found.forward_s is None else f"{found.forward_s * 1e6:.0f}", load_s,
         )  # fmt: skip
+        if config.model.precision not in (AUTO, running.loaded.precision or AUTO):
+            log.warning(
+                "computed in %s, as its file says, and not in %s", running.loaded.precision, config.model.precision
+            )
         if signature.way_out:
             log.warning("requests do not share a call: %s", signature.way_out)
 

@@ -16,7 +16,7 @@ from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch.local import LocalFile
 from evenkeel_runtime.fetch.manifest import Manifest, Row
 from evenkeel_runtime.fetch.mapped import Mapped, has_room
-from evenkeel_runtime.fetch.transfer import transfer
+from evenkeel_runtime.fetch.transfer import Memory, transfer
 from evenkeel_runtime.serve import loading
 
 GIB = 1 << 30
@@ -53,7 +53,8 @@ def test_what_a_start_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_fetched: bool, is_mapped: bool, is_folder: bool
 ) -> None:
     found: list[mmap.mmap | bytearray] = []
-    monkeypatch.setattr(loading, "memoryview", lambda buffer: found.append(buffer) or memoryview(buffer), raising=False)
+    for kind in (Mapped, Memory):
+        monkeypatch.setattr(kind, "close", lambda memory: found.append(memory.buffer))
     (tmp_path / "m").mkdir()
     file = tmp_path / "m" / "model.safetensors"
     file.write_bytes(CONTENT)
