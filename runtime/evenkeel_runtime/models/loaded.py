@@ -88,6 +88,9 @@ class Loaded:
     with sizes freezes them, and trying whether it answers the same is too late: an LSTM given a state of another batch
     size writes beyond its memory (torch 2.13, CPU).
 
+    `branches` says that `call` is a program which may take another way for other rows: that rows are independent is
+    then seen of as many as share a call, and nothing that it did for some is recorded.
+
     `compiled` is code of the file's that is to answer the same, faster: called only where it was seen to.
 
     `precision` is the coarsest element type that `call` computes in, or INT8; None where that is not known. `exact` is
@@ -109,4 +112,5 @@ class Loaded:
     compiled: Call | None = None
     exact: Call | None = None
     precision: str | None = None
+    branches: bool = False
     warm_rows: int = 0

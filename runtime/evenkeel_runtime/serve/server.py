@@ -238,6 +238,7 @@ class _Replica:
             **({"classes": signature.classes} if signature.classes else {}),
             "precision": running.loaded.precision or config.model.precision,
             **({} if found.difference is None else {"difference_to_fp32": found.difference}),
+            **({"not_batched": found.apart} if found.apart else {}),
             **running.loaded.parameters,
         }
         receipts = self._receipts(running)
@@ -287,8 +288,9 @@ class _Replica:
             log.warning(
                 "computed in %s, as its file says, and not in %s", running.loaded.precision, config.model.precision
             )
-        if signature.way_out:
-            log.warning("requests do not share a call: %s", signature.way_out)
+        if found.apart:
+            level = logging.INFO if found.max_rows else logging.WARNING
+            log.log(level, "requests do not share a call: %s", found.apart)
 
     def _receipts(self, running: Running) -> Receipts | None:
         told, loaded = self._config.feedback, running.loaded
