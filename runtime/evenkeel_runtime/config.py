@@ -107,7 +107,8 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """`engines` is how many processes run the model; None: one for each GPU, and this one alone where there is at most
+    """`is_fetched`: the model lies where `fetch` wrote it for this container alone, and nobody writes it any more.
+    `engines` is how many processes run the model; None: one for each GPU, and this one alone where there is at most
     one."""
 
     name: str
@@ -120,6 +121,7 @@ class Serve:
     drain_delay_s: float
     grace_period_s: float
     limits: Limits
+    is_fetched: bool = False
     grpc_port: int | None = None
     takes_profiles: bool = False
     has_triton_metrics: bool = False
@@ -145,12 +147,13 @@ def fetch(environ: Mapping[str, str] = os.environ) -> Fetch:
 
 def serve(environ: Mapping[str, str] = os.environ) -> Serve:
     """Return what the server was told."""
-    path = _required(environ, Env.MODEL_PATH)
+    path = Path(_required(environ, Env.MODEL_PATH).removeprefix("file://"))
     port = int(_number(environ, PORT_ENV, contract.HTTP_PORT))
     return Serve(
         name=environ.get(Env.MODEL_NAME) or "model",
         version=environ.get(Env.MODEL_VERSION) or "1",
-        path=Path(path.removeprefix("file://")),
+        path=path,
+        is_fetched=path.is_relative_to(_places(environ).model_dir) and ".." not in path.parts,
         model=_model(environ),
         host=environ.get(HOST_ENV, "0.0.0.0"),
         port=port,

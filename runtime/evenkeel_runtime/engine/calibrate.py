@@ -33,13 +33,18 @@ _LONG_S, _TOO_LONG_S = 0.02, 0.05
 """From here on trying more would hold up the start; and from here on larger batches are not tried."""
 _WORTH_THREADS = 1.2
 
+_UNTRIED = "the file does not say what the model takes, so it was not seen whether its rows are independent"
+_NO_ROWS = "the first dimensions of its inputs and answers are not one and the same free dimension, which rows would be"
+_ONE_ROW = "a call may have no more than one row"
+_NO_FASTER = "calls of more rows answer no more rows a second"
+
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
     """`call` takes rows of the host and answers there. `max_rows` is 0 where requests cannot share a call; `forward_s`
     is None where the model could not be tried out (its file does not say what it takes). `profile` holds the seconds of
     a call by its rows, as measured; `difference` to the model in its file's own precision is None where it is computed
-    in that, and where it could not be tried out."""
+    in that, and where it could not be tried out. `apart` says why requests do not share a call; empty where they do."""
 
     call: Call
     path: str
@@ -49,6 +54,7 @@ class Calibrated:
     rows_per_second: float
     profile: tuple[tuple[int, float], ...] = ()
     difference: float | None = None
+    apart: str = ""
 
     def largest_s(self, rows: int) -> float | None:
         """Return how long a call takes at most, where a request has at most `rows`: as measured for the largest batch.
@@ -71,7 +77,8 @@ def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
     torch.set_num_threads(cpus)
     _keep_kernels()
     if signature.example is None or any(tensor.datatype == ANY for tensor in signature.inputs):
-        return Calibrated(as_it_is(loaded, loaded.call), "eager", cpus, 0, None, 0.0)
+        plain = as_it_is(loaded, loaded.call)
+        return Calibrated(plain, "eager", cpus, 0, None, 0.0, apart=signature.way_out or _UNTRIED)
     limit = signature.batch
     on_gpu = loaded.device == DEVICE
     plain = as_it_is(loaded, loaded.call)
@@ -85,23 +92,27 @@ def calibrate(loaded: Loaded, cpus: int, most_rows: int) -> Calibrated:
         is_known = is_long and call is plain
         together = min(limit or 4, 2 if is_long else 4)
         answers = [answer for answer, _ in alone] if is_known and not on_gpu else []
-        with in_full_precision() if on_gpu else contextlib.nullcontext():
-            judged = plain if on_gpu else call
-            took = None if limit is None else _seconds_if_independent(judged, loaded, together, answers)
-        shares = took is not None
-        sizes = _sizes_up_to(min(limit or most_rows, most_rows)) if shares else [1]
+        judged = plain if on_gpu else call
+        took, apart = _seconds_or_why_apart(judged, loaded, together, answers)
+        sizes = _sizes_up_to(min(limit or most_rows, most_rows)) if not apart else [1]
         known = {1: first} if is_known else {}
         if is_known and took is not None and loaded.warm_rows == together:
             known[together] = took
         threads, best, speeds = _fastest_threads(call, loaded, sizes, cpus, known, together)
+        if loaded.branches and best > together:
+            _, apart = _seconds_or_why_apart(judged, loaded, best, [])
+            best = 1 if apart else best
         torch.set_num_threads(threads)
         rows = made_up(loaded, best)
-        apart = None if loaded.exact is None else difference(as_it_is(loaded, loaded.exact)(*rows), call(*rows))
+        changed = None if loaded.exact is None else difference(as_it_is(loaded, loaded.exact)(*rows), call(*rows))
     if isinstance(call, OnGpu):
         call.keep(best)
         torch.cuda.empty_cache()  # what was tried and is not used, for others on the same GPU
     profile = tuple((rows, rows / speed) for rows, speed in speeds.items() if rows <= best)
-    return Calibrated(call, path, threads, best if shares else 0, 1 / speeds[1], speeds[best], profile, apart)
+    most = 0 if apart else best
+    if most == 1:
+        apart = _NO_FASTER if len(sizes) > 1 else _ONE_ROW
+    return Calibrated(call, path, threads, most, 1 / speeds[1], speeds[best], profile, changed, apart)
 
 
 def _sizes_up_to(most: int) -> list[int]:
@@ -187,27 +198,31 @@ def _single_rows(loaded: Loaded) -> list[list[Any]]:
     return [[tensor[row : row + 1] for tensor in together] for row in range(2)]
 
 
-def _seconds_if_independent(call: Call, loaded: Loaded, rows: int, alone: list[Sequence[torch.Tensor]]) -> float | None:
-    """Return the seconds of a call of so many rows where a row's answer is the same whoever shares its batch, None
-    where it is not. `alone` are the answers to the single rows, where they are known.
+def _seconds_or_why_apart(
+    call: Call, loaded: Loaded, rows: int, alone: list[Sequence[torch.Tensor]]
+) -> tuple[float | None, str]:
+    """Return the seconds of a call of so many rows where a row's answer is the same whoever shares its batch, else why
+    requests cannot. `alone` are the answers to the single rows, where they are known.
 
     Counter-example: a model that subtracts the mean over dimension 0 has a free batch dimension too, and in a batch
     each client's answer would depend on the others' rows.
     """
-
+    if loaded.signature.batch is None:
+        return None, loaded.signature.way_out or _NO_ROWS
     if rows == 1:
-        return None
+        return None, _ONE_ROW
     together = made_up(loaded, rows)
     try:
-        whole, took = timed(call, together, loaded.device)
-        alone = alone or [call(*[tensor[row : row + 1] for tensor in together]) for row in range(rows)]
+        with in_full_precision() if loaded.device == DEVICE else contextlib.nullcontext():
+            whole, took = timed(call, together, loaded.device)
+            alone = alone or [call(*[tensor[row : row + 1] for tensor in together]) for row in range(rows)]
         same = all(
             output.shape[:1] == (rows,) and are_equal(loaded, [output], [_joined([answer[index] for answer in alone])])
             for index, output in enumerate(whole)
         )
-    except RuntimeError:
-        return None
-    return took if same else None
+    except RuntimeError as error:
+        return None, f"a call of {rows} rows fails: {last_line(error)}"
+    return (took, "") if same else (None, f"of {rows} rows in a call, a row's answer is another one than alone")
 
 
 def _joined(pieces: list[Any]) -> Any:

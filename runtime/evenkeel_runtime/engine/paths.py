@@ -105,8 +105,10 @@ def _ways(loaded: Loaded, size: int, first_s: float) -> dict[str, Call]:
 def _from_the_host(loaded: Loaded, path: str, way: Call, most: int | None) -> dict[str, Call]:
     """Return how this way to call the model may be called with rows of the host, but for the model as it is."""
     there = {} if path == "eager" else {path: as_it_is(loaded, way)}
-    if loaded.device != DEVICE or any(
-        tensor.datatype == BYTES for tensor in (*loaded.signature.inputs, *loaded.signature.outputs)
+    if (
+        loaded.device != DEVICE
+        or loaded.branches
+        or any(tensor.datatype == BYTES for tensor in (*loaded.signature.inputs, *loaded.signature.outputs))
     ):
         return there
     return there | {f"{path}-cudagraph": OnGpu(way, most, records=True)}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _ACTIVATION_STEPS, _ACTIVATION_ZERO = 63, 64
 _WEIGHT_STEPS = 127
+_HALVES = (BF16, "FP16")
 _LEAST = 1e-30
 """Divides a row of nothing but zeros."""
 
@@ -36,12 +37,15 @@ _LEAST = 1e-30
 def at(loaded: Loaded, precision: str) -> Loaded:
     """Return the model computed in `precision`, a word of `spec.runtime.precision`; raises ModelError where it cannot.
 
-    `exact` of the result is the model as it was.
+    `exact` of the result is the model as it was, unless that is as coarse by itself: nothing then says how far the
+    answers are from those of FP32. Such a model stays as it is where BF16 is asked for.
     """
-    if precision == BF16:
-        return replace(loaded, call=_half(loaded), exact=loaded.call, warm_rows=0)
+    is_coarse = loaded.precision in _HALVES
+    exact = None if is_coarse else loaded.call
+    if precision == BF16 and not is_coarse:
+        return replace(loaded, call=_half(loaded), exact=exact, precision=BF16, warm_rows=0)
     if precision == INT8:
-        return replace(loaded, call=_bytes(loaded), exact=loaded.call, traceable=False, warm_rows=0)
+        return replace(loaded, call=_bytes(loaded), exact=exact, precision=INT8, traceable=False, warm_rows=0)
     return loaded
 
 

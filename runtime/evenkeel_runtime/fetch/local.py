@@ -33,13 +33,15 @@ INTO_BYTES = 8 << 20
 class LocalFile:
     """A file below `root`; symbolic links may not lead out of it (another claim's, or the container's own files).
 
-    `room` returns, for the file's size, the memory that it is to be read into: chunks are then views of that.
+    `room` returns, for the file's size, the memory that it is to be read into; `mapping`, for its descriptor and its
+    size, the file as memory. Chunks are then views of that.
     """
 
     uri: str
     root: Path
     relative: str
     room: Callable[[int], memoryview] | None = None
+    mapping: Callable[[int, int], memoryview] | None = None
 
     @property
     def file(self) -> str:
@@ -66,10 +68,13 @@ class LocalFile:
         if version is not None and stamp != version:
             stream.close()
             raise changed(self.uri)
-        if self.room is None or stop is not None:
-            chunks: Iterator[Chunk] = _read(stream, start, stop)
-        else:
+        chunks: Iterator[Chunk]
+        if stop is None and self.mapping is not None:
+            chunks = iter((self.mapping(stream.fileno(), status.st_size)[start:],))
+        elif stop is None and self.room is not None:
             chunks = _read_into(self.room(status.st_size), stream, start)
+        else:
+            chunks = _read(stream, start, stop)
         return Opened(status.st_size, stamp, chunks, stream.close)
 
 

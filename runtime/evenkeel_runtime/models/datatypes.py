@@ -5,6 +5,7 @@ BYTES, text or other strings of bytes, is none of torch's types: such a tensor i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -41,6 +42,16 @@ BY_WORD = {
 }
 BY_CODE = {datatype.code: datatype for datatype in DATATYPES}
 BY_TORCH = {datatype.torch: datatype for datatype in DATATYPES}
+
+_FLOATS = ("BF16", "FP16", "FP32", "FP64")
+"""By how exactly they hold a number, the coarsest first."""
+
+
+def coarsest(words: Iterable[str]) -> str | None:
+    """Return the coarsest element type of those that are floating points; None where none is."""
+    found = set(words)
+    return next((word for word in _FLOATS if word in found), None)
+
 
 ANY = "ANY"
 """The datatype of a tensor whose file does not say: a TorchScript input takes what it is given."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from evenkeel_runtime.contract import BF16, INT8, Tensor
 from evenkeel_runtime.failure import ModelError, refused
 from evenkeel_runtime.models import deferred
 from evenkeel_runtime.models.archive import Archive
-from evenkeel_runtime.models.datatypes import BY_CODE, DATATYPES
+from evenkeel_runtime.models.datatypes import BY_CODE, DATATYPES, coarsest
 from evenkeel_runtime.models.format import Format, no_types
 from evenkeel_runtime.models.guarded import guard
 from evenkeel_runtime.models.loaded import Dimension, Loaded, Place, Signature
@@ -83,8 +83,9 @@ def load(archive: Archive, buffer: memoryview, device: str, trusted: frozenset[s
     graph = _Builder(device).build(program, weights)
     module = torch.fx.GraphModule(root, graph, "Exported")
     return Loaded(
-        NAME, PLATFORM, _signature(program), module.eval(), device, traceable=not program.graph.computes_sizes
-    )
+        NAME, PLATFORM, _signature(program), module.eval(), device, traceable=not program.graph.computes_sizes,
+        precision=coarsest(_computed(program.graph)),
+    )  # fmt: skip
 
 
 def require_computed(archive: Archive, precision: str) -> None:
@@ -115,6 +116,17 @@ def _has_linear(program: Program, graph: Graph) -> bool:
             if graph is not program.graph or (datatype is not None and datatype.word == "FP32"):
                 return True
     return False
+
+
+def _computed(graph: Graph) -> Iterator[str]:
+    """Yield the element types of what the nodes answer. A weight's own is none of them: it may be cast at once."""
+    for node in graph.nodes:
+        if node.subgraph is not None:
+            yield from _computed(node.subgraph)
+        for name in (node.outputs,) if isinstance(node.outputs, str) else node.outputs or ():
+            shape = graph.shapes.get(name or "")
+            if shape is not None and shape.dtype in BY_CODE:
+                yield BY_CODE[shape.dtype].word
 
 
 def torch_version(archive: Archive) -> str:

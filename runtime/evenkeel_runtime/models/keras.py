@@ -27,7 +27,7 @@ from evenkeel_runtime.failure import refused
 from evenkeel_runtime.models import architecture, hdf5
 from evenkeel_runtime.models.architecture import Architecture
 from evenkeel_runtime.models.archive import Archive
-from evenkeel_runtime.models.datatypes import BY_TORCH
+from evenkeel_runtime.models.datatypes import BY_TORCH, coarsest
 from evenkeel_runtime.models.format import Format, no_types
 from evenkeel_runtime.models.hdf5 import Stored
 from evenkeel_runtime.models.loaded import Loaded, Range, Signature
@@ -83,7 +83,13 @@ def load(archive: Archive, buffer: memoryview, device: str, trusted: frozenset[s
         # A loop over time steps is traced for as many as it was shown, and a size that is free as the one it had.
         traceable=fixed and not found.is_recurrent,
         parameters={"keras_version": _version(archive)},
+        precision=_precision(model),
     )  # fmt: skip
+
+
+def _precision(model: Any) -> str | None:
+    names = (str(layer.compute_dtype) for layer in model._flatten_layers())
+    return coarsest(BY_TORCH[name].word for name in names if name in BY_TORCH)
 
 
 FORMAT = Format(NAME, False, recognises, no_types, signature, load, frozenset({contract.BF16}))

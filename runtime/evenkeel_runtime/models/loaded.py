@@ -88,9 +88,13 @@ class Loaded:
     with sizes freezes them, and trying whether it answers the same is too late: an LSTM given a state of another batch
     size writes beyond its memory (torch 2.13, CPU).
 
+    `branches` says that `call` is a program which may take another way for other rows: that rows are independent is
+    then seen of as many as share a call, and nothing that it did for some is recorded.
+
     `compiled` is code of the file's that is to answer the same, faster: called only where it was seen to.
 
-    `exact` is the model in its file's own precision, where `call` computes it in another.
+    `precision` is the coarsest element type that `call` computes in, or INT8; None where that is not known. `exact` is
+    the model in FP32 or FP64, where `call` computes it less exactly and its file does not.
 
     `warm_rows` is with how many rows the model was called already while it was loaded, 0 where it was not: the first
     call with so many pays for its memory.
@@ -107,4 +111,6 @@ class Loaded:
     parameters: Mapping[str, object] = field(default_factory=dict)
     compiled: Call | None = None
     exact: Call | None = None
+    precision: str | None = None
+    branches: bool = False
     warm_rows: int = 0

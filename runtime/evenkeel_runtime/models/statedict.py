@@ -87,6 +87,7 @@ def load(bundle: Bundle, device: str) -> Loaded:
         device,
         traceable=not _is_recurrent(module),
         parameters={"architecture": described.architecture, "library": described.library},
+        precision="FP32",
         warm_rows=_IMAGES,
     )
 

@@ -82,7 +82,7 @@ def load(bundle: Bundle, device: str) -> Loaded:
     call = _of_pictures if described.is_of_images else _of_texts
     return Loaded(
         NAME, PLATFORM, prepared.signature, call(prepared, described, model, device), device,
-        traceable=False, parameters=_parameters(prepared, described),
+        traceable=False, parameters=_parameters(prepared, described), precision="FP32",
     )  # fmt: skip
 
 

@@ -230,7 +230,7 @@ def main(number: str, pipe: str, there: str, here: str) -> None:
         "torch_version": running.torch_version,
         "loaded": {
             "signature": asdict(loaded.signature),
-            **{name: getattr(loaded, name) for name in ("format", "platform", "device", "parameters")},
+            **{name: getattr(loaded, name) for name in ("format", "platform", "device", "parameters", "precision")},
         },
         "calibrated": {name: getattr(found, name) for name in Calibrated.__slots__ if name != "call"},
     }

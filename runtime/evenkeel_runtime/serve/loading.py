@@ -1,7 +1,7 @@
 """How does the pinned file or folder become a model that answers? In a thread, while the loop already answers `live`.
 
 The bytes are hashed while they are read into memory, in parallel with the import of torch, and what is parsed is that
-memory: nobody can change it between the two.
+memory: nobody can change it between the two. What `fetch` wrote for this container alone is not copied (`mapped`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from evenkeel_runtime.fetch.address import sound_entries
 from evenkeel_runtime.fetch.fetch import require_pinned
 from evenkeel_runtime.fetch.local import LocalFile, LocalFolder
 from evenkeel_runtime.fetch.manifest import FILES
+from evenkeel_runtime.fetch.mapped import Mapped, has_room
 from evenkeel_runtime.fetch.source import Entry
 from evenkeel_runtime.fetch.transfer import Arrived as Transferred
 from evenkeel_runtime.fetch.transfer import Memory, Nowhere, transfer
@@ -47,9 +48,10 @@ class Running:
     torch_version: str
 
 
-def load(path: Path, model: Model, most_rows: int) -> Running:
-    """Return the model, to be called with at most `most_rows` rows; raises ModelError, MemoryError."""
-    reading = Reading(path, model)
+def load(path: Path, model: Model, most_rows: int, *, is_fetched: bool = False) -> Running:
+    """Return the model, to be called with at most `most_rows` rows; raises ModelError, MemoryError. `is_fetched` as in
+    `config.Serve`."""
+    reading = Reading(path, model, holder(path, is_fetched=is_fetched))
     reading.start()
     return load_read(reading.arrived, model, most_rows, usable_cpus())
 
@@ -137,7 +139,7 @@ class Reading(threading.Thread):
     """Reads and hashes the model beside the import of torch: hashing and reading leave the GIL to it. `memory` is where
     the bytes go."""
 
-    def __init__(self, path: Path, model: Model, memory: Callable[[], Memory] = Memory) -> None:
+    def __init__(self, path: Path, model: Model, memory: Callable[[], Memory | Mapped]) -> None:
         super().__init__(name="read", daemon=True)
         self._path, self._model, self._memory = path.absolute(), model, memory
         self._outcome: Arrived | Exception | None = None
@@ -158,7 +160,7 @@ class Reading(threading.Thread):
 
     def _file(self) -> Arrived:
         memory = self._memory()
-        place = LocalFile(f"file://{self._path}", self._path.parent, self._path.name, memory.room)
+        place = _into(memory, LocalFile(f"file://{self._path}", self._path.parent, self._path.name))
         arrived = transfer(place, memory)
         require_pinned(place, arrived, self._model.sha256)
         return Arrived(arrived.sha256, memoryview(memory.buffer))
@@ -180,11 +182,26 @@ class Reading(threading.Thread):
         return Arrived(manifest.sha256, views=views, others=others)
 
 
-def _landing(entry: Entry, memory: Memory | None) -> Entry:
-    """Return the file as one that is read into that memory."""
+def holder(path: Path, *, is_fetched: bool) -> type[Memory | Mapped]:
+    """Return what the bytes of a model at `path` are held in."""
+    return Mapped if is_fetched and has_room(_size(path)) else Memory
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file or a folder; none where there is neither, which reading it will tell."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _landing(entry: Entry, memory: Memory | Mapped | None) -> Entry:
     if memory is None or not isinstance(entry.source, LocalFile):
         return entry
-    return Entry(entry.path, replace(entry.source, room=memory.room))
+    return Entry(entry.path, _into(memory, entry.source))
+
+
+def _into(memory: Memory | Mapped, place: LocalFile) -> LocalFile:
+    """Return the file as one whose chunks lie in that memory."""
+    return replace(place, mapping=memory.of) if isinstance(memory, Mapped) else replace(place, room=memory.room)
 
 
 class _Window(io.RawIOBase):

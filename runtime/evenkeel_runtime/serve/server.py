@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from evenkeel_runtime import report
-from evenkeel_runtime.config import ADMIN_PORT_ENV, PORT_ENV, Serve
+from evenkeel_runtime.config import ADMIN_PORT_ENV, AUTO, PORT_ENV, Serve
 from evenkeel_runtime.contract import Failed
 from evenkeel_runtime.engine import memory
 from evenkeel_runtime.engine.batching import Policy, Queue
@@ -201,9 +201,14 @@ class _Replica:
     def _load(self, loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
         """Load in a thread of its own. A failure ends the server; whether it still listens then does not matter."""
         try:
-            asked = self._config.path, self._config.model, self._config.limits.batch_rows
-            count = engines.count_of(self._config.engines)
-            running, several = (load(*asked), ()) if count == 1 else engines.load(count, *asked)
+            config = self._config
+            asked = config.path, config.model, config.limits.batch_rows
+            count = engines.count_of(config.engines)
+            several: tuple[Remote, ...] = ()
+            if count == 1:
+                running = load(*asked, is_fetched=config.is_fetched)
+            else:
+                running, several = engines.load(count, *asked)
             loop.call_soon_threadsafe(self._try_to_become_ready, running, several, loop, changed)
         except Exception as error:  # noqa: BLE001 - whatever the file or the model raises goes to the termination message
             self._fail(loop, changed, error)
@@ -257,8 +262,9 @@ class _Replica:
             "device": running.loaded.device,
             "sha256": running.sha256,
             **({"classes": signature.classes} if signature.classes else {}),
-            "precision": config.model.precision,
+            "precision": running.loaded.precision or config.model.precision,
             **({} if found.difference is None else {"difference_to_fp32": found.difference}),
+            **({"not_batched": found.apart} if found.apart else {}),
             **running.loaded.parameters,
         }
         receipts = self._receipts(running)
@@ -305,8 +311,13 @@ class _Replica:
             config.name, running.loaded.format, name, count, found.max_rows, found.threads, found.path,
             "unknown" if found.forward_s is None else f"{found.forward_s * 1e6:.0f}", load_s,
         )  # fmt: skip
-        if signature.way_out:
-            log.warning("requests do not share a call: %s", signature.way_out)
+        if config.model.precision not in (AUTO, running.loaded.precision or AUTO):
+            log.warning(
+                "computed in %s, as its file says, and not in %s", running.loaded.precision, config.model.precision
+            )
+        if found.apart:
+            level = logging.INFO if found.max_rows else logging.WARNING
+            log.log(level, "requests do not share a call: %s", found.apart)
 
     def _receipts(self, running: Running) -> Receipts | None:
         told, loaded = self._config.feedback, running.loaded

@@ -3,7 +3,7 @@
 floor raw MODEL   rows per second of CPU of the bare forward: the program as torch calls it (`torch_b…`), and by the
                   way to call it that the server chooses (`b…`)
 floor torch       the seconds of `import torch`, and how much a process that does only that keeps resident
-floor read MODEL  the same seconds where a thread reads and hashes the file meanwhile, into memory of its own
+floor read MODEL  the same seconds where a thread maps and hashes the file meanwhile
 floor empty       serve empty answers on EVENKEEL_HTTP_PORT with the runtime's protocol class
 """
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from evenkeel_runtime.models.loaded import Call
 
 ROWS = (1, 8, 32)
-CHUNK_BYTES = 1 << 20
 
 
 def raw(path: str) -> None:
@@ -75,13 +74,8 @@ def torch_alone(path: str | None = None) -> None:
 
 
 def _read(path: str) -> None:
-    size, digest, start = os.path.getsize(path), hashlib.sha256(), 0
-    room = memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
-    with open(path, "rb", buffering=0) as stream:
-        while count := stream.readinto(room[start : start + CHUNK_BYTES]):
-            digest.update(room[start : start + count])
-            start += count
-    digest.hexdigest()
+    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        hashlib.sha256(mapped).hexdigest()
 
 
 def empty() -> None:

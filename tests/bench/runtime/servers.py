@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import evenkeel_runtime
+from evenkeel_runtime.config import MODEL_DIR_ENV
 from tests.bench.runtime.peers import Peer
 from tests.bench.runtime.peers.environments import python
 
@@ -79,8 +80,9 @@ def as_in_the_image(folder: Path) -> Path:
 
 @contextmanager
 def replica(model: Path, core: int, **environment: str) -> Iterator[Server]:
-    """Serve `model` with the runtime, as a pod does; its copy of the runtime lies beside the model."""
+    """Serve `model` with the runtime, as a pod does that fetched it; its copy of the runtime lies beside the model."""
     told = {
+        MODEL_DIR_ENV: str(model.parent),
         "PYTHONPATH": str(as_in_the_image(model.parent)),
         "EVENKEEL_MODEL_NAME": "model",
         "EVENKEEL_MODEL_PATH": str(model),

@@ -68,7 +68,8 @@ def test_without_batching_every_row_has_a_call_of_its_own(start: Callable[..., R
 
     replica = start("perceptron.pt2", EVENKEEL_MAX_BATCH_SIZE="1")
     replica.await_ready()
-    assert replica.ask("GET", "/v2/models/m").json["parameters"]["max_batch_size"] == 1
+    parameters = replica.ask("GET", "/v2/models/m").json["parameters"]
+    assert (parameters["max_batch_size"], parameters["precision"]) == (1, "FP32")
     image = np.random.default_rng(0).random((5, 12), dtype=np.float32)
     with torch.inference_mode():
         want = loaded((model_dir / "perceptron.pt2").read_bytes()).call(torch.from_numpy(image))[0].numpy()

@@ -84,6 +84,27 @@ def test_threads_of_a_long_model_are_compared_on_a_single_row(long: Callable[...
 
 
 @pytest.mark.parametrize(
+    ("batch", "most_rows", "answer", "want"),
+    [
+        pytest.param(None, 8, lambda row: row, "first dimensions", id="no dimension of rows"),
+        pytest.param(1, 8, lambda row: row, "no more than one row", id="a file of one row"),
+        pytest.param(0, 1, lambda row: row, "no more than one row", id="one row, as the spec says"),
+        pytest.param(0, 8, lambda row: row, "no more rows a second", id="batches that are no faster"),
+        pytest.param(
+            0, 8, lambda row: row - row.mean(0), "another one than alone", id="rows that influence each other"
+        ),
+        pytest.param(0, 8, lambda row: row.view(1, 2), "2 rows fails: RuntimeError: shape", id="a call that fails"),
+    ],
+)
+def test_why_requests_share_no_call(
+    long: Callable[..., Long], batch: int | None, most_rows: int, answer: Answer, want: str
+) -> None:
+    found = calibrate(loaded(long(answer), batch, warm_rows=2), 1, most_rows)
+    assert found.max_rows < 2
+    assert want in found.apart
+
+
+@pytest.mark.parametrize(
     ("answer", "want"),
     [
         pytest.param(lambda row: row * 2, True, id="rows of their own"),

@@ -23,6 +23,7 @@ from evenkeel_runtime.models.recognised import recognised_folder
 from evenkeel_runtime.serve.metrics import Metrics
 from tests.unit.runtime import keras_files, models, statedicts
 from tests.unit.runtime.inspected import inspect
+from tests.unit.runtime.test_torchscript import saved
 
 perceptron = cache(models.perceptron)
 
@@ -114,6 +115,100 @@ def case(make: Any) -> bytes:
     return models.exported(models.Case(make, models.floats(12), {"image": {0: models.BATCH}}))
 
 
+class Half(nn.Module):
+    """Computes in BF16 by itself, and answers FP32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(12, 3, dtype=torch.bfloat16)
+
+    def forward(self, image: torch.Tensor) -> Any:
+        return self.layer(image.bfloat16()).float()
+
+
+class Stored(nn.Module):
+    """Keeps its weights in BF16, and computes in FP32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(12, 3, dtype=torch.bfloat16)
+
+    def forward(self, image: torch.Tensor) -> Any:
+        return image @ self.layer.weight.float().T
+
+
+class HalfBlock(nn.Module):
+    """Computes in BF16 in a block of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Half()
+
+    def forward(self, image: torch.Tensor) -> Any:
+        with torch.no_grad():
+            return self.layer(image)
+
+
+class Whole(nn.Module):
+    def forward(self, image: torch.Tensor) -> Any:
+        return image.argmax(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "asked", "want"),
+    [
+        pytest.param(models.Perceptron, "Auto", "FP32", id="of FP32"),
+        pytest.param(Half, "Auto", "BF16", id="of BF16 by itself"),
+        pytest.param(Half, "FP32", "BF16", id="of BF16 by itself, whatever is asked"),
+        pytest.param(Half, "BF16", "BF16", id="of BF16 by itself, as is asked"),
+        pytest.param(HalfBlock, "Auto", "BF16", id="of BF16 in a block"),
+        pytest.param(Stored, "Auto", "FP32", id="with weights of BF16 that it casts"),
+        pytest.param(Exact, "Auto", "FP64", id="of FP64"),
+        pytest.param(Whole, "Auto", None, id="of whole numbers"),
+        pytest.param(models.Perceptron, "BF16", "BF16", id="of FP32, asked for BF16"),
+        pytest.param(models.Perceptron, "INT8", "INT8", id="of FP32, asked for INT8"),
+    ],
+)
+def test_a_program_says_what_it_is_computed_in(make: Any, asked: str, want: str | None) -> None:
+    assert at(loaded(case(make)), asked).precision == want
+
+
+class Mixed(nn.Module):
+    """One layer of BF16, and one of FP32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Half(), nn.Linear(3, 3)
+
+    def forward(self, image: torch.Tensor) -> Any:
+        return self.second(self.first(image))
+
+
+@pytest.mark.parametrize(("make", "asked"), [(Half, "BF16"), (Mixed, "INT8")])
+def test_a_difference_to_what_is_no_fp32_is_not_told_as_one(make: Any, asked: str) -> None:
+    assert calibrate(at(loaded(case(make)), asked), 1, 4).difference is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "want"), [(torch.float32, "FP32"), (torch.bfloat16, "BF16"), (torch.float16, "FP16")]
+)
+@pytest.mark.filterwarnings("ignore:.torch.jit.load:DeprecationWarning")
+def test_a_torchscript_says_what_its_weights_are_of(dtype: torch.dtype, want: str) -> None:
+    module = models.Perceptron().to(dtype)
+    assert loaded(saved(module, torch.zeros(1, 12, dtype=dtype))).precision == want
+
+
+def test_a_keras_model_says_what_its_layers_compute_in() -> None:
+    keras = keras_files.keras()
+    mixed = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, dtype="mixed_bfloat16"), keras.layers.Dense(2)])
+    assert loaded(keras_files.saved(mixed)).precision == "BF16"
+
+
+def test_weights_alone_are_computed_in_fp32(tmp_path: Path) -> None:
+    files = statedicts.bundle(statedicts.timm_folder(statedicts.timm_module(), tmp_path))
+    assert recognised_folder(files, Model("Auto", "", False)).load("cpu").precision == "FP32"
+
+
 @pytest.mark.parametrize("make", [Sum, Exact])
 def test_a_model_without_linear_layers_is_refused_in_bytes_and_before_it_is_loaded(make: Any) -> None:
     data = case(make)
@@ -151,6 +246,7 @@ def test_a_folder_that_cannot_is_refused_before_it_is_loaded(tmp_path: Path) -> 
 def test_a_keras_model_answers_nearly_the_same_in_half_precision() -> None:
     model = at(loaded(keras_files.good()), "BF16")
     assert model.exact is not None
+    assert (loaded(keras_files.good()).precision, model.precision) == ("FP32", "BF16")
     rows = torch.rand(8, 6)
     want, found = answers(model.exact, rows), calibrate(model, 1, 8)
     torch.testing.assert_close(answers(found.call, rows), want, atol=0.02, rtol=0.0)
