@@ -61,7 +61,7 @@ def test_what_a_start_reads(
     (tmp_path / "m" / "notes.txt").write_text("read by nobody")
     path = tmp_path / "m" if is_folder else file
     reading = loading.Reading(path, Model("Auto", "", False), loading.holder(path, is_fetched=is_fetched))
-    reading.run()
+    reading.start()
     rows = [Row(path.name, path.stat().st_size, _sha256(path)) for path in (tmp_path / "m").iterdir()]
     want = Manifest.of(rows).sha256 if is_folder else _sha256(file)
     assert reading.arrived().sha256 == want
@@ -71,7 +71,7 @@ def test_what_a_start_reads(
 def test_what_fetch_wrote_is_held_against_its_digest(tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(CONTENT)
     reading = loading.Reading(tmp_path / "model", Model("Auto", "0" * 64, False), Mapped)
-    reading.run()
+    reading.start()
     with pytest.raises(ModelError) as failure:
         reading.arrived()
     assert failure.value.reason == Reason.MODEL_CHANGED

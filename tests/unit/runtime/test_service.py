@@ -298,7 +298,7 @@ class Wire(asyncio.Transport):
 
 
 async def test_the_text_of_a_request_is_not_kept_until_its_turn() -> None:
-    service = serving(Inline)
+    service = serving(inline)
     server = Server(service.handle, config.Limits())
     wire = Wire(server)
     wire.predict(4)
