@@ -48,8 +48,8 @@ def confusion(known: Facts, all_of_it: Measured) -> Markup:
     if isinstance(known.counted, NoSignal) or stable is None:
         return parts.section(title, parts.missing("The counts of labels could not be read."))
     if (one := known.counted.revisions.get(stable)) is not None and one.is_folded:
-        text = f"Revision {stable} answers {one.classes} classes, of which it is counted whether they are right alone."
-        return parts.section(title, parts.missing(text))
+        why = f"Revision {stable} answers {one.classes} classes: whether an answer is right is all that is counted."
+        return parts.section(title, parts.missing(why))
     horizon, tested = all_of_it.horizon, all_of_it.tested
     found: list[Content] = []
     if one is None or isinstance(counts := measured.matrix(known, stable, horizon), NoSignal):

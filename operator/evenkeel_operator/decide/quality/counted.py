@@ -120,7 +120,9 @@ def objectives(wanted: tuple[AccuracyObjective, ...], counted: Counted, *revisio
     if first.classes < 2:
         what = f"{first.classes} classes" if first.classes else "numbers"
         raise Unjudgeable(f"revision {first.name} answers {what}; spec.objectives.accuracy is for 2 classes and more")
-    if first.is_folded and (other := next((one.metric for one in wanted if one.metric != Metric.ACCURACY), None)):
+    if first.is_folded and (
+        other := next((one.metric for one in wanted if Metric(one.metric) is not Metric.ACCURACY), None)
+    ):
         raise Unjudgeable(
             f"revision {first.name} answers {first.classes} classes; spec.objectives.accuracy of {other} is for 2 to "
             f"{MOST_CLASSES}: ask for metric {Metric.ACCURACY}, which is for any number of them"
