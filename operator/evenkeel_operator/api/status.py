@@ -104,6 +104,31 @@ class AlarmStatus(Model):
     while it stands."""
 
 
+class ClassCoverage(Model):
+    """One predicted class, and which share of its predictions has a label."""
+
+    class_: str = Field(alias="class")
+    """The class, by its name, or its number where classes have none."""
+    share: float
+    """The share."""
+
+
+class CoverageStatus(Model):
+    """How many predictions of the stable revision have a label, of those whose labels are no longer waited for."""
+
+    share: float
+    """Of all predictions."""
+    least: ClassCoverage
+    """The predicted class that is labelled least."""
+    most: ClassCoverage
+    """The predicted class that is labelled most."""
+    skewed: bool
+    """Whether one class is labelled so much more often than another that the plain value may mislead."""
+    weighted: float | None = None
+    """Where it is skewed: the value with each label weighing as many predictions as it stands for, capped. It is told,
+    and nothing is decided by it."""
+
+
 class AccuracyStatus(Model):
     """One measure of quality of the stable revision, over the labels that count."""
 
@@ -122,6 +147,8 @@ class AccuracyStatus(Model):
     """How many labels it is measured over."""
     floor: float
     """What it shall not fall below."""
+    coverage: CoverageStatus | None = None
+    """Which share of the predictions has a label, and whether the labels stand for the others."""
     alarm: AlarmStatus | None = None
     """The last alarm on this measure since the revision serves; it stays when its labels are looked at no longer."""
     as_of: str = Field(json_schema_extra={"format": "date-time"})

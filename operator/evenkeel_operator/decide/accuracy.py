@@ -26,8 +26,9 @@ from evenkeel_operator.api.core import parse_time, seconds
 from evenkeel_operator.api.modeldeployment import AccuracyObjective, Object, Spec
 from evenkeel_operator.api.rules import MOST_HORIZON_DAYS
 from evenkeel_operator.api.status import Status
-from evenkeel_operator.decide import conditions, standing
+from evenkeel_operator.decide import conditions, covered, standing
 from evenkeel_operator.decide.conditions import Row
+from evenkeel_operator.decide.covered import Covered
 from evenkeel_operator.decide.names import Reason
 from evenkeel_operator.decide.quality import cohorts, guard
 from evenkeel_operator.decide.quality.cohorts import Cohort
@@ -62,6 +63,8 @@ class Quality:
     wanted: tuple[AccuracyObjective, ...] = ()
     stable: Served | None = None
     """The revision that was in service when it was measured."""
+    coverages: tuple[Covered | None, ...] = ()
+    """Of the objectives, None where nothing is known; empty where nothing could be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ def measure(
         finding=guard.watch(found, stable, earlier, everything, now, last_rollback, kept),
         wanted=wanted,
         stable=stable,
+        coverages=tuple(covered.covered(one, counted.revisions.get(stable.revision), now) for one in found),
     )
 
 
@@ -126,7 +130,8 @@ def status(spec: Spec, found: Quality | None, before: Status) -> Object:
         return {"accuracy": kept} if kept else {}
     found, answer = _of(wanted, found), []
     alarms = standing.told(wanted, found.stable, found.finding, before)
-    for objective, known, alarm in zip(wanted, found.intervals, alarms, strict=True):
+    coverages = found.coverages or (None,) * len(wanted)
+    for objective, known, alarm, share in zip(wanted, found.intervals, alarms, coverages, strict=True):
         row: Object = {
             "metric": objective.metric,
             "state": _state(found, known),
@@ -140,6 +145,8 @@ def status(spec: Spec, found: Quality | None, before: Status) -> Object:
                 "upper": _rounded(known.upper),
                 "labels": known.labels,
             }
+        if share is not None:
+            row["coverage"] = covered.told(share)
         if alarm is not None:
             row["alarm"] = alarm
         answer.append(row)

@@ -46,6 +46,7 @@ def explanation(place: str, spec: Spec, status: Status, now: datetime) -> list[s
     lines += _decisions(status, now)
     lines += _revisions(status)
     lines += _canary(status, now)
+    lines += _coverage(status)
     lines += _alarms(status, now)
     lines += _others(conditions)
     return lines
@@ -59,6 +60,21 @@ def _canary(status: Status, now: datetime) -> list[str]:
     share = f", {found.mode} {found.weight} %" if found.weight else ""
     told = f"Canary {found.revision} beside {found.stable}: {found.summary}{share}, for {since}."
     return [told, *(f"  {sentence}" for sentence in found.story)]
+
+
+def _coverage(status: Status) -> Iterable[str]:
+    """Yield which part of the predictions the labels are of, and whether they stand for the others."""
+    for row in status.accuracy or ():
+        found = row.coverage
+        if found is None:
+            continue
+        least, most = (f"{one.share:.1%} of class {one.class_}" for one in (found.least, found.most))
+        told = f"Labels for {row.metric}: of {found.share:.1%} of the predictions, from {least} to {most}"
+        if not found.skewed:
+            yield f"{told}."
+            continue
+        weighted = "" if found.weighted is None else f", {found.weighted:.4f} with weights"
+        yield f"{told}: skewed, the plain value may mislead{weighted}. Decisions are made without weights."
 
 
 def _alarms(status: Status, now: datetime) -> list[str]:

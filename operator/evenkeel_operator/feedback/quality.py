@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from evenkeel_operator.decide.quality.cohorts import coverage_of
+from evenkeel_operator.decide.snapshot import NoSignal
 from evenkeel_operator.feedback.records import COHORT_S, Series
 from evenkeel_runtime.receipts import Assignment, uid_of
 
@@ -21,7 +23,9 @@ def quality(namespace: str, name: str, subject: bytes, since_s: int, series: Seq
     errors, `pairs` [canary revision, class of stable, class of canary, actual, count], and `unlabelledPairs` the same
     of pairs whose label is not known, without an actual class: [canary revision, class of stable, class of canary,
     count]. What has no cells is left out. Each revision is told once for each `assignment` that its requests have had
-    (`receipts.Assignment`): who answered is its revision, and what the request had drawn its assignment.
+    (`receipts.Assignment`): who answered is its revision, and what the request had drawn its assignment. `coverage` is
+    of all cohorts, those that are not mature among them: which share of the predictions has a label, of which predicted
+    class the least and the most, and whether that is skewed (`decide/quality/cohorts.py`).
     """
     head = {"namespace": namespace, "name": name, "uid": uid_of(subject), "since": since_s, "cohortSeconds": COHORT_S}
     return _with(head, "revisions", [_with(_totals(one), "cohorts", one.cohorts.values()) for one in series])
@@ -46,9 +50,28 @@ def _totals(series: Series) -> dict[str, Any]:
         classes = sorted(series.classes.items())
         found["labelsOfPredicted"] = [[class_, labels] for class_, (_, labels, _) in classes if labels]
         found["predictionsOfClass"] = [[class_, count] for class_, (count, _, _) in classes if count]
+        if (told := _coverage(series)) is not None:
+            found["coverage"] = told
         if found["labels"]:
             found["accuracy"] = sum(right for _, _, right in series.classes.values()) / found["labels"]
     elif errors is not None:
         found["meanAbsoluteError"] = errors.absolute / errors.count
         found["rootMeanSquaredError"] = (errors.squared / errors.count) ** 0.5
     return found
+
+
+def _coverage(series: Series) -> dict[str, Any] | None:
+    """Return which share of the predictions has a label, None where no predictions were told."""
+    classes = range(1 + max(series.classes, default=-1))
+    counts = [series.classes.get(class_, (0, 0, 0)) for class_ in classes]
+    found = coverage_of([predicted for predicted, _, _ in counts], [labels for _, labels, _ in counts])
+    if isinstance(found.total, NoSignal):
+        return None
+    shares = found.enough or found.by_class
+    least, most = (choose(shares, key=lambda class_: shares[class_]) for choose in (min, max))
+    return {
+        "share": found.total,
+        "least": {"class": least, "share": shares[least]},
+        "most": {"class": most, "share": shares[most]},
+        "skewed": found.is_skewed,
+    }

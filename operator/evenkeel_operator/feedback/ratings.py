@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from evenkeel_operator.decide.quality import floors, measures
+from evenkeel_operator.decide.quality.cohorts import coverage_of
 from evenkeel_operator.decide.quality.measures import Average, Measure, Metric
 from evenkeel_operator.decide.snapshot import NoSignal
 from evenkeel_operator.feedback.access import Denied
@@ -46,6 +47,8 @@ _FAMILIES = {
     "evenkeel_quality_upper": "Where the 95 % interval of evenkeel_quality ends.",
     "evenkeel_quality_labels": "Predictions of the last seven days whose label is known.",
     "evenkeel_quality_predictions": "Predictions of the last seven days.",
+    "evenkeel_quality_coverage": "Share of the predictions whose label is known: of all, and of predicted classes.",
+    "evenkeel_quality_skewed": "1 where one predicted class is labelled so much more often that a metric may mislead.",
 }
 
 
@@ -62,6 +65,7 @@ def rated(found: Totals) -> Iterator[Rating]:
     """Yield what is known of one revision; of what nobody has labelled there is no number."""
     if found.predictions:
         yield Rating("evenkeel_quality_predictions", (), found.predictions)
+        yield from _coverage(found)
     if not found.labels:
         return
     yield Rating("evenkeel_quality_labels", (), found.labels)
@@ -75,6 +79,17 @@ def rated(found: Totals) -> Iterator[Rating]:
     # Of many classes, right and wrong are all that counts here: the two cells of a first class.
     yield from _interval(_measure(Metric.ACCURACY, 2), (right, found.labels - right, 0, 0), Metric.ACCURACY)
     yield from _averages(found)
+
+
+def _coverage(found: Totals) -> Iterator[Rating]:
+    counts = [found.predicted.get(class_, (0, 0)) for class_ in range(found.classes)]
+    covered = coverage_of([predicted for predicted, _ in counts], [labels for _, labels in counts])
+    if isinstance(covered.total, NoSignal):
+        return
+    shares = (covered.enough or covered.by_class).values()
+    for of, share in (("all", covered.total), ("least", min(shares)), ("most", max(shares))):
+        yield Rating("evenkeel_quality_coverage", (("of", of),), share)
+    yield Rating("evenkeel_quality_skewed", (), int(covered.is_skewed))
 
 
 def _averages(found: Totals) -> Iterator[Rating]:

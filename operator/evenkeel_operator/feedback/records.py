@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 COHORT_S = 900
@@ -119,7 +119,7 @@ class Errors:
 class Totals:
     """The counts of one revision since a moment, of all cohorts and assignments together.
 
-    `confusion` is by (predicted, actual).
+    `confusion` is by (predicted, actual); `predicted` by class: how many predictions, how many of them have a label.
     """
 
     revision: str
@@ -128,6 +128,7 @@ class Totals:
     predictions: int
     confusion: Mapping[tuple[int, int], int]
     errors: Errors | None
+    predicted: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def labels(self) -> int:

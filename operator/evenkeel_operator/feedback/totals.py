@@ -10,7 +10,7 @@ from evenkeel_operator.feedback.records import Ask, Errors, Row, Totals
 
 _SERIES = "SELECT id FROM series WHERE subject = ? AND revision = ? AND classes = ?"
 _PLACE = f"WHERE series IN ({_SERIES}) AND cohort >= ?"
-_PREDICTIONS = f"SELECT SUM(count) FROM predicted {_PLACE}"
+_PREDICTIONS = f"SELECT class, SUM(count), SUM(labels) FROM predicted {_PLACE} GROUP BY class ORDER BY class"
 _CONFUSION = f"""
 SELECT predicted, actual, SUM(count) FROM cell {_PLACE}
 GROUP BY predicted, actual ORDER BY predicted, actual
@@ -41,15 +41,16 @@ def totals(ask: Ask, subject: bytes, since_s: int) -> list[Totals]:
     found = []
     for (revision, classes), known in names.items():
         place = (subject, revision, classes, since_s)
-        ((predictions,),) = ask(_PREDICTIONS, place)
+        predicted = {class_: (int(count), int(labels)) for class_, count, labels in ask(_PREDICTIONS, place)}
         found.append(
             Totals(
                 revision,
                 classes,
                 known,
-                int(predictions or 0),
+                sum(count for count, _ in predicted.values()),
                 {(predicted, actual): int(n) for predicted, actual, n in ask(_CONFUSION, place) if n},
                 _errors(ask(_ERRORS_OF_ALL, place)),
+                predicted,
             )
         )
     return found

@@ -192,7 +192,7 @@ def matrix(known: Facts, revision: str, horizon: timedelta) -> tuple[int, ...] |
     if isinstance(known.counted, NoSignal) or (one := known.counted.revisions.get(revision)) is None:
         return NO_SIGNAL
     rows = [row for row in one.cohorts if cohorts.mature_at(row.start, horizon) <= known.now]
-    found = cohorts.total(rows, one.classes**2) if one.cohorts else ()
+    found = cohorts.total(rows, one.classes**2) if one.cohorts and not one.is_folded else ()
     return found if any(found) else NO_SIGNAL
 
 

@@ -47,11 +47,12 @@ def confusion(known: Facts, all_of_it: Measured) -> Markup:
     stable = known.status.stable_revision
     if isinstance(known.counted, NoSignal) or stable is None:
         return parts.section(title, parts.missing("The counts of labels could not be read."))
+    if (one := known.counted.revisions.get(stable)) is not None and one.is_folded:
+        why = f"Revision {stable} answers {one.classes} classes: whether an answer is right is all that is counted."
+        return parts.section(title, parts.missing(why))
     horizon, tested = all_of_it.horizon, all_of_it.tested
     found: list[Content] = []
-    if (one := known.counted.revisions.get(stable)) is None or isinstance(
-        counts := measured.matrix(known, stable, horizon), NoSignal
-    ):
+    if one is None or isinstance(counts := measured.matrix(known, stable, horizon), NoSignal):
         found.append(parts.missing(f"No label of revision {stable} counts yet."))
     else:
         found.append(tag("div", tag("h3", f"Stable: {stable}"), _matrix(one, counts)))

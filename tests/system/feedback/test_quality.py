@@ -116,6 +116,8 @@ def counted(answer: Any) -> dict[str, dict[int, dict[str, Counter[Any]]]]:
         assert (revision["predictions"], revision["labels"]) == (sums["predictions"], sums["labels"])
         if revision["task"] == "Classification":
             assert revision["labelsOfPredicted"] == [[p, n] for p, n in sorted(of_predicted.items()) if n]
+            share = sums["labels"] / sums["predictions"] if sums["predictions"] else None
+            assert revision.get("coverage", {}).get("share") == share
             assert revision.get("accuracy") == (sums["right"] / sums["labels"] if sums["labels"] else None)
         found[revision["revision"]] = members
     return found

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from evenkeel_runtime.serve.connections import Server
 from evenkeel_runtime.serve.oip import Plan, Reader
 from evenkeel_runtime.serve.protocol import Connection
 from evenkeel_runtime.serve.service import Ready, Service
+from evenkeel_runtime.serve.tally import Tally
 from evenkeel_runtime.serve.tracing import Trace
 from evenkeel_runtime.serve.v1 import Predictions
 from evenkeel_runtime.serve.views import Outputs
@@ -353,3 +355,27 @@ async def test_what_a_head_says_holds_for_all_requests_that_have_it_and_no_other
     for _ in range(2):
         wire.ask(1, more=b"x-request-timeout-ms: soon\r\n")
     assert [answer[9:12] for answer in wire.written[9:]] == [b"400", b"400"]
+
+
+async def test_what_could_have_been_the_canary_s_is_counted_beside_it_however_it_ends() -> None:
+    """Answered, failed, left by its client; and answered, though it could not have been the canary's."""
+    service = serving(Inline)
+    ready = service.ready
+    assert ready is not None
+    tally = service.metrics.canary = Tally("digits-91cc", 0.1)
+    clients = [Asking([value]) for value in (6, 7, 8, 9)]
+    for client, within_s in zip(clients, (60.0, 60.0, 60.0, 0.0), strict=True):
+        client.within_s = within_s
+        body, header_length = client.body()
+        read = ready.reader.read(body, header_length)
+        service.admit(ready, client, read, Refusing("m", "v1", OUTPUT), time.perf_counter(), None, len(body))
+    leave(clients[2])
+    for _ in range(1000):
+        if not service.metrics.in_flight:
+            break
+        await asyncio.sleep(0.001)
+    ready.mode.stop()
+    service.timings.bin()
+    assert [status for client in clients for status, _ in client.told] == [200, 500, 200]
+    assert tally.beside.told() == {"ended": 3, "late": 0, "failed": 1}
+    assert service.signals.latency.count == 3

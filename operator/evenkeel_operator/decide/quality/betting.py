@@ -52,6 +52,15 @@ def log_weighted(terms: Iterable[tuple[float, float]]) -> float:
     return most + math.log(sum(weight * math.exp(log - most) for weight, log in known))
 
 
+def by_score(counts: Sequence[int], scores: Sequence[float]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return the same bets with those of equal scores together: two of an accuracy, however many cells there are."""
+    found: dict[float, int] = {}
+    for count, score in zip(counts, scores, strict=True):
+        if count:
+            found[score] = found.get(score, 0) + count
+    return tuple(found.values()), tuple(found)
+
+
 def log_wealth(counts: Sequence[int], scores: Sequence[float], stake: float) -> float:
     """Return the logarithm of the wealth after `counts[i]` bets with `scores[i]` each; `stake`·score stays below 1."""
     return sum(count * math.log1p(-stake * score) for count, score in zip(counts, scores, strict=True) if count)

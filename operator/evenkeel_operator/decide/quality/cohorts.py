@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -27,6 +27,9 @@ ANSWERS = timedelta(minutes=1)
 
 SKEWED = 2.0
 """Coverage of one predicted class against another's from which labels are called biased."""
+
+LEAST_PREDICTIONS = 30
+"""Predictions of a class from which on its coverage says something: 0 of 3 is no skew."""
 
 MOST_WEIGHT = 5.0
 """The most that one label may stand for in the weighted estimate, relative to the best covered class."""
@@ -74,15 +77,17 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Which share of the predictions has a label: of all, and per predicted class where there were predictions."""
+    """Which share of the predictions has a label: of all, and per predicted class where there were predictions, and
+    where there were `enough` of them to compare classes by."""
 
     total: float | NoSignal
     by_class: Mapping[int, float]
+    enough: Mapping[int, float]
 
     @property
     def is_skewed(self) -> bool:
         """Whether one class is labelled so much more often than another that the plain metric may mislead."""
-        shares = self.by_class.values()
+        shares = self.enough.values()
         return bool(shares) and max(shares) > SKEWED * min(shares)
 
 
@@ -174,8 +179,14 @@ def coverage(rows: Iterable[Cohort], classes: int) -> Coverage:
         for k, count in enumerate(row.predictions):
             predicted[k] += count
             labelled[k] += sum(row.labels[k * step : (k + 1) * step])
-    by_class = {k: labelled[k] / predicted[k] for k in range(classes) if predicted[k] > 0}
-    return Coverage(sum(labelled) / sum(predicted) if sum(predicted) else NO_SIGNAL, by_class)
+    return coverage_of(predicted, labelled)
+
+
+def coverage_of(predicted: Sequence[int], labelled: Sequence[int]) -> Coverage:
+    """Return which share of the predictions has a label, from both per predicted class."""
+    by_class = {k: labels / count for k, (count, labels) in enumerate(zip(predicted, labelled, strict=True)) if count}
+    enough = {k: share for k, share in by_class.items() if predicted[k] >= LEAST_PREDICTIONS}
+    return Coverage(sum(labelled) / sum(predicted) if sum(predicted) else NO_SIGNAL, by_class, enough)
 
 
 def weighted_value(measure: Measure, rows: Iterable[Cohort], classes: int) -> float | NoSignal:

@@ -7,21 +7,25 @@ are indices here; a word of the spec becomes one by the names that the revision'
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from evenkeel_operator.api.core import seconds
 from evenkeel_operator.api.modeldeployment import AccuracyObjective
-from evenkeel_operator.decide.quality.cohorts import COHORT, Cohort, Pairs
+from evenkeel_operator.decide.quality.cohorts import COHORT, Cohort, Coverage, Pairs, coverage, coverage_of
 from evenkeel_operator.decide.quality.evidence import Objective
 from evenkeel_operator.decide.quality.measures import Average, Metric, cell, classification
 from evenkeel_runtime.receipts import Assignment
 
 MOST_CLASSES = 100
 """Every cohort has a cell for each pair of classes, and an average over classes a score for each cell and class: a
-million of 100 classes, and eight times as many of 200, for every ModelDeployment in one process."""
+million of 100 classes, and eight times as many of 200, for every ModelDeployment in one process. Of more classes all
+that is read is whether an answer is right, which is enough for the accuracy."""
+
+_RIGHT, _WRONG = 0, 1
+"""Of more than MOST_CLASSES: the cells of two classes in which a right and a wrong answer are counted."""
 
 _MOST_START_S = 1 << 33
 
@@ -36,7 +40,11 @@ class Unjudgeable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One revision's counts. `names` are those of its classes, empty where they have none."""
+    """One revision's counts. `names` are those of its classes, empty where they have none.
+
+    With more than MOST_CLASSES its labels are right or wrong, in the cells of two classes, and its predictions are by
+    class modulo MOST_CLASSES: enough to see that two revisions do not predict alike.
+    """
 
     name: str
     classes: int
@@ -44,6 +52,18 @@ class Revision:
     cohorts: tuple[Cohort, ...]
     pairs: Mapping[str, tuple[Pairs, ...]]
     """By the canary's revision: requests that both have answered."""
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether classes are told apart no longer."""
+        return self.classes > MOST_CLASSES
+
+    def coverage(self, rows: Iterable[Cohort]) -> Coverage:
+        """Return which share of the predictions in `rows` of this revision has a label; folded ones as one class."""
+        if not self.is_folded:
+            return coverage(rows, self.classes)
+        known = tuple(rows)
+        return coverage_of([sum(sum(row.predictions) for row in known)], [sum(sum(row.labels) for row in known)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +117,20 @@ def objectives(wanted: tuple[AccuracyObjective, ...], counted: Counted, *revisio
             "compared: judge them by latency alone (leave out spec.objectives.accuracy), or deploy the new one under "
             "another name"
         )
-    if not 1 < first.classes <= MOST_CLASSES:
+    if first.classes < 2:
         what = f"{first.classes} classes" if first.classes else "numbers"
+        raise Unjudgeable(f"revision {first.name} answers {what}; spec.objectives.accuracy is for 2 classes and more")
+    if first.is_folded and (
+        other := next((one.metric for one in wanted if Metric(one.metric) is not Metric.ACCURACY), None)
+    ):
         raise Unjudgeable(
-            f"revision {first.name} answers {what}; spec.objectives.accuracy is for 2 to {MOST_CLASSES} classes"
+            f"revision {first.name} answers {first.classes} classes; spec.objectives.accuracy of {other} is for 2 to "
+            f"{MOST_CLASSES}: ask for metric {Metric.ACCURACY}, which is for any number of them"
         )
+    classes = 2 if first.is_folded else first.classes
     return tuple(
         Objective(
-            classification(
-                Metric(one.metric), first.classes, Average(one.average), _positive(one, first) if known else 1
-            ),
+            classification(Metric(one.metric), classes, Average(one.average), _positive(one, first) if known else 1),
             one.floor,
             one.margin,
             timedelta(seconds=seconds(one.horizon)),
@@ -135,31 +159,35 @@ def _revision(entry: Any) -> Revision:
     told = entry["classes"]
     names = tuple(str(name) for name in told) if isinstance(told, list) else ()
     name, classes = str(entry["revision"]), len(names) or _count(told)
-    if not 1 < classes <= MOST_CLASSES:
+    if classes < 2:
         return Revision(name, classes, names, (), {})
+    is_folded, kept = classes > MOST_CLASSES, min(classes, MOST_CLASSES)
+
+    def place(predicted: Any, actual: Any) -> int:
+        if is_folded:
+            return _RIGHT if _class(predicted, classes) == _class(actual, classes) else _WRONG
+        return cell(_class(predicted, classes), _class(actual, classes), classes)
+
     assignment = _assignment(entry)
     cohorts: list[Cohort] = []
     pairs: dict[str, list[Pairs]] = {}
     for row in entry["cohorts"]:
         start = _start(row["start"])
-        predictions, labels = [0] * classes, [0] * classes**2
+        predictions, labels = [0] * kept, [0] * (4 if is_folded else classes**2)
         for class_, count in row.get("predictions", ()):
-            predictions[_class(class_, classes)] += _count(count)
+            predictions[_class(class_, classes) % kept] += _count(count)
         for predicted, actual, count in row.get("confusion", ()):
-            labels[cell(_class(predicted, classes), _class(actual, classes), classes)] += _count(count)
+            labels[place(predicted, actual)] += _count(count)
         cohorts.append(Cohort(name, start, tuple(predictions), tuple(labels), assignment))
         both: dict[str, dict[tuple[int, int], int]] = {}
         for canary, stable, other, actual, count in row.get("pairs", ()):
-            cells = (
-                cell(_class(stable, classes), _class(actual, classes), classes),
-                cell(_class(other, classes), _class(actual, classes), classes),
-            )
+            cells = place(stable, actual), place(other, actual)
             known = both.setdefault(str(canary), {})
             known[cells] = known.get(cells, 0) + _count(count)
         unlabelled: dict[str, dict[tuple[int, int], int]] = {}
         for canary, stable, other, count in row.get("unlabelledPairs", ()):
             seen = unlabelled.setdefault(str(canary), {})
-            answers = _class(stable, classes), _class(other, classes)
+            answers = _class(stable, classes) % kept, _class(other, classes) % kept
             seen[answers] = seen.get(answers, 0) + _count(count)
         for canary in {*both, *unlabelled}:
             pairs.setdefault(canary, []).append(Pairs(start, both.get(canary, {}), unlabelled.get(canary, {})))

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from evenkeel_operator.decide.quality.betting import FLOOR_STAKES, log_mean_exp, log_wealth
+from evenkeel_operator.decide.quality.betting import FLOOR_STAKES, by_score, log_mean_exp, log_wealth
 from evenkeel_operator.decide.quality.cohorts import COHORT
 from evenkeel_operator.decide.quality.floors import floor_scores
 from evenkeel_operator.decide.quality.measures import Counts, Measure
@@ -38,6 +38,7 @@ class Cusum:
         self._floor = measure.from_objective(floor)
         self._known = [0] * measure.cells
         self._logs = [0.0] * len(FLOOR_STAKES)
+        self._exact = self._scores() if measure.is_exact else None
 
     @property
     def log_e(self) -> float:
@@ -48,11 +49,14 @@ class Cusum:
         """Take one cohort's labels into account; a cohort without any changes nothing."""
         if not any(labels):
             return
-        scores = floor_scores(self._measure, self._known, self._floor)
+        scores = self._exact or self._scores()
         if scores is not None:
-            scores = tuple(self._sign * score for score in scores)
-            most = max(scores)
+            most, bets = max(scores), by_score(labels, scores)
             for k, stake in enumerate(FLOOR_STAKES if most > 0 else ()):
-                self._logs[k] = max(0.0, self._logs[k]) + log_wealth(labels, scores, stake / most)
+                self._logs[k] = max(0.0, self._logs[k]) + log_wealth(*bets, stake / most)
         if not self._measure.is_exact:
             self._known = [a + b for a, b in zip(self._known, labels, strict=True)]
+
+    def _scores(self) -> tuple[float, ...] | None:
+        scores = floor_scores(self._measure, self._known, self._floor)
+        return None if scores is None else tuple(self._sign * score for score in scores)

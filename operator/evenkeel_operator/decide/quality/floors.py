@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from evenkeel_operator.decide.quality import linearised
-from evenkeel_operator.decide.quality.betting import FLOOR_STAKES, log_mean_exp, log_wealth
+from evenkeel_operator.decide.quality.betting import FLOOR_STAKES, by_score, log_mean_exp, log_wealth
 from evenkeel_operator.decide.quality.measures import Counts, Measure, Term, dot
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 
@@ -81,8 +81,9 @@ class Floor:
         self._open = [0] * self._measure.cells
 
     def _bet(self, labels: Counts, scores: tuple[float, ...], most: float) -> None:
+        bets = by_score(labels, scores)
         for k, stake in enumerate(FLOOR_STAKES):
-            self._logs[k] += log_wealth(labels, scores, stake / most)
+            self._logs[k] += log_wealth(*bets, stake / most)
 
 
 def floor_scores(measure: Measure, known: Counts, floor: float) -> tuple[float, ...] | None:

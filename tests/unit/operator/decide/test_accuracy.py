@@ -179,6 +179,41 @@ def test_the_status_has_a_row_for_each_objective(quality: Callable[[], Quality],
         assert {read.observed, read.lower, read.upper, read.labels} == {None}, "no signal is not zero"
 
 
+@pytest.mark.parametrize(
+    ("predictions", "want"),
+    [
+        pytest.param(
+            (2000, 2000),
+            {
+                **{"share": 0.3, "least": {"class": "1", "share": 0.1}, "most": {"class": "0", "share": 0.5}},
+                **{"skewed": True, "weighted": 0.85},
+            },
+            id="one class is labelled five times as often: the other's labels weigh five times as much",
+        ),
+        pytest.param(
+            (2000, 400),
+            {
+                "share": 0.5,
+                "least": {"class": "0", "share": 0.5},
+                "most": {"class": "0", "share": 0.5},
+                "skewed": False,
+            },
+            id="all classes alike",
+        ),
+        pytest.param((0, 0), None, id="no predictions were told"),
+    ],
+)
+def test_the_status_says_what_the_labels_are_of(predictions: tuple[int, int], want: Mapping[str, Any] | None) -> None:
+    row = Cohort(REVISION, START, predictions, (900, 100, 40, 160))
+    known = Counted({REVISION: Revision(REVISION, 2, (), (row,), {})})
+    found = measure(spec(ACCURACY).objectives.accuracy, known, STABLE, NOW)
+    (told,) = accuracy.status(spec(ACCURACY), found, Status())["accuracy"]
+    assert told.get("coverage") == want
+    AccuracyStatus.model_validate(told)
+    young = measure(spec(ACCURACY).objectives.accuracy, known, STABLE, START + HORIZON)
+    assert "coverage" not in accuracy.status(spec(ACCURACY), young, Status())["accuracy"][0], "labels may still come"
+
+
 def test_what_nobody_has_looked_at_yet_stays_as_it_was() -> None:
     told = accuracy.status(spec(ACCURACY), found(1900, 100), Status())
     before = Status.model_validate(told)

@@ -239,3 +239,13 @@ def test_every_limit_has_its_words() -> None:
 def test_a_clock_that_is_behind_makes_no_negative_times() -> None:
     ahead = condition("Ready", "True", "Serving", "all answer", "2026-03-01T12:00:30Z")
     assert told(PLAIN, conditions=[ahead]).startswith("team-a/digits has been ready for 0 s.")
+
+
+def test_it_is_told_what_the_labels_are_of() -> None:
+    coverage = {"share": 0.3, "least": {"class": "spam", "share": 0.1}, "most": {"class": "ham", "share": 0.5}}
+    row = {"metric": "F1", "state": "Fresh", "floor": 0.9, "asOf": "2026-03-01T11:56:00Z"}
+    even = told(PLAIN, accuracy=[row | {"coverage": coverage | {"skewed": False}}])
+    assert "Labels for F1: of 30.0% of the predictions, from 10.0% of class spam to 50.0% of class ham." in even
+    skewed = told(PLAIN, accuracy=[row | {"coverage": coverage | {"skewed": True, "weighted": 0.8123}}])
+    assert "class ham: skewed, the plain value may mislead, 0.8123 with weights. Decisions are made without" in skewed
+    assert "Labels for" not in told(PLAIN, accuracy=[row])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,14 @@ def test_two_classes() -> None:
     assert got["", "F1", "Binary", "ham"] == pytest.approx(220 / 250)
     assert got["", "F1", "Macro"] == pytest.approx((120 / 150 + 220 / 250) / 2)
     assert got["", "F1", "Weighted"] == pytest.approx(0.35 * 120 / 150 + 0.65 * 220 / 250)
+
+
+def test_coverage_is_of_all_and_of_the_classes_that_have_the_least_and_the_most() -> None:
+    found = replace(TWO, predicted={0: (800, 120), 1: (200, 80)})
+    got = {key: value for key, value in told(found).items() if key[0] in ("_coverage", "_skewed")}
+    want = {("_coverage", "all"): 0.2, ("_coverage", "least"): 0.15, ("_coverage", "most"): 0.4, ("_skewed",): 1}
+    assert got == pytest.approx(want)
+    assert told(replace(TWO, predicted={0: (800, 120), 1: (200, 40)}))["_skewed",] == 0
 
 
 def test_every_number_has_bounds_around_it_and_more_labels_bring_them_closer() -> None:

@@ -355,11 +355,14 @@ BINARY = {"metric": "Recall", "average": "Binary"}
             ("different classes",),
             id="the same names in another order",
         ),
-        pytest.param(
-            (series(classes=0),), {}, (STABLE, "answers numbers", f"2 to {MOST_CLASSES} classes"), id="numbers"
-        ),
+        pytest.param((series(classes=0),), {}, (STABLE, "answers numbers", "2 classes and more"), id="numbers"),
         pytest.param((series(), series(CANARY, classes=0)), {}, ("different classes",), id="numbers beside classes"),
-        pytest.param((series(classes=MOST_CLASSES + 1),), {}, (f"{MOST_CLASSES + 1} classes",), id="too many classes"),
+        pytest.param(
+            (series(classes=MOST_CLASSES + 1),),
+            {"metric": "F1"},
+            (f"{MOST_CLASSES + 1} classes", f"2 to {MOST_CLASSES}", "ask for metric Accuracy"),
+            id="too many classes for an average over them",
+        ),
         pytest.param((series(classes=1),), {}, ("1 classes",), id="a single class"),
         pytest.param(
             (series(names=("cat", "dog", "eel")),),

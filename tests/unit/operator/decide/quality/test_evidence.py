@@ -334,3 +334,6 @@ def test_coverage_that_differs_between_classes_is_told_and_weighted() -> None:
     assert cohorts.weighted_value(ACCURACY, [row], 2) == pytest.approx((9 * 5 + 56) / (10 * 5 + 80))
     assert cohorts.weighted_value(ACCURACY, [], 2) is NO_SIGNAL
     assert cohorts.coverage([], 2).total is NO_SIGNAL
+    few = cohorts.coverage([Cohort("old", START, (100, 3), (50, 0, 0, 0))], 2)
+    assert few.by_class == {0: 0.5, 1: 0.0}
+    assert not few.is_skewed, "none of three is no skew"
