@@ -133,34 +133,6 @@ NOW = [
         replace(QUIET, demand=Fresh(5.0), ready=8, heard=7), {"size": 8}, 1, Limit.DEMAND, id="but not for one"
     ),
     pytest.param(
-        replace(QUIET, demand=Fresh(5.0), ready=8, heard=7, missed=1),
-        {"size": 8},
-        8,
-        Limit.HOLD,
-        id="held down where the last answer of one was lost",
-    ),
-    pytest.param(
-        replace(QUIET, demand=Fresh(5.0), ready=30, heard=29, missed=1),
-        {"size": 30, "bounds": replace(BOUNDS, most=30)},
-        1,
-        Limit.DEMAND,
-        id="but not for one of thirty, as some are always missed",
-    ),
-    pytest.param(
-        replace(QUIET, demand=Fresh(5.0), ready=4, heard=4, missed=4),
-        {},
-        4,
-        Limit.HOLD,
-        id="held down where nobody answered the last time",
-    ),
-    pytest.param(
-        replace(QUIET, demand=Fresh(75.0), ready=8, heard=7, missed=1),
-        {"size": 8},
-        10,
-        Limit.DEMAND,
-        id="but not up where an answer was lost",
-    ),
-    pytest.param(
         replace(QUIET, demand=Fresh(18.0), ready=4, heard=2),
         {},
         5,
