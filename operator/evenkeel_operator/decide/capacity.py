@@ -48,8 +48,8 @@ class Roofline:
     max_rows: int
     engines: int = 1
 
-    def seconds(self, rows: int) -> float:
-        """Return how long a batch of `rows` takes."""
+    def seconds(self, rows: float) -> float:
+        """Return how long a batch of `rows` takes, or batches of so many rows on average."""
         return max(self.floor_s, self.fixed_s + self.row_s * rows)
 
     @property
@@ -108,8 +108,10 @@ class Capacity:
         return below + (share - low) / (high - low) * (above - below)
 
 
-def fit(times: Mapping[int, tuple[float, float]], max_rows: int) -> Roofline | NoSignal:
-    """Return the roofline through measured batches: rows → (batches, their seconds all together).
+def fit(
+    times: Mapping[int, tuple[float, float]] | Mapping[float, tuple[float, float]], max_rows: int
+) -> Roofline | NoSignal:
+    """Return the roofline through measured batches: mean rows → (batches, their seconds all together).
 
     Weighted least squares for every place of the knee; the best is taken. Without a usable size there is NO_SIGNAL.
     """
@@ -130,7 +132,7 @@ def fit(times: Mapping[int, tuple[float, float]], max_rows: int) -> Roofline | N
     return best[1]
 
 
-def _with_knee(points: Sequence[tuple[int, float, float]], knee: int, max_rows: int) -> Roofline:
+def _with_knee(points: Sequence[tuple[float, float, float]], knee: int, max_rows: int) -> Roofline:
     """Return the fit whose flat part is `points[:knee]`; errors are relative, so weights are count / seconds²."""
     flat, line = points[:knee], points[knee:]
     floor = sum(w for *_, w in flat) and sum(s * w for _, s, w in flat) / sum(w for *_, w in flat)

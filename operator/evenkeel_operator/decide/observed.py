@@ -127,6 +127,10 @@ class Observed:
         # Counter-example to adding them all: half the replicas come back from ten silent minutes in the midst of a
         # burst, and what they had on average takes its place.
         heard = [(r, at) for r, at in heard if r.span_s <= YOUNG_S] or heard
+        # One whose last answer was lost has as much as the others, as if it were silent. Counter-example: in a burst,
+        # what it had five seconds before, and then the mean of ten, hide half of the rise.
+        answered = [(r, at) for r, at in heard if r.flaw is None]
+        missed, heard = len(heard) - len(answered), answered or heard
         if not heard:
             demand = _last(self._last_demand, now)
             return Signals(demand, NoMetrics(), latency, len(ready), 0)
@@ -140,7 +144,6 @@ class Observed:
         # Counter-example: demand of four replicas, taken for half of it in the moment in which four more are ready.
         new = sum(r.last is not None and r.heard_at is None and r.flaw is None for r in known)
         dispersion = self.request_rows().dispersion
-        missed = sum(r.flaw is not None for r, _ in heard)
         waiting = Fresh(queued, age_s)
         return Signals(demand, waiting, latency, len(ready) - new, len(heard), span_s, dispersion, missed=missed)
 

@@ -75,8 +75,8 @@ class Signals:
     that take traffic, over the last `span_s` seconds by a clock that does not step. `queued` is what waits in them
     now; both in rows, where requests share calls. `latency_s` is the objective's quantile over the last minute.
     `capacity_age_s` is how long ago a replica's capacity was last learnt from them. `dispersion` is the variance of the
-    demand of a second over its mean: 1 where every request is one, E[R²] / E[R] where it is R rows. Of the heard,
-    `missed` did not answer the last time: what they said before stands in for it.
+    demand of a second over its mean: 1 where every request is one, E[R²] / E[R] where it is R rows. `missed` were heard
+    until the last time and did not answer then; they are no part of the heard, unless nobody answered.
     """
 
     demand: Measurement
@@ -290,12 +290,9 @@ def _shrunk(
     all, what stands was asked for by somebody who may know one: it is held as if it had been needed until now.
     Where not even the present size has that margin, nothing is removed; it is no reason to add either.
     """
-    if SILENT_PART * (signals.ready - signals.heard) >= max(1, signals.ready):
-        return (
-            fleet.asked,
-            Limit.SILENT_REPLICAS,
-            f"{signals.ready - signals.heard} of {signals.ready} replicas are silent",
-        )
+    silent = signals.ready - signals.heard - signals.missed
+    if SILENT_PART * silent >= max(1, signals.ready):
+        return fleet.asked, Limit.SILENT_REPLICAS, f"{silent} of {signals.ready} replicas are silent"
     if signals.missed and MISSED_PART * signals.missed >= signals.ready:
         text = f"{signals.missed} of {signals.ready} replicas did not answer the last time"
         return fleet.asked, Limit.HOLD, f"the size is held: {text}"

@@ -114,16 +114,23 @@ class Speed:
             raise ValueError(f"the batch times cannot be read: {text[:80]}")
         return cls(found, Derating(derating), _seen=ENOUGH, _is_measured=True)
 
-    def _points(self, profile: Sequence[tuple[int, float]]) -> Mapping[int, tuple[float, float]]:
-        points: dict[int, tuple[float, float]] = {}
+    def _points(self, profile: Sequence[tuple[int, float]]) -> Mapping[float, tuple[float, float]]:
+        """Return what batches took by their mean rows, and by the `profile` for sizes that have not been seen.
+
+        Means are no whole numbers. Counter-example: batches of 11.4 rows taken for 11 are 3 % too slow, and by a line
+        from there to full ones a replica carries 6 % more in one minute than in the next.
+        """
+        points: dict[float, tuple[float, float]] = {}
+        known: dict[int, tuple[float, float]] = {}
         for most, (count, seconds) in self._times.items():
-            rows = max(1, round(self._rows[most][1] / self._rows[most][0])) if most in self._rows else most
-            had = points.get(rows, (0.0, 0.0))
-            points[rows] = had[0] + count, had[1] + seconds
-        off = _off(points, profile)
-        for rows, seconds in profile:
-            if rows > 0 and seconds > 0 and points.get(rows, (0.0, 0.0))[0] < PROFILE_WEIGHT:
-                points[rows] = _sum(points.get(rows), PROFILE_WEIGHT, PROFILE_WEIGHT * seconds * off)
+            rows = self._rows[most][1] / self._rows[most][0] if most in self._rows else float(most)
+            points[rows] = _sum(points.get(rows), count, seconds)
+            nearest = max(1, round(rows))
+            known[nearest] = _sum(known.get(nearest), count, seconds)
+        off = _off(known, profile)
+        for size, seconds in profile:
+            if size > 0 and seconds > 0 and known.get(size, (0.0, 0.0))[0] < PROFILE_WEIGHT:
+                points[size] = _sum(points.get(size), PROFILE_WEIGHT, PROFILE_WEIGHT * seconds * off)
         return points
 
 

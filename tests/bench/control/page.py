@@ -47,7 +47,7 @@ def _frontier(cell: Cell) -> Markup:
     shown = [column for column in range(1, len(late)) if late[column] <= top]
     hull = figures.frontier(late[1:], cell.cost[1:])
     on_it = set(hull)
-    marks: list[Mark] = [Line("for", [(cost, min(share, top)) for share, cost in hull])]
+    marks: list[Mark] = [Line("for", [(cost, share) for share, cost in hull if share <= top])]
     for column in shown:
         is_on_it = (float(late[column]), float(cell.cost[column])) in on_it
         marks.append(_dot("for" if is_on_it else "other", cell, column))
@@ -59,7 +59,7 @@ def _frontier(cell: Cell) -> Markup:
         figure(label, axes.of_numbers(1.0, right, least=1.0), axes.of_numbers(0.0, top, least=0.0, most=top), marks),
         legend(
             ("stable dot", "Evenkeel"),
-            ("for dot", "settings on the frontier: none is better in both"),
+            ("for dot", "settings on the frontier: neither another nor a mixture of two is better in both"),
             ("other dot", "other settings"),
         ),
         parts.soft(

@@ -359,7 +359,7 @@ async def test_what_a_head_says_holds_for_all_requests_that_have_it_and_no_other
 
 async def test_what_could_have_been_the_canary_s_is_counted_beside_it_however_it_ends() -> None:
     """Answered, failed, left by its client; and answered, though it could not have been the canary's."""
-    service = serving(Inline)
+    service = serving(inline)
     ready = service.ready
     assert ready is not None
     tally = service.metrics.canary = Tally("digits-91cc", 0.1)

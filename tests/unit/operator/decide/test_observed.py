@@ -294,7 +294,7 @@ def test_the_engines_are_those_of_the_replica_with_the_fewest() -> None:
     assert observed.engines() == 2
 
 
-def test_who_missed_the_last_time_is_counted_while_what_they_said_before_stands() -> None:
+def test_who_did_not_answer_the_last_time_has_as_much_as_the_others() -> None:
     observed = Observed()
     for name in ("r", "s"):
         observed.note(name, reading(0, 100), 0)
@@ -302,8 +302,12 @@ def test_who_missed_the_last_time_is_counted_while_what_they_said_before_stands(
     observed.note("r", reading(100, 110), 10)
     observed.note("s", SILENT, 10)
     got = observed.signals(("r", "s"), TARGET_S, 0.95, 10)
-    assert (got.demand, got.heard, got.missed) == (Fresh(20.0, 2.5), 2, 1)
-    observed.note("s", reading(150, 115), 15)
+    assert (got.demand, got.ready, got.heard, got.missed) == (Fresh(10.0), 2, 1, 1)
+    observed.note("r", SILENT, 12)
+    got = observed.signals(("r", "s"), TARGET_S, 0.95, 12)
+    assert (got.demand, got.heard, got.missed) == (Fresh(20.0, 4.5), 2, 2), "nobody: what they said before stands"
+    for name in ("r", "s"):
+        observed.note(name, reading(150, 115), 15)
     assert observed.signals(("r", "s"), TARGET_S, 0.95, 15).missed == 0
     observed.note("s", SILENT, 31)
     got = observed.signals(("r", "s"), TARGET_S, 0.95, 31)

@@ -134,27 +134,6 @@ NOW = [
         replace(QUIET, demand=Fresh(5.0), ready=8, heard=7), {"size": 8}, 1, Limit.DEMAND, id="but not for one"
     ),
     pytest.param(
-        replace(QUIET, demand=Fresh(5.0), ready=8, heard=8, missed=1),
-        {"size": 8},
-        8,
-        Limit.HOLD,
-        id="held down where the last answer of one was lost",
-    ),
-    pytest.param(
-        replace(QUIET, demand=Fresh(5.0), ready=30, heard=30, missed=1),
-        {"size": 30, "bounds": replace(BOUNDS, most=30)},
-        1,
-        Limit.DEMAND,
-        id="but not for one of thirty, as some are always missed",
-    ),
-    pytest.param(
-        replace(QUIET, demand=Fresh(75.0), ready=8, heard=8, missed=8),
-        {"size": 8},
-        8,
-        Limit.DEMAND,
-        id="nor up",
-    ),
-    pytest.param(
         replace(QUIET, demand=Fresh(18.0), ready=4, heard=2),
         {},
         5,

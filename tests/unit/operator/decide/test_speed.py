@@ -57,6 +57,17 @@ def test_a_profile_that_is_wrong_about_small_batches_is_so_about_large_ones(fact
     assert got.seconds(16) == pytest.approx(TRUE.seconds(16), rel=0.02)
 
 
+@pytest.mark.parametrize("mean", [9.4, 10.6, 11.4])
+def test_batches_of_a_broken_number_of_rows_on_average_tell_the_time_of_full_ones(mean: float) -> None:
+    speed = Speed()
+    for most, rows in ((8, 5.8), (16, mean)):
+        took = 1000 * (TRUE.fixed_s + TRUE.row_s * rows)
+        speed.note([Batches(most, 1000, round(1000 * rows), took)], 5.0)
+    got = speed.learn((), 16, 5.0)
+    assert isinstance(got, Roofline)
+    assert got.seconds(16) == pytest.approx(TRUE.seconds(16), rel=0.001)
+
+
 def test_a_model_that_was_measured_moves_slowly() -> None:
     speed = Speed()
     served(speed, ENOUGH)
