@@ -2,8 +2,8 @@
 
 | known                                             | AccuracyMet | reason         |
 |---------------------------------------------------|-------------|----------------|
-| every measure's lower bound is at its floor       | True        | AboveFloor     |
-| one measure's upper bound is below its floor      | False       | BelowFloor     |
+| every measure's interval is at its floor or above | True        | AboveFloor     |
+| one measure's interval is below its floor         | False       | BelowFloor     |
 | its detector has raised an alarm                  | False       | Decayed        |
 | so it has, and going back would not help          | False       | DriftSuspected |
 | neither, by the labels so far                     | Unknown     | NotProven      |
@@ -11,6 +11,8 @@
 | the feedback service has stopped answering        | Unknown     | MetricsStale   |
 | it has never answered                             | Unknown     | MetricsMissing |
 | the labels are of nothing that the spec asks for  | Unknown     | CannotBeJudged |
+
+Of an error, whose bound is a ceiling, below is above and above below.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from evenkeel_operator.decide.quality.counted import Counted, Unjudgeable, objec
 from evenkeel_operator.decide.quality.evidence import Objective
 from evenkeel_operator.decide.quality.floors import Interval, interval
 from evenkeel_operator.decide.quality.guard import Finding, Outcome, Served
+from evenkeel_operator.decide.quality.measures import Metric
 from evenkeel_operator.decide.quality.verdict import FINAL
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 
@@ -125,7 +128,8 @@ def status(spec: Spec, found: Quality | None, before: Status) -> Object:
         row: Object = {
             "metric": objective.metric,
             "state": _state(found, known),
-            "floor": objective.floor,
+            **bounds(objective),
+            "limit": _limit(objective),
             "asOf": conditions.timestamp(found.measured_at),
         }
         if not isinstance(known, NoSignal):
@@ -161,6 +165,23 @@ def decay(spec: Spec, found: Quality | None) -> Decay | None:
     return None
 
 
+def bounds(objective: AccuracyObjective) -> dict[str, float]:
+    """Return an objective's floor or ceiling, as status has it."""
+    return {"ceiling" if objective.is_error else "floor": objective.bound}
+
+
+def is_met(objective: AccuracyObjective, at: Interval) -> bool:
+    """Return whether the objective is met wherever between its bounds the truth lies."""
+    metric = Metric(objective.metric)
+    return metric.is_met(at.lower, objective.bound) and metric.is_met(at.upper, objective.bound)
+
+
+def is_missed(objective: AccuracyObjective, at: Interval) -> bool:
+    """Return whether the objective is missed wherever between its bounds the truth lies."""
+    metric = Metric(objective.metric)
+    return not (metric.is_met(at.lower, objective.bound) or metric.is_met(at.upper, objective.bound))
+
+
 def is_news(told: Quality | None, found: Quality) -> bool:
     """Return whether `found` says something else than `told`, not counting the time at which it was found."""
     if told is None:
@@ -178,8 +199,9 @@ def _of(wanted: tuple[AccuracyObjective, ...], found: Quality) -> Quality:
 
 
 def _interval(objective: Objective, rows: tuple[Cohort, ...], now: datetime) -> Interval | NoSignal:
-    mature = [row for row in rows if cohorts.mature_at(row.start, objective.horizon) <= now]
-    return interval(objective.measure, cohorts.total(mature, objective.measure.cells))
+    mature = (row for row in rows if cohorts.mature_at(row.start, objective.horizon) <= now)
+    measure = objective.measure
+    return interval(measure, cohorts.total(cohorts.counted_by(measure, mature), measure.cells))
 
 
 def _state(found: Quality, known: Interval | NoSignal) -> str:
@@ -212,9 +234,9 @@ def _met(wanted: tuple[AccuracyObjective, ...], found: Quality | None) -> Row:
         drift = found.finding.is_drift_suspected
         why = "the data seem to have changed rather than the model" if drift else "it has decayed"
         return row(False, Reason.DRIFT_SUSPECTED if drift else Reason.DECAYED, f"{text}; {why}")
-    if any(at.upper < objective.floor for objective, at in known):
+    if any(is_missed(objective, at) for objective, at in known):
         return row(False, Reason.BELOW_FLOOR, text)
-    if len(known) == len(wanted) and all(at.lower >= objective.floor for objective, at in known):
+    if len(known) == len(wanted) and all(is_met(objective, at) for objective, at in known):
         return row(True, Reason.ABOVE_FLOOR, text)
     return row(None, Reason.NOT_PROVEN, f"{text}; more labels will tell")
 
@@ -232,8 +254,13 @@ def _waiting_in_vain(wanted: tuple[AccuracyObjective, ...]) -> Iterator[str]:
 def _told(objective: AccuracyObjective, at: Interval) -> str:
     return (
         f"{objective.metric} is {at.value:.4f} ({at.lower:.4f} to {at.upper:.4f}, {at.labels} labels), "
-        f"floor {objective.floor:g}"
+        f"{objective.limit}"
     )
+
+
+def _limit(objective: AccuracyObjective) -> str:
+    """Return the bound as the FLOOR column shows it."""
+    return f"{'<=' if objective.is_error else ''}{objective.bound:g}"
 
 
 def _rounded(value: float) -> float:

@@ -72,7 +72,7 @@ def _counts(known: Facts, name: str) -> tuple[str, str, str, str]:
         return "0", "0", "none", ""
     labels = sum(sum(row.labels) for row in one.cohorts)
     mirrored = sum(sum(row.labels.values()) for row in _pairs(known, name))
-    found = cohorts.coverage(one.cohorts, one.classes) if one.cohorts else None
+    found = cohorts.coverage(one.cohorts, one.classes or 1) if one.cohorts else None
     total = "none" if found is None or isinstance(found.total, NoSignal) else f"{found.total:.1%}"
     spread = ""
     if found is not None and found.by_class:

@@ -52,8 +52,11 @@ def log_weighted(terms: Iterable[tuple[float, float]]) -> float:
     return most + math.log(sum(weight * math.exp(log - most) for weight, log in known))
 
 
-def log_wealth(counts: Sequence[int], scores: Sequence[float], stake: float) -> float:
-    """Return the logarithm of the wealth after `counts[i]` bets with `scores[i]` each; `stake`·score stays below 1."""
+def log_wealth(counts: Sequence[float], scores: Sequence[float], stake: float) -> float:
+    """Return the logarithm of the wealth after `counts[i]` bets with `scores[i]` each; `stake`·score stays below 1.
+
+    A count that is no whole number is of errors between two cells (`deviations`).
+    """
     return sum(count * math.log1p(-stake * score) for count, score in zip(counts, scores, strict=True) if count)
 
 

@@ -34,7 +34,7 @@ class Cusum:
         """`floor` is in the unit of the objective."""
         self._measure = measure
         self._floor = measure.from_objective(floor)
-        self._known = [0] * measure.cells
+        self._known: list[float] = [0] * measure.cells
         self._logs = [0.0] * len(FLOOR_STAKES)
 
     @property
