@@ -92,7 +92,8 @@ def test_largest_error(largest: float, want: float) -> None:
 
 def test_an_error_as_large_as_any_counts_as_the_largest() -> None:
     got = MAE.counts(deviations.sums([(54, 3, 4e16, 5e32), (-60, 2, 1e-18, 1e-36)]))
-    assert (got[-1], sum(got[:2])) == (3, pytest.approx(2))
+    assert got[-1] == 3
+    assert sum(got[:2]) == pytest.approx(2)
 
 
 @pytest.mark.parametrize("metric", list(Metric))
@@ -104,13 +105,13 @@ def test_less_is_better_of_errors_alone(metric: Metric) -> None:
 
 @pytest.mark.parametrize("measure", [MAE, RMSE], ids=lambda m: m.name)
 def test_a_revision_at_its_ceiling_is_hardly_ever_refused(measure: Measure) -> None:
-    """Looked at after each of 12 cohorts, with α 1 %, of a revision that is exactly as bad as it may be."""
+    """Looked at after each of 8 cohorts, with α 1 %, of a revision that is exactly as bad as it may be."""
     rng, refused = random.Random(7), 0
     ceiling = truth(measure, 1.0)
     for _ in range(ROLLOUTS):
         floor = floors.Floor(measure, ceiling)
         is_refused = False
-        for _ in range(12):
+        for _ in range(8):
             floor.add(of_normal(rng, measure, 1.0, 20))
             is_refused |= floor.log_e >= -math.log(0.01)
         refused += is_refused
@@ -125,16 +126,15 @@ def test_a_split_at_the_margin_is_hardly_ever_decided_wrongly(measure: Measure) 
     """
     rng = random.Random(11)
     worse = not_worse = 0
-    margin = 0.25
+    margin, history = 0.25, of_normal(rng, measure, 1.0, 400)
     for _ in range(ROLLOUTS):
         arms = []
-        for k in range(8):
+        for k in range(6):
             # Only the mean over all cohorts is the metric of RMSE: there, every cohort is alike.
             hard = 1.0 if measure.is_squared or k % 2 else 1.5
             ratio = (truth(measure, hard) + margin) / truth(measure, hard)
             stable, canary = (of_normal(rng, measure, hard * by, 20) for by in (1.0, ratio))
             arms.append(Arms(at(k), stable, canary))
-        history = of_normal(rng, measure, 1.0, 400)
         points = differences.split(measure, margin, measure.from_objective(2.0), history, arms)
         worse += any(point.worse >= -math.log(0.01) for point in points)
         not_worse += any(point.not_worse >= -math.log(0.05) for point in points)
@@ -142,9 +142,12 @@ def test_a_split_at_the_margin_is_hardly_ever_decided_wrongly(measure: Measure) 
     assert not_worse / ROLLOUTS <= 0.05
 
 
-@pytest.mark.parametrize("measure", [MAE, RMSE], ids=lambda m: m.name)
+@pytest.mark.parametrize("measure", [MAE, regression(Metric.RMSE, 4.0)], ids=lambda m: m.name)
 def test_what_is_clearly_so_is_shown(measure: Measure) -> None:
-    """Of 60 cohorts of 20 labels in each arm: a canary 1.7 times as bad is worse, one that is alike is not worse."""
+    """Of 60 cohorts of 20 labels in each arm: a canary 1.7 times as bad is worse, one that is alike is not worse.
+
+    Where squares count, the largest error has to be near: eight times the spread, and most bets are too small.
+    """
     rng, rollouts = random.Random(13), 20
     found = {"worse": 0, "not worse": 0, "ceiling": 0}
     for _ in range(rollouts):
