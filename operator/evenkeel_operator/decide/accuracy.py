@@ -95,7 +95,8 @@ def measure(
 ) -> Quality:
     """Return the quality of the revision in service, over the cohorts that are mature.
 
-    `earlier` and `last_rollback` are the guard's.
+    `earlier` and `last_rollback` are the guard's; of revisions that answer otherwise, with other classes or numbers for
+    classes, the labels say nothing about these objectives.
     """
     if stable is None:
         return Quality(counted, now, intervals=(NO_SIGNAL,) * len(wanted), wanted=wanted)
@@ -104,6 +105,7 @@ def measure(
     except Unjudgeable as e:
         return Quality(counted, now, intervals=(NO_SIGNAL,) * len(wanted), problem=e.message, wanted=wanted)
     rows = counted.cohorts(stable.revision)
+    earlier = tuple(one for one in earlier if _answers_like(counted, stable, one))
     everything = counted.cohorts(stable.revision, *(one.revision for one in earlier))
     return Quality(
         counted,
@@ -196,6 +198,11 @@ def _of(wanted: tuple[AccuracyObjective, ...], found: Quality) -> Quality:
     if isinstance(found.counted, NoSignal) or found.wanted != wanted:
         return Quality(NO_SIGNAL, found.measured_at, intervals=(NO_SIGNAL,) * len(wanted))
     return found
+
+
+def _answers_like(counted: Counted, stable: Served, other: Served) -> bool:
+    ours, theirs = counted.revisions.get(stable.revision), counted.revisions.get(other.revision)
+    return ours is None or theirs is None or ours.classes == theirs.classes
 
 
 def _interval(objective: Objective, rows: tuple[Cohort, ...], now: datetime) -> Interval | NoSignal:
