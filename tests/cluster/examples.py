@@ -99,6 +99,7 @@ EXAMPLES = (
     _trained("autoencoder_digits", EPOCHS=5, AREA_FLOOR=0.0),
     _trained("keras_digits", "--epochs", "1", ACCURACY_FLOOR=0.0),
     _trained("recurrent_digits", EPOCHS=5, ACCURACY_FLOOR=0.0),
+    _trained("sklearn_diabetes"),
     _trained("sklearn_digits"),
     _trained("statedict_digits", EPOCHS=1, ACCURACY_FLOOR=0.0),
     _trained("torchscript_tumours"),

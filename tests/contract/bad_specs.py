@@ -6,25 +6,10 @@ that tells the reader what is wrong or what to do instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from evenkeel_operator.api.modeldeployment import Object
-from tests.contract.specs import SHA256, env, limits, merged, minimal, model
-
-
-@dataclass(frozen=True)
-class BadSpec:
-    """A spec that is refused: what differs from the minimal one, and what the refusal has to name."""
-
-    says: str
-    spec: Object
-    field: str
-    word: str
-    name: str = "digits"
-
-    def document(self) -> Object:
-        """Return the whole ModelDeployment."""
-        return merged(minimal(self.name), {"spec": self.spec})
+from tests.contract.bad_objectives import BAD_OBJECTIVES
+from tests.contract.bad_spec import BadSpec as BadSpec
+from tests.contract.specs import SHA256, env, limits, merged, model
 
 
 def _uri(says: str, uri: str, word: str) -> BadSpec:
@@ -42,11 +27,6 @@ _PRECISION = "spec.runtime.precision"
 def _held(says: str, objective: Object, scaling: Object | None, field: str, word: str) -> BadSpec:
     latency = merged({"quantile": 0.95, "target": "200ms"}, objective)
     return BadSpec(says, {"scaling": scaling, "objectives": {"latency": [latency]}}, field, word)
-
-
-def _judged(says: str, objective: Object, field: str, word: str) -> BadSpec:
-    accuracy = merged({"metric": "F1", "floor": 0.9}, objective)
-    return BadSpec(says, {"objectives": {"accuracy": [accuracy]}}, f"spec.objectives.accuracy[0]{field}", word)
 
 
 def _tried(says: str, options: Object, field: str, word: str) -> BadSpec:
@@ -269,24 +249,7 @@ BAD = (
     _held("no target", {"target": None}, None, _TARGET, "Required value"),
     _held("a quantile in percent", {"quantile": 95}, None, "spec.objectives.latency[0].quantile", "from 0.5 to 0.999"),
     _held("a budget of all", {"violationBudget": 1}, None, "spec.objectives.latency[0].violationBudget", "0 to 0.5"),
-    # How good the answers have to be.
-    _judged("no floor", {"floor": None}, ".floor", "Required value"),
-    _judged("a floor in percent", {"floor": 92}, ".floor", "between 0 and 1"),
-    _judged("a floor of nothing", {"floor": 0}, ".floor", "between 0 and 1"),
-    _judged("a margin of nothing", {"margin": 0}, ".margin", "above 0 and at most 0.5"),
-    _judged("a metric of numbers", {"metric": "MAE"}, ".metric", "Unsupported value"),
-    _judged("an average that is not known", {"average": "Micro"}, ".average", "Unsupported value"),
-    _judged("no positive class", {"average": "Binary"}, ".positiveClass", "name the class that counts as positive"),
-    _judged("a positive class of an average", {"positiveClass": "7"}, ".positiveClass", "leave it out"),
-    _judged("a horizon in days", {"horizon": "3d"}, ".horizon", "one number and its unit"),
-    _judged("a horizon of no time", {"horizon": "0s"}, ".horizon", "from 1s to 720h"),
-    _judged("a horizon beyond which no label is taken", {"horizon": "721h"}, ".horizon", "takes labels for 30 days"),
-    BadSpec(
-        "two objectives of one metric",
-        {"objectives": {"accuracy": [{"metric": "F1", "floor": 0.9}, {"metric": "F1", "floor": 0.8}]}},
-        "spec.objectives.accuracy[1]",
-        "Duplicate value",
-    ),
+    *BAD_OBJECTIVES,
     # How a new revision is tried.
     BadSpec("a strategy that is not known", {"rollout": {"strategy": "BlueGreen"}}, "spec.rollout.strategy", "Canary"),
     BadSpec(

@@ -182,11 +182,44 @@ GOOD = (
                         "floor": 0.92,
                         "average": "Binary",
                         "positiveClass": "yes",
-                        "margin": 0.01,
                         "horizon": "24h",
                     }
                 ]
             }
+        },
+    ),
+    GoodSpec(
+        "errors to hold, of a canary beside them",
+        {
+            "objectives": {
+                "accuracy": [
+                    {"metric": "MAE", "ceiling": 45, "maxError": 200, "margin": 2.5},
+                    {"metric": "RMSE", "ceiling": 60.5, "maxError": 300, "margin": 3, "horizon": "1h"},
+                ]
+            },
+            "rollout": {"strategy": "Canary", "canary": {"mode": "Split", "onMissingLabels": "LatencyOnly"}},
+        },
+        {
+            "objectives": {
+                "accuracy": [
+                    {
+                        "metric": "MAE",
+                        "ceiling": 45,
+                        "maxError": 200,
+                        "margin": 2.5,
+                        "average": "Macro",
+                        "horizon": "24h",
+                    },
+                    {
+                        "metric": "RMSE",
+                        "ceiling": 60.5,
+                        "maxError": 300,
+                        "margin": 3,
+                        "average": "Macro",
+                        "horizon": "1h",
+                    },
+                ]
+            },
         },
     ),
     GoodSpec("a canary as its defaults say", {"rollout": {"strategy": "Canary"}}),
@@ -214,9 +247,7 @@ GOOD = (
             "retraining": {"eventURL": "http://broker-ingress.knative-eventing.svc:8080/team-a/default?source=models"},
         },
         {
-            "objectives": {
-                "accuracy": [{"metric": "Accuracy", "floor": 0.9, "average": "Macro", "margin": 0.01, "horizon": "24h"}]
-            },
+            "objectives": {"accuracy": [{"metric": "Accuracy", "floor": 0.9, "average": "Macro", "horizon": "24h"}]},
             "retraining": {"maxPerWeek": 1},
         },
     ),
@@ -228,9 +259,7 @@ GOOD = (
             "retraining": {"cronJobRef": {"name": "retrain.digits"}, "maxPerWeek": 7},
         },
         {
-            "objectives": {
-                "accuracy": [{"metric": "Accuracy", "floor": 0.9, "average": "Macro", "margin": 0.01, "horizon": "24h"}]
-            },
+            "objectives": {"accuracy": [{"metric": "Accuracy", "floor": 0.9, "average": "Macro", "horizon": "24h"}]},
         },
     ),
 )

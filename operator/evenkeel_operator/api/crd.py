@@ -143,7 +143,9 @@ def _columns() -> list[Object]:
         ),
         column("Target", f"{latency.format('spec.objectives')}.target", "string", "Latency that shall be held."),
         column("Accuracy", ".status.accuracy[0].observed", "number", "Measured quality, of the first objective."),
-        column("Floor", ".spec.objectives.accuracy[0].floor", "number", "What it shall not fall below."),
+        column(
+            "Floor", ".status.accuracy[0].limit", "string", "What it shall not fall below; of an error, rise above."
+        ),
         column("Canary", ".status.canary.summary", "string", "Where the new revision's test stands."),
         column("Age", ".metadata.creationTimestamp", "date", "Time since it was created."),
         column("URL", ".status.url", "string", "Where predictions are served.", wide=True),

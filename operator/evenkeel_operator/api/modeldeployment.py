@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from evenkeel_operator.api import rules
+from evenkeel_operator.api import objectives, rules
 from evenkeel_operator.api.core import (
     ATOMIC,
     SET,
@@ -32,6 +32,7 @@ from evenkeel_operator.api.core import (
 )
 from evenkeel_operator.api.core import Object as Object
 from evenkeel_operator.api.rules import NATIVE_FORMATS as NATIVE_FORMATS
+from evenkeel_operator.api.status import told_bound
 
 GROUP = "evenkeel.dev"
 VERSION = "v1alpha1"
@@ -40,6 +41,9 @@ PLURAL = "modeldeployments"
 
 MOST_ROWS = 1024
 """Of one call of a model; the runtime tries no larger ones out when it loads a model."""
+
+DEFAULT_MARGIN = 0.01
+"""Of a share. Not written by the API server: of errors there is no margin that fits every unit."""
 
 
 class ModelSource(Model):
@@ -119,33 +123,59 @@ class LatencyObjective(Model):
 class AccuracyObjective(Model):
     """One measure of the answers' quality that shall be held, by the labels that come later."""
 
-    model_config = ConfigDict(json_schema_extra=rules.ACCURACY)
+    model_config = ConfigDict(json_schema_extra=objectives.ACCURACY)
 
-    metric: Literal["Accuracy", "Precision", "Recall", "F1"]
-    """What is measured, of labelled predictions."""
-    floor: float = Field(json_schema_extra=rules.SHARE)
-    """What it shall not fall below."""
+    metric: Literal["Accuracy", "Precision", "Recall", "F1", "MAE", "RMSE"]
+    """What is measured, of labelled predictions: MAE and RMSE are the mean absolute error and the root of the mean
+    squared error of a model that answers numbers, the others are of classes."""
+    floor: float | None = Field(default=None, json_schema_extra=objectives.SHARE)
+    """What it shall not fall below. Required, but for MAE and RMSE."""
+    ceiling: float | None = Field(default=None, json_schema_extra=objectives.ERROR)
+    """With MAE and RMSE, and required there: what the error shall not rise above, in the unit of the predictions."""
+    max_error: float | None = Field(default=None, json_schema_extra=objectives.ERROR)
+    """With MAE and RMSE, and required there: the largest error that counts as it is; a larger one counts as this, taken
+    up to a power of two (20 as 32). Evidence that may be looked at at any time takes errors with a bound, and fewer
+    labels the closer it is: a few times the ceiling, beyond which an error is simply a large one."""
     average: Literal["Binary", "Macro", "Weighted"] = "Macro"
     """How classes become one number: Macro counts every class alike, Weighted as often as it occurs, Binary looks at
-    positiveClass alone. Accuracy needs none."""
+    positiveClass alone. Accuracy, MAE and RMSE need none."""
     positive_class: str | None = Field(default=None, min_length=1, max_length=253)
     """With average Binary: the class that counts as positive, by its name, or its number where classes have none."""
-    margin: float = Field(default=0.01, json_schema_extra=rules.MARGIN)
-    """By how much a canary may be below the stable revision and still count as not worse."""
+    margin: float | None = Field(default=None, json_schema_extra=objectives.MARGIN)
+    """By how much a canary may be worse than the stable revision and still count as not worse. Absent: 0.01. Required
+    with MAE and RMSE, in the unit of the predictions."""
     horizon: Horizon = "24h"
     """How long after a prediction its label is waited for, no longer than the feedback service takes labels
     (feedback.horizonDays of the chart). Predictions are counted by the quarter of an hour; a quarter
     counts once this time has passed since its end, and labels that come later still count from then on."""
 
+    @property
+    def is_error(self) -> bool:
+        """Whether it is of numbers, and has a ceiling for a floor."""
+        return self.metric in objectives.ERRORS
+
+    @property
+    def bound(self) -> float:
+        """Its floor, or its ceiling; one that no CRD has let be stored is missed by everything."""
+        bound = self.ceiling if self.is_error else self.floor
+        return bound if bound is not None else 0.0 if self.is_error else 1.0
+
+    @property
+    def limit(self) -> str:
+        """Its floor or ceiling, as it is told."""
+        return told_bound(self.floor, self.ceiling)
+
 
 class Objectives(Model):
     """What shall be held, by measurement."""
+
+    model_config = ConfigDict(json_schema_extra=objectives.OBJECTIVES)
 
     latency: tuple[LatencyObjective, ...] = Field(default=(), max_length=4, json_schema_extra=map_by("metric"))
     """Latencies to hold. With spec.scaling, the number of replicas follows from them."""
     accuracy: tuple[AccuracyObjective, ...] = Field(default=(), max_length=4, json_schema_extra=map_by("metric"))
     """Measures of quality to hold. Canaries are judged by them. They need the feedback service, and a model whose
-    answers are classes."""
+    answers are classes, or for MAE and RMSE numbers."""
 
 
 class CanaryStep(Model):

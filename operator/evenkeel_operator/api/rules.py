@@ -9,7 +9,8 @@ is declared (`modeldeployment.py`). A key of a map has no bound of its own: read
 
 from __future__ import annotations
 
-from typing import Any
+from evenkeel_operator.api import objectives
+from evenkeel_operator.api.cel import Rules, must, rules
 
 NATIVE_FORMATS = frozenset({"AOTInductor", "TorchScript"})
 """Formats that run the author's code: allowed with `allowNativeCode` and a pinned `sha256` only."""
@@ -19,23 +20,6 @@ COMPUTED_IN = {"BF16": ("TorchExport", "Keras", "StateDict"), "INT8": ("TorchExp
 
 MAX_NAME_LENGTH = 40
 """Leaves room in a 63-character label value for what the names of revisions and Jobs append."""
-
-Rules = dict[str, Any]
-"""Schema extras that hold `x-kubernetes-validations`."""
-
-
-def rules(*validations: dict[str, str], **extras: Any) -> Rules:
-    """Return the schema extras that carry `validations`, and `extras` beside them."""
-    return {"x-kubernetes-validations": list(validations), **extras}
-
-
-def must(rule: str, message: str, field: str = "", reason: str = "FieldValueInvalid") -> dict[str, str]:
-    """Return one rule; `field` is a path below the node that carries it, such as `.sha256`."""
-    validation = {"rule": rule, "message": message, "reason": reason}
-    if field:
-        validation["fieldPath"] = field
-    return validation
-
 
 _NATIVE = "self.format in [" + ", ".join(f"'{name}'" for name in sorted(NATIVE_FORMATS)) + "]"
 _BUILDS_TYPES = "self.format in ['Auto', 'Sklearn']"
@@ -201,24 +185,6 @@ HORIZON = _long_duration(
     24 * MOST_HORIZON_DAYS, f"; the feedback service takes labels for {MOST_HORIZON_DAYS} days after the prediction"
 )
 
-SHARE = rules(must("self > 0.0 && self < 1.0", "must be between 0 and 1, such as 0.92"))
-MARGIN = rules(must("self > 0.0 && self <= 0.5", "must be above 0 and at most 0.5; 0.01 is one point of a hundred"))
-
-ACCURACY = rules(
-    must(
-        "self.metric == 'Accuracy' || self.average != 'Binary' || has(self.positiveClass)",
-        "is required with average Binary: name the class that counts as positive, or choose Macro or Weighted",
-        ".positiveClass",
-        "FieldValueRequired",
-    ),
-    must(
-        "!has(self.positiveClass) || (self.metric != 'Accuracy' && self.average == 'Binary')",
-        "is for Precision, Recall and F1 with average Binary: leave it out, or set average to Binary",
-        ".positiveClass",
-        "FieldValueForbidden",
-    ),
-)
-
 STEPS = rules(
     must(
         "self.map(step, step.weight).isSorted() && self.all(step, self.exists_one(other, other.weight == step.weight))",
@@ -294,6 +260,7 @@ SPEC = rules(
         ".retraining",
         "FieldValueRequired",
     ),
+    *objectives.CANARY,
     must(
         "!has(self.retraining) || !has(self.retraining.cronJobRef) || "
         "(has(self.rollout) && self.rollout.strategy == 'Canary')",

@@ -13,6 +13,11 @@ from pydantic import Field
 from evenkeel_operator.api.core import ATOMIC, Model, map_by
 
 
+def told_bound(floor: float | None, ceiling: float | None) -> str:
+    """Return the one of the two that there is, as it is told."""
+    return f"ceiling {ceiling:g}" if ceiling is not None else "no floor" if floor is None else f"floor {floor:g}"
+
+
 class TensorStatus(Model):
     """One input or output of the model."""
 
@@ -145,14 +150,23 @@ class AccuracyStatus(Model):
     """Upper bound of that interval."""
     labels: int | None = None
     """How many labels it is measured over."""
-    floor: float
-    """What it shall not fall below."""
+    floor: float | None = None
+    """What it shall not fall below; absent of an error."""
+    ceiling: float | None = None
+    """What it shall not rise above; absent of a share."""
+    limit: str | None = Field(default=None, max_length=32)
+    """Floor or ceiling, as the FLOOR column shows it."""
     coverage: CoverageStatus | None = None
     """Which share of the predictions has a label, and whether the labels stand for the others."""
     alarm: AlarmStatus | None = None
     """The last alarm on this measure since the revision serves; it stays when its labels are looked at no longer."""
     as_of: str = Field(json_schema_extra={"format": "date-time"})
     """When it was measured."""
+
+    @property
+    def bound(self) -> str:
+        """Its floor or ceiling, as it is told."""
+        return told_bound(self.floor, self.ceiling)
 
 
 class CanaryStatus(Model):
@@ -235,8 +249,10 @@ class RetrainingStatus(Model):
     """Whether the revision seems to be at fault, or the data seem to have changed."""
     metric: str
     """Which measure it was found by."""
-    floor: float
-    """What that was not to fall below."""
+    floor: float | None = None
+    """What that was not to fall below; absent of an error."""
+    ceiling: float | None = None
+    """What that was not to rise above; absent of a share."""
     observed: float | None = None
     """What it was over all labels then; absent where it was not known."""
     began: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
@@ -261,6 +277,11 @@ class RetrainingStatus(Model):
     """When it ended."""
     successor: str | None = None
     """The first other revision that the spec asked for after the Job was started."""
+
+    @property
+    def bound(self) -> str:
+        """Its floor or ceiling, as it is told."""
+        return told_bound(self.floor, self.ceiling)
 
 
 class RevisionStatus(Model):

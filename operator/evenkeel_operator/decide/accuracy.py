@@ -2,8 +2,8 @@
 
 | known                                             | AccuracyMet | reason         |
 |---------------------------------------------------|-------------|----------------|
-| every measure's lower bound is at its floor       | True        | AboveFloor     |
-| one measure's upper bound is below its floor      | False       | BelowFloor     |
+| every measure's interval is at its floor or above | True        | AboveFloor     |
+| one measure's interval is below its floor         | False       | BelowFloor     |
 | its detector has raised an alarm that stands      | False       | Decayed        |
 | so it has, and going back would not help          | False       | DriftSuspected |
 | neither, by the labels so far                     | Unknown     | NotProven      |
@@ -13,7 +13,8 @@
 | the labels are of nothing that the spec asks for  | Unknown     | CannotBeJudged |
 
 An alarm that stands goes before all but the first: it is kept in status.accuracy, and no label that is too old to be
-looked at, no silence of the feedback service and no restart takes it back (`guard`).
+looked at, no silence of the feedback service and no restart takes it back (`guard`). Of an error, whose bound is a
+ceiling, below is above and above below.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from evenkeel_operator.decide.quality.counted import Counted, Unjudgeable, objec
 from evenkeel_operator.decide.quality.evidence import Objective
 from evenkeel_operator.decide.quality.floors import Interval, interval
 from evenkeel_operator.decide.quality.guard import Finding, Kept, Outcome, Served
+from evenkeel_operator.decide.quality.measures import Metric
 from evenkeel_operator.decide.quality.verdict import FINAL
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 
@@ -99,7 +101,8 @@ def measure(
 ) -> Quality:
     """Return the quality of the revision in service, over the cohorts that are mature.
 
-    `earlier`, `last_rollback` and `kept` are the guard's.
+    `earlier`, `last_rollback` and `kept` are the guard's; of revisions that answer otherwise, with other classes or
+    numbers for classes, the labels say nothing about these objectives.
     """
     if stable is None:
         return Quality(counted, now, intervals=(NO_SIGNAL,) * len(wanted), wanted=wanted)
@@ -108,6 +111,7 @@ def measure(
     except Unjudgeable as e:
         return Quality(counted, now, intervals=(NO_SIGNAL,) * len(wanted), problem=e.message, wanted=wanted)
     rows = counted.cohorts(stable.revision)
+    earlier = tuple(one for one in earlier if _answers_like(counted, stable, one))
     everything = counted.cohorts(stable.revision, *(one.revision for one in earlier))
     return Quality(
         counted,
@@ -135,7 +139,8 @@ def status(spec: Spec, found: Quality | None, before: Status) -> Object:
         row: Object = {
             "metric": objective.metric,
             "state": _state(found, known),
-            "floor": objective.floor,
+            **bounds(objective),
+            "limit": _limit(objective),
             "asOf": conditions.timestamp(found.measured_at),
         }
         if not isinstance(known, NoSignal):
@@ -178,6 +183,23 @@ def decay(spec: Spec, found: Quality | None) -> Decay | None:
     return None
 
 
+def bounds(objective: AccuracyObjective) -> dict[str, float]:
+    """Return an objective's floor or ceiling, as status has it."""
+    return {"ceiling" if objective.is_error else "floor": objective.bound}
+
+
+def is_met(objective: AccuracyObjective, at: Interval) -> bool:
+    """Return whether the objective is met wherever between its bounds the truth lies."""
+    metric = Metric(objective.metric)
+    return metric.is_met(at.lower, objective.bound) and metric.is_met(at.upper, objective.bound)
+
+
+def is_missed(objective: AccuracyObjective, at: Interval) -> bool:
+    """Return whether the objective is missed wherever between its bounds the truth lies."""
+    metric = Metric(objective.metric)
+    return not (metric.is_met(at.lower, objective.bound) or metric.is_met(at.upper, objective.bound))
+
+
 def is_news(told: Quality | None, found: Quality) -> bool:
     """Return whether `found` says something else than `told`, not counting the time at which it was found."""
     if told is None:
@@ -194,9 +216,15 @@ def _of(wanted: tuple[AccuracyObjective, ...], found: Quality) -> Quality:
     return found
 
 
+def _answers_like(counted: Counted, stable: Served, other: Served) -> bool:
+    ours, theirs = counted.revisions.get(stable.revision), counted.revisions.get(other.revision)
+    return ours is None or theirs is None or ours.classes == theirs.classes
+
+
 def _interval(objective: Objective, rows: tuple[Cohort, ...], now: datetime) -> Interval | NoSignal:
-    mature = [row for row in rows if cohorts.mature_at(row.start, objective.horizon) <= now]
-    return interval(objective.measure, cohorts.total(mature, objective.measure.cells))
+    mature = (row for row in rows if cohorts.mature_at(row.start, objective.horizon) <= now)
+    measure = objective.measure
+    return interval(measure, cohorts.total(cohorts.counted_by(measure, mature), measure.cells))
 
 
 def _state(found: Quality, known: Interval | NoSignal) -> str:
@@ -242,9 +270,9 @@ def _met(wanted: tuple[AccuracyObjective, ...], found: Quality | None) -> Row:
         )
     if not known:
         return row(None, Reason.LABELS_MISSING, "no label counts yet: post them, and see horizon")
-    if any(at.upper < objective.floor for objective, at in known):
+    if any(is_missed(objective, at) for objective, at in known):
         return row(False, Reason.BELOW_FLOOR, text)
-    if len(known) == len(wanted) and all(at.lower >= objective.floor for objective, at in known):
+    if len(known) == len(wanted) and all(is_met(objective, at) for objective, at in known):
         return row(True, Reason.ABOVE_FLOOR, text)
     return row(None, Reason.NOT_PROVEN, f"{text}; more labels will tell")
 
@@ -262,8 +290,13 @@ def _waiting_in_vain(wanted: tuple[AccuracyObjective, ...]) -> Iterator[str]:
 def _told(objective: AccuracyObjective, at: Interval) -> str:
     return (
         f"{objective.metric} is {at.value:.4f} ({at.lower:.4f} to {at.upper:.4f}, {at.labels} labels), "
-        f"floor {objective.floor:g}"
+        f"{objective.limit}"
     )
+
+
+def _limit(objective: AccuracyObjective) -> str:
+    """Return the bound as the FLOOR column shows it."""
+    return f"{'<=' if objective.is_error else ''}{objective.bound:g}"
 
 
 def _rounded(value: float) -> float:

@@ -306,8 +306,9 @@ def _mode(snapshot: Snapshot, lent: int) -> str:
     wanted = options(snapshot.spec).mode
     if wanted != "Auto":
         return MIRROR if wanted == "Mirror" else SPLIT
-    # A replica that has made room is missed: what takes its place has to carry requests.
-    return MIRROR if snapshot.spec.objectives.accuracy and not lent else SPLIT
+    # A replica that has made room is missed: what takes its place has to carry requests. Of numbers no pairs are told.
+    judged = snapshot.spec.objectives.accuracy
+    return MIRROR if judged and not lent and not any(one.is_error for one in judged) else SPLIT
 
 
 def _can_spare(snapshot: Snapshot) -> bool:

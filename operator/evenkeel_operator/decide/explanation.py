@@ -86,7 +86,7 @@ def _alarms(status: Status, now: datetime) -> list[str]:
 def _alarm(row: RetrainingStatus, now: datetime) -> str:
     value = "" if row.observed is None else f", {row.observed:g} then"
     drift = "; the data seemed to have changed" if row.reason == "DriftSuspected" else ""
-    told = f"{_ago(row.at, now)} ago, {row.metric} of {row.revision} had decayed (floor {row.floor:g}{value}){drift}."
+    told = f"{_ago(row.at, now)} ago, {row.metric} of {row.revision} had decayed ({row.bound}{value}){drift}."
     return " ".join(filter(None, (told, _event(row), _job(row, now), _successor(row))))
 
 

@@ -156,7 +156,7 @@ def events(told: Sequence[RetrainingStatus], before: Iterable[RetrainingStatus])
 def _alarm_text(row: RetrainingStatus) -> str:
     value = "" if row.observed is None else f" is {row.observed:g}"
     drift = "; the data seem to have changed" if row.reason == "DriftSuspected" else ""
-    return f"{row.metric} of revision {row.revision}{value}, floor {row.floor:g}: it has decayed{drift}"
+    return f"{row.metric} of revision {row.revision}{value}, {row.bound}: it has decayed{drift}"
 
 
 def _job_events(row: RetrainingStatus) -> list[Event]:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
-from evenkeel_operator.feedback.counts import UNKNOWN, errors
+from evenkeel_operator.feedback.counts import UNKNOWN, deviations, errors
 from evenkeel_operator.feedback.records import Ask
 
 MOST = 64 << 20
@@ -90,8 +90,10 @@ def _members(ask: Ask, as_json: AsJson, series: int, cohorts: Sequence[int]) -> 
     for cohort, text in ask(_PREDICTIONS.format(json=as_json("class, count"), cohorts=marks), place):
         yield "predictions", cohort, text
     for cohort, rows in groupby(ask(_ERRORS.format(cohorts=marks), place), lambda row: int(row[0])):
-        if (sums := errors(row[1:] for row in rows)) is not None:
+        held = [row[1:] for row in rows]
+        if (sums := errors(held)) is not None:
             yield "errors", cohort, json.dumps(dataclasses.asdict(sums))
+            yield "deviations", cohort, json.dumps(deviations(held))
     for cohort, text in ask(_CONFUSION.format(json=as_json("predicted, actual, count"), cohorts=marks), place):
         yield "confusion", cohort, text
     for name, columns, condition in (

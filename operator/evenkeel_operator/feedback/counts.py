@@ -169,14 +169,26 @@ def errors(rows: Iterable[tuple[int, int, int, int]]) -> Errors | None:
     Without errors that no two numbers below MOST have: an earlier release took labels as large as 1e300, whose square
     is no number any more. They wait to be corrected.
     """
-    held = [row for row in rows if row[1] and row[0] <= _MOST_EXPONENT]
+    held = deviations(rows)
     if not held:
         return None
     return Errors(
         sum(count for _, count, _, _ in held),
-        math.fsum(math.ldexp(absolute, exponent - BITS) for exponent, _, absolute, _ in held),
-        math.fsum(math.ldexp(squared, 2 * exponent - BITS) for exponent, _, _, squared in held),
+        math.fsum(absolute for _, _, absolute, _ in held),
+        math.fsum(squared for _, _, _, squared in held),
     )
+
+
+def deviations(rows: Iterable[tuple[int, int, int, int]]) -> list[tuple[int, int, float, float]]:
+    """Return of each exponent k the errors from 2^(k-1) to below 2^k: count, sums of absolute and of squared errors.
+
+    Of the exponent 0 with those that are 0; of rows and errors as in `errors`.
+    """
+    return [
+        (exponent, count, math.ldexp(absolute, exponent - BITS), math.ldexp(squared, 2 * exponent - BITS))
+        for exponent, count, absolute, squared in rows
+        if count and exponent <= _MOST_EXPONENT
+    ]
 
 
 def _class(actual: float | None) -> int:

@@ -63,6 +63,8 @@ _COUNTS = {
     "predictions": "[class, count] of what was predicted.",
     "confusion": "[predicted class, actual class, count] of what has a label.",
     "errors": "Of numbers: count, and the sums of the absolute and of the squared errors of what has a label.",
+    "deviations": "[exponent, count, absolute, squared]: the errors from 2^(exponent-1) to below 2^exponent, those of "
+    "0 with the exponent 0.",
     "pairs": "[canary revision, class by stable, class by canary, actual class, count] of mirrored rows with a label.",
     "unlabelledPairs": "[canary revision, class by stable, class by canary, count] of those whose label is not known.",
 }

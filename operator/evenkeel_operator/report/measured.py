@@ -16,7 +16,16 @@ from evenkeel_operator.api.status import CanaryStatus
 from evenkeel_operator.decide import accuracy, canary, standing
 from evenkeel_operator.decide.quality import cohorts, counted, verdict
 from evenkeel_operator.decide.quality.counted import Counted, Unjudgeable
-from evenkeel_operator.decide.quality.evidence import Evidence, Moment, Objective, Trial, arms_of, gather, moments
+from evenkeel_operator.decide.quality.evidence import (
+    Evidence,
+    Moment,
+    Objective,
+    Trial,
+    arms_of,
+    counted_by,
+    gather,
+    moments,
+)
 from evenkeel_operator.decide.quality.floors import Interval, interval
 from evenkeel_operator.decide.quality.guard import Alarm, Served
 from evenkeel_operator.decide.quality.measures import Counts, Measure
@@ -145,12 +154,13 @@ def beside(known: Facts) -> str | None:
 
 def stretches(measure: Measure, rows: Sequence[Row], width: timedelta) -> tuple[Stretch, ...]:
     """Return the metric over each `width` that has labels; rows in order of time."""
-    together: dict[datetime, list[int]] = {}
+    together: dict[datetime, list[float]] = {}
     for start, labels in rows:
         to = together.setdefault(_floor(start, width), [0] * measure.cells)
         for i, count in enumerate(labels):
             to[i] += count
-    found, so_far = [], [0] * measure.cells
+    found: list[Stretch] = []
+    so_far: list[float] = [0] * measure.cells
     for start, counts in together.items():
         so_far = [a + b for a, b in zip(so_far, counts, strict=True)]
         own, all_of_it = interval(measure, counts), interval(measure, so_far)
@@ -187,8 +197,8 @@ def tested(known: Facts) -> Tested | None:
     )
 
 
-def matrix(known: Facts, revision: str, horizon: timedelta) -> tuple[int, ...] | NoSignal:
-    """Return the labels that count of a revision, per cell; NoSignal without any."""
+def matrix(known: Facts, revision: str, horizon: timedelta) -> Counts | NoSignal:
+    """Return the labels that count of a revision of classes, per cell; NoSignal without any."""
     if isinstance(known.counted, NoSignal) or (one := known.counted.revisions.get(revision)) is None:
         return NO_SIGNAL
     rows = [row for row in one.cohorts if cohorts.mature_at(row.start, horizon) <= known.now]
@@ -196,12 +206,12 @@ def matrix(known: Facts, revision: str, horizon: timedelta) -> tuple[int, ...] |
     return found if any(found) else NO_SIGNAL
 
 
-def trial_matrix(found: Tested, horizon: timedelta) -> tuple[int, ...] | NoSignal:
+def trial_matrix(found: Tested, horizon: timedelta) -> Counts | NoSignal:
     """Return the labels of the canary that count in its trial, mirrored ones too, per cell; NoSignal without any."""
     if not found.objectives:
         return NO_SIGNAL
     cells = found.objectives[0].measure.cells
-    total = [0] * cells
+    total: list[float] = [0] * cells
     for arms in arms_of(found.trial, horizon, cells, found.end):
         total = [a + b for a, b in zip(total, arms.canary, strict=True)]
     return tuple(total) if any(total) else NO_SIGNAL
@@ -221,7 +231,7 @@ def _beside(known: Facts, tested: Tested | None, labels: Counted, objective: Obj
     """Return the labels of the other revision that count; none of another model, with other classes."""
     other, cells = beside(known), objective.measure.cells
     if tested is not None and tested.objectives and other == tested.trial.canary:
-        arms = arms_of(tested.trial, objective.horizon, cells, known.now)
+        arms = arms_of(counted_by(objective.measure, tested.trial), objective.horizon, cells, known.now)
         return tuple((row.start, row.canary) for row in arms)
     rows = () if other is None else _rows(labels, other, objective, known.now)[0]
     return rows if all(len(counts) == cells for _, counts in rows) else ()
@@ -229,9 +239,9 @@ def _beside(known: Facts, tested: Tested | None, labels: Counted, objective: Obj
 
 def _rows(found: Counted, revision: str, objective: Objective, now: datetime) -> tuple[tuple[Row, ...], int]:
     """Return a revision's labels by time that count, and how many do not yet."""
-    rows = cohorts.cohorts(found.cohorts(revision), revision)
+    rows = cohorts.counted_by(objective.measure, cohorts.cohorts(found.cohorts(revision), revision))
     ripe = [row for row in rows if cohorts.mature_at(row.start, objective.horizon) <= now]
-    young = sum(sum(row.labels) for row in rows) - sum(sum(row.labels) for row in ripe)
+    young = round(sum(sum(row.labels) for row in rows) - sum(sum(row.labels) for row in ripe))
     return tuple((row.start, row.labels) for row in ripe), young
 
 
@@ -240,7 +250,7 @@ def _width(curves: Sequence[Sequence[Row]], measure: Measure) -> timedelta:
     labelled = sorted(start for rows in curves for start, labels in rows if any(labels))
     if not labelled:
         return _WIDTHS[0]
-    labels = sum(sum(counts) for _, counts in curves[0])
+    labels = round(sum(sum(counts) for _, counts in curves[0]))
     work = measure.cells * len(measure.terms)
     most = max(1, min(MOST_STRETCHES, max(6, labels // LABELS_EACH), MOST_WORK // work))
     span = labelled[-1] - labelled[0]

@@ -70,7 +70,7 @@ def _accuracy(known: Facts, all_of_it: Measured) -> list[Markup]:
     wanted = known.spec.objectives.accuracy
     found = []
     for curve in all_of_it.curves:
-        name, now, floor = curve.objective.measure.name, curve.now, f"floor {curve.objective.floor:g}"
+        name, now, floor = curve.objective.measure.name, curve.now, curve.wanted.limit
         if isinstance(now, NoSignal):
             found.append(parts.tile(name, "no labels", floor))
         else:
@@ -82,9 +82,9 @@ def _accuracy(known: Facts, all_of_it: Measured) -> list[Markup]:
     for one in wanted:
         row = said.get(one.metric)
         if row is None or row.observed is None:
-            found.append(parts.tile(one.metric, "not known", f"floor {one.floor:g}"))
+            found.append(parts.tile(one.metric, "not known", one.limit))
         else:
-            bounds = f"{row.lower} to {row.upper}, floor {row.floor:g}"
+            bounds = f"{row.lower} to {row.upper}, {row.bound}"
             found.append(
                 parts.tile(one.metric, f"{row.observed:.4f}", bounds, f"{row.labels} labels, as of {row.as_of}")
             )

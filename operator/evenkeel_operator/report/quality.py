@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evenkeel_operator.decide import accuracy
 from evenkeel_operator.decide.quality import story
 from evenkeel_operator.decide.quality.counted import Revision
 from evenkeel_operator.decide.quality.floors import Interval
@@ -47,7 +48,9 @@ def confusion(known: Facts, all_of_it: Measured) -> Markup:
     stable = known.status.stable_revision
     if isinstance(known.counted, NoSignal) or stable is None:
         return parts.section(title, parts.missing("The counts of labels could not be read."))
-    if (one := known.counted.revisions.get(stable)) is not None and one.is_folded:
+    if (one := known.counted.revisions.get(stable)) is not None and not one.classes:
+        return parts.section(title, parts.missing(f"Revision {stable} answers numbers: it has no classes to confuse."))
+    if one is not None and one.is_folded:
         why = f"Revision {stable} answers {one.classes} classes: whether an answer is right is all that is counted."
         return parts.section(title, parts.missing(why))
     horizon, tested = all_of_it.horizon, all_of_it.tested
@@ -78,44 +81,48 @@ def _last_known(known: Facts) -> Content:
             row.metric,
             "none" if row.observed is None else f"{row.observed:.4f}",
             "" if row.lower is None or row.upper is None else f"{row.lower:.4f} to {row.upper:.4f}",
-            f"{row.floor:g}",
+            row.bound,
             "" if row.labels is None else str(row.labels),
             row.state,
             row.as_of,
         )
         for row in known.status.accuracy or ()
     ]
-    head = ("Metric", "Value", "Interval (95 %)", "Floor", "Labels", "State", "As of")
+    head = ("Metric", "Value", "Interval (95 %)", "Limit", "Labels", "State", "As of")
     return parts.table("What the operator said last", head, rows, numbers=" nnnn k") if rows else None
 
 
 def _curve(known: Facts, curve: Curve) -> Content:
-    name, floor = curve.objective.measure.name, curve.objective.floor
-    heading = tag("h3", f"{name}, floor {floor:g}")
+    name, limit, missed = curve.objective.measure.name, curve.wanted.limit, _missed(curve)
+    heading = tag("h3", f"{name}, {limit}")
     waiting = f" {curve.waiting} labels are of predictions younger than the horizon ({curve.wanted.horizon})."
     aside = waiting if curve.waiting else ""
     alarm = curve.alarm
     guard = (
-        f"Detector of decay: {story.times(alarm.log_e)} to 1 for “below the floor since some time”; it raises an alarm "
+        f"Detector of decay: {story.times(alarm.log_e)} to 1 for “{missed} since some time”; it raises an alarm "
         f"at {story.times(alarm.log_threshold)}."
     )
     if alarm.stands and alarm.raised is not None and alarm.began is not None:
         guard = (
-            f"Alarm: below the floor since {alarm.began:%Y-%m-%d %H:%M} UTC, shown at {alarm.raised:%Y-%m-%d %H:%M} "
+            f"Alarm: {missed} since {alarm.began:%Y-%m-%d %H:%M} UTC, shown at {alarm.raised:%Y-%m-%d %H:%M} "
             f"({story.times(alarm.log_e)} to 1)."
         )
     if isinstance(curve.now, NoSignal):
         return heading, parts.missing(f"No label counts yet.{aside}")
-    where = _where(curve.now, floor)
+    where = _where(curve, curve.now)
     line = tag("p", parts.chip(*where), " ", f"{told(curve.now)} over {curve.now.labels} labels.{aside}")
     shown = _plot(known, curve) if curve.stable else None
     return heading, line, shown, parts.soft(guard), _numbers(known, curve)
 
 
-def _where(found: Interval, floor: float) -> tuple[str, str]:
-    if found.lower >= floor:
-        return "good", "above the floor"
-    return ("bad", "below the floor") if found.upper < floor else ("unknown", "not proven")
+def _where(curve: Curve, found: Interval) -> tuple[str, str]:
+    if accuracy.is_met(curve.wanted, found):
+        return "good", "below the ceiling" if curve.wanted.is_error else "above the floor"
+    return ("bad", _missed(curve)) if accuracy.is_missed(curve.wanted, found) else ("unknown", "not proven")
+
+
+def _missed(curve: Curve) -> str:
+    return "above the ceiling" if curve.wanted.is_error else "below the floor"
 
 
 def _plot(known: Facts, curve: Curve) -> Content:
@@ -124,12 +131,14 @@ def _plot(known: Facts, curve: Curve) -> Content:
     values = [s.own.value for s in (*stable, *other)] + [s.so_far.value for s in stable]
     lower, upper = min(*values, last.lower, floor), max(*values, last.upper, floor)
     start, end = min(s.start for s in (*stable, *other)), max(s.end for s in (*stable, *other))
-    x, y = axes.of_time(start, end), axes.of_numbers(lower, upper, least=0.0, most=1.0)
+    # A share is at most 1, and an error no more than the largest that counts.
+    most = curve.objective.measure.cap or 1.0
+    x, y = axes.of_time(start, end), axes.of_numbers(lower, upper, least=0.0, most=most)
     band = [(s.end.timestamp(), s.so_far.lower, s.so_far.upper) for s in stable]
     line = [(s.end.timestamp(), s.so_far.value) for s in stable]
     marks: list[Mark] = [
         Band("stable", band),
-        Level("floor", floor, f"floor {floor:g}", is_below=floor < last.value),
+        Level("floor", floor, curve.wanted.limit, is_below=floor < last.value),
         *_dots("stable", stable),
         *_dots("canary", other, aside=4),
         Line("stable", line),
@@ -137,7 +146,7 @@ def _plot(known: Facts, curve: Curve) -> Content:
     name, each = curve.objective.measure.name, _each(stable)
     label = (
         f"{name} of revision {known.status.stable_revision} from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC: "
-        f"{told(last)} at the end, floor {floor:g}."
+        f"{told(last)} at the end, {curve.wanted.limit}."
     )
     rows = [
         ("stable line", f"{name} over all labels so far"),
@@ -146,7 +155,7 @@ def _plot(known: Facts, curve: Curve) -> Content:
     ]
     if other:
         rows.append(("canary dot", f"{_role(known)}, each {each} by itself"))
-    rows.append(("floor level", "floor"))
+    rows.append(("floor level", "ceiling" if curve.wanted.is_error else "floor"))
     return tag("figure", figure(label, x, y, marks), legend(*rows))
 
 
@@ -221,7 +230,7 @@ def _matrix(one: Revision | None, counts: Counts) -> Content:
     return parts.scrolled(f"Confusion matrix, {caption}", whole), parts.folded("Each class", per_class)
 
 
-def _shade(count: int, of: int, *, is_hit: bool) -> str | None:
+def _shade(count: float, of: float, *, is_hit: bool) -> str | None:
     level = 0 if of == 0 else -(-count * 10 // of)
     return f"{'hit' if is_hit else 'miss'}{level}" if level else None
 

@@ -138,7 +138,7 @@ def _tests(tested: Tested) -> Content:
             story.claim(finding)[:1].upper() + story.claim(finding)[1:],
             f"{story.times(finding.log_e)} to 1",
             f"{finding.share:.0%}",
-            "yes" if finding.counts else "no: the stable revision is not seen to meet the floor",
+            "yes" if finding.counts else "no: the stable revision is not seen to meet it",
         )
         for finding in evidence.against
     ]
@@ -161,10 +161,10 @@ def _tests(tested: Tested) -> Content:
 
 def _compared(tested: Tested) -> Content:
     rows = [
-        (row.measure, _interval(row.canary), _interval(row.stable), f"{row.floor:g}", f"{row.margin:g}")
+        (row.measure, _interval(row.canary), _interval(row.stable), row.limit, f"{row.margin:g}")
         for row in tested.compared
     ]
-    head = ("Metric", "Canary", "Stable", "Floor", "Margin")
+    head = ("Metric", "Canary", "Stable", "Limit", "Margin")
     caption = "Both revisions over the same cohorts, those that count since the test began"
     return parts.table(caption, head, rows, numbers=" nnnn") if rows else None
 

@@ -63,7 +63,14 @@ def test_requests_that_were_in_no_draw_do_not_move_the_difference(
     for of in (drawn_of, arms_of):
         sums: Counter[str] = Counter()
         for arms in of(trial, timedelta(seconds=1), 4, now):
-            sums += Counter(s=arms.stable[3], n=sum(arms.stable), c=arms.canary[3], m=sum(arms.canary))
+            sums += Counter(
+                {
+                    key: int(count)
+                    for key, count in zip(
+                        "sncm", (arms.stable[3], sum(arms.stable), arms.canary[3], sum(arms.canary)), strict=True
+                    )
+                }
+            )
         got[of] = sums["c"] / sums["m"] - sums["s"] / sums["n"]
     assert got[drawn_of] == pytest.approx(0.0)
     assert got[arms_of] == pytest.approx(want_before, abs=0.01), "what is told of each, without what was drawn"

@@ -28,6 +28,11 @@ def errors(store: Store, subject: bytes = SUBJECT) -> Errors | None:
     of_cohort = told(series, "errors").get(COHORT)
     found = None if of_cohort is None else Errors(**of_cohort)
     assert series.errors == everything.errors == found
+    deviations = told(series, "deviations").get(COHORT, [])
+    assert all(absolute <= count * 2.0**exponent for exponent, count, absolute, _ in deviations)
+    if found is not None:
+        count, absolute, squared = (math.fsum(row[i] for row in deviations) for i in (1, 2, 3))
+        assert Errors(round(count), absolute, squared) == found
     return found
 
 

@@ -105,8 +105,8 @@ def counted(answer: Any) -> dict[str, dict[int, dict[str, Counter[Any]]]]:
             members[cohort["start"]] = {
                 name: Counter({tuple(place): count for *place, count in rows})
                 for name, rows in cohort.items()
-                if isinstance(rows, list)
-            } | {name: value for name, value in cohort.items() if name == "errors"}
+                if name not in ("start", "errors", "deviations")
+            } | {name: (value, cohort["deviations"]) for name, value in cohort.items() if name == "errors"}
             sums["predictions"] += sum(count for _, count in cohort.get("predictions", ()))
             for predicted, actual, count in cohort.get("confusion", ()):
                 sums["labels"] += count
@@ -136,7 +136,11 @@ def assert_is_of_the_rows(answer: Any, store: Store, subject: bytes, since_s: in
             assert got[revision][start].keys() == of_cohort.keys()
             for name, counts in of_cohort.items():
                 if name == "errors":
-                    errors = got[revision][start][name]
+                    errors, deviations = got[revision][start][name]
+                    by_exponent: Counter[int] = Counter()
+                    for e, n in counts.items():
+                        by_exponent[math.frexp(abs(e))[1]] += n
+                    assert {exponent: n for exponent, n, _, _ in deviations} == by_exponent
                     assert errors["count"] == counts.total()
                     assert math.isclose(errors["absolute"], sum(abs(e) * n for e, n in counts.items()))
                     assert math.isclose(errors["squared"], sum(e * e * n for e, n in counts.items()))

@@ -89,7 +89,7 @@ def cohort_of(receipt: str, model: Deployment) -> int:
 def cells(known: Counted, revision: str) -> dict[tuple[int, int], int]:
     """Return the labels of all cohorts of a revision by predicted and actual class."""
     both = [(p, a) for p in range(CLASSES) for a in range(CLASSES)]
-    found = {(p, a): sum(row.labels[cell(p, a, CLASSES)] for row in known.cohorts(revision)) for p, a in both}
+    found = {(p, a): sum(int(row.labels[cell(p, a, CLASSES)]) for row in known.cohorts(revision)) for p, a in both}
     return {place: count for place, count in found.items() if count}
 
 

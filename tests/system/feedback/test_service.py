@@ -54,6 +54,7 @@ def test_numbers_are_measured_by_their_errors(service: Service) -> None:
     assert service.post({"receipt": text, "label": "one"})["reason"] == "NoNumber"
     (revision,) = service.quality(model)
     assert (revision["task"], revision["meanAbsoluteError"]) == ("Regression", 1.25)
+    assert [row for cohort in revision["cohorts"] for row in cohort["deviations"]] == [[0, 1, 0.5, 0.25], [2, 1, 2, 4]]
     assert revision["rootMeanSquaredError"] == pytest.approx(((0.25 + 4) / 2) ** 0.5)
 
 

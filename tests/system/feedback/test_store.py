@@ -168,7 +168,10 @@ def test_numbers_have_errors_instead_of_cells(open_store: Open) -> None:
     (series,) = store.quality(SUBJECT, 0)
     want = Errors(4, 2 + 1 + 0 + 0.5, 4 + 1 + 0 + 0.25)
     assert series.errors == want
-    assert [json.loads(text) for text in series.cohorts.values()] == [{"start": COHORT, "errors": asdict(want)}]
+    deviations = [[0, 2, 0.5, 0.25], [1, 1, 1.0, 1.0], [2, 1, 2.0, 4.0]]
+    assert [json.loads(text) for text in series.cohorts.values()] == [
+        {"start": COHORT, "errors": asdict(want), "deviations": deviations}
+    ]
 
 
 def test_totals_of_a_process_count_once(open_store: Open) -> None:

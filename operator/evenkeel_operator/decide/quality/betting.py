@@ -52,17 +52,20 @@ def log_weighted(terms: Iterable[tuple[float, float]]) -> float:
     return most + math.log(sum(weight * math.exp(log - most) for weight, log in known))
 
 
-def by_score(counts: Sequence[int], scores: Sequence[float]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+def by_score(counts: Sequence[float], scores: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the same bets with those of equal scores together: two of an accuracy, however many cells there are."""
-    found: dict[float, int] = {}
+    found: dict[float, float] = {}
     for count, score in zip(counts, scores, strict=True):
         if count:
             found[score] = found.get(score, 0) + count
     return tuple(found.values()), tuple(found)
 
 
-def log_wealth(counts: Sequence[int], scores: Sequence[float], stake: float) -> float:
-    """Return the logarithm of the wealth after `counts[i]` bets with `scores[i]` each; `stake`·score stays below 1."""
+def log_wealth(counts: Sequence[float], scores: Sequence[float], stake: float) -> float:
+    """Return the logarithm of the wealth after `counts[i]` bets with `scores[i]` each; `stake`·score stays below 1.
+
+    A count that is no whole number is of errors between two cells (`deviations`).
+    """
     return sum(count * math.log1p(-stake * score) for count, score in zip(counts, scores, strict=True) if count)
 
 

@@ -16,10 +16,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
+from evenkeel_operator.decide.quality import deviations
 from evenkeel_operator.decide.quality.measures import Measure
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 from evenkeel_runtime.receipts import Assignment
+
+N = TypeVar("N", int, float)
 
 COHORT = timedelta(minutes=15)
 
@@ -40,14 +44,16 @@ class Cohort:
     """One revision's predictions of the COHORT that begins at `start`, and the labels known of them by now.
 
     `predictions`: how many were made, per predicted class (of a regression: one number). `labels`: how many are known,
-    per cell of the measure (`measures.cell`), 0 where none is. `assignment`: what the requests had drawn.
+    per cell of the measure (`measures.cell`), 0 where none is; of a regression, before it is known by which measure,
+    one number as well, and the sums of their `errors`. `assignment`: what the requests had drawn.
     """
 
     revision: str
     start: datetime
     predictions: tuple[int, ...]
-    labels: tuple[int, ...]
+    labels: tuple[float, ...]
     assignment: Assignment = Assignment.UNASSIGNED
+    errors: deviations.Sums = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,13 @@ class Coverage:
         return bool(shares) and max(shares) > SKEWED * min(shares)
 
 
+def counted_by(measure: Measure, rows: Iterable[Cohort]) -> tuple[Cohort, ...]:
+    """Return the rows with their labels in the cells of `measure`; those of classes are in them already."""
+    if measure.cap is None:
+        return tuple(rows)
+    return tuple(replace(row, labels=tuple(measure.counts(row.errors)), errors=()) for row in rows)
+
+
 def cohorts(rows: Iterable[Cohort], revision: str) -> tuple[Cohort, ...]:
     """Return `revision`'s rows by time, one per cohort, whatever the requests had drawn."""
     return _by_time(row for row in rows if row.revision == revision)
@@ -125,6 +138,7 @@ def _by_time(rows: Iterable[Cohort]) -> tuple[Cohort, ...]:
                 before,
                 predictions=_added(before.predictions, row.predictions),
                 labels=_added(before.labels, row.labels),
+                errors=_added(before.errors, row.errors),
             )
         )
     return tuple(merged[start] for start in sorted(merged))
@@ -163,9 +177,9 @@ def mature_at(start: datetime, horizon: timedelta) -> datetime:
     return start + COHORT + horizon
 
 
-def total(rows: Iterable[Cohort], cells: int) -> tuple[int, ...]:
+def total(rows: Iterable[Cohort], cells: int) -> tuple[float, ...]:
     """Return the labels of all rows, per cell."""
-    found = (0,) * cells
+    found: tuple[float, ...] = (0,) * cells
     for row in rows:
         found = _added(found, row.labels)
     return found
@@ -173,7 +187,8 @@ def total(rows: Iterable[Cohort], cells: int) -> tuple[int, ...]:
 
 def coverage(rows: Iterable[Cohort], classes: int) -> Coverage:
     """Return which share of the rows' predictions has a label."""
-    predicted, labelled = [0] * classes, [0] * classes
+    predicted: list[int] = [0] * classes
+    labelled: list[float] = [0] * classes
     for row in rows:
         step = len(row.labels) // classes
         for k, count in enumerate(row.predictions):
@@ -182,7 +197,7 @@ def coverage(rows: Iterable[Cohort], classes: int) -> Coverage:
     return coverage_of(predicted, labelled)
 
 
-def coverage_of(predicted: Sequence[int], labelled: Sequence[int]) -> Coverage:
+def coverage_of(predicted: Sequence[int], labelled: Sequence[float]) -> Coverage:
     """Return which share of the predictions has a label, from both per predicted class."""
     by_class = {k: labels / count for k, (count, labels) in enumerate(zip(predicted, labelled, strict=True)) if count}
     enough = {k: share for k, share in by_class.items() if predicted[k] >= LEAST_PREDICTIONS}
@@ -208,5 +223,5 @@ def weighted_value(measure: Measure, rows: Iterable[Cohort], classes: int) -> fl
     return measure.value([count * weights[i // step] for i, count in enumerate(counts)])
 
 
-def _added(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+def _added(one: tuple[N, ...], other: tuple[N, ...]) -> tuple[N, ...]:
     return tuple(a + b for a, b in zip(one, other, strict=True))

@@ -7,16 +7,18 @@ are indices here; a word of the spec becomes one by the names that the revision'
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from evenkeel_operator.api.core import seconds
-from evenkeel_operator.api.modeldeployment import AccuracyObjective
+from evenkeel_operator.api.modeldeployment import DEFAULT_MARGIN, AccuracyObjective
+from evenkeel_operator.decide.quality import deviations
 from evenkeel_operator.decide.quality.cohorts import COHORT, Cohort, Coverage, Pairs, coverage, coverage_of
 from evenkeel_operator.decide.quality.evidence import Objective
-from evenkeel_operator.decide.quality.measures import Average, Metric, cell, classification
+from evenkeel_operator.decide.quality.measures import Average, Measure, Metric, cell, classification, regression
 from evenkeel_runtime.receipts import Assignment
 
 MOST_CLASSES = 100
@@ -40,7 +42,8 @@ class Unjudgeable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One revision's counts. `names` are those of its classes, empty where they have none.
+    """One revision's counts. `names` are those of its classes, empty where they have none; `classes` is 0 of one that
+    answers numbers.
 
     With more than MOST_CLASSES its labels are right or wrong, in the cells of two classes, and its predictions are by
     class modulo MOST_CLASSES: enough to see that two revisions do not predict alike.
@@ -59,11 +62,13 @@ class Revision:
         return self.classes > MOST_CLASSES
 
     def coverage(self, rows: Iterable[Cohort]) -> Coverage:
-        """Return which share of the predictions in `rows` of this revision has a label; folded ones as one class."""
-        if not self.is_folded:
+        """Return which share of the predictions in `rows` of this revision has a label; of numbers, and of folded
+        classes, as of one class."""
+        if self.classes and not self.is_folded:
             return coverage(rows, self.classes)
         known = tuple(rows)
-        return coverage_of([sum(sum(row.predictions) for row in known)], [sum(sum(row.labels) for row in known)])
+        predictions, labels = sum(sum(row.predictions) for row in known), sum(float(sum(row.labels)) for row in known)
+        return coverage_of([predictions], [labels])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +91,7 @@ NOTHING = Counted({})
 
 
 def read(body: bytes) -> Counted:
-    """Return what an answer of GET /v1/quality says; raises ValueError for anything else.
-
-    A revision that answers numbers has no classes, hence no rows here.
-    """
+    """Return what an answer of GET /v1/quality says; raises ValueError for anything else."""
     try:
         found: Any = json.loads(body)
         revisions: dict[str, Revision] = {}
@@ -106,20 +108,32 @@ def objectives(wanted: tuple[AccuracyObjective, ...], counted: Counted, *revisio
     """Return the objectives over the classes that the `revisions` share: two, before any of them has told its classes.
 
     So no rollout is without its objectives while nothing is known; there are no labels to judge then. Raises
-    Unjudgeable where they answer different classes, numbers, or too many classes, or where the spec names a class that
-    there is not.
+    Unjudgeable where they answer different classes, too many of them, numbers where the spec is of classes or classes
+    where it is of numbers, or where the spec names a class that there is not.
     """
     known = [one for name in revisions if (one := counted.revisions.get(name)) is not None]
-    first = known[0] if known else Revision("", 2, (), (), {})
+    of_numbers = any(one.is_error for one in wanted)
+    first = known[0] if known else Revision("", 0 if of_numbers else 2, (), (), {})
     if any(one.classes != first.classes or one.names != first.names for one in known):
         raise Unjudgeable(
             f"revisions {' and '.join(one.name for one in known)} answer different classes, so their answers cannot be "
             "compared: judge them by latency alone (leave out spec.objectives.accuracy), or deploy the new one under "
             "another name"
         )
-    if first.classes < 2:
-        what = f"{first.classes} classes" if first.classes else "numbers"
-        raise Unjudgeable(f"revision {first.name} answers {what}; spec.objectives.accuracy is for 2 classes and more")
+    if of_numbers and first.classes:
+        raise Unjudgeable(
+            f"revision {first.name} answers classes; MAE and RMSE are of numbers: ask for Accuracy, Precision, Recall "
+            "or F1 in spec.objectives.accuracy"
+        )
+    if not of_numbers and not first.classes:
+        raise Unjudgeable(
+            f"revision {first.name} answers numbers; ask for MAE or RMSE in spec.objectives.accuracy, the other "
+            "metrics are of classes"
+        )
+    if first.classes == 1:
+        raise Unjudgeable(
+            f"revision {first.name} answers 1 classes; spec.objectives.accuracy is for 2 classes and more"
+        )
     if first.is_folded and (
         other := next((one.metric for one in wanted if Metric(one.metric) is not Metric.ACCURACY), None)
     ):
@@ -127,16 +141,26 @@ def objectives(wanted: tuple[AccuracyObjective, ...], counted: Counted, *revisio
             f"revision {first.name} answers {first.classes} classes; spec.objectives.accuracy of {other} is for 2 to "
             f"{MOST_CLASSES}: ask for metric {Metric.ACCURACY}, which is for any number of them"
         )
-    classes = 2 if first.is_folded else first.classes
     return tuple(
         Objective(
-            classification(Metric(one.metric), classes, Average(one.average), _positive(one, first) if known else 1),
-            one.floor,
-            one.margin,
+            _measure(one, first, is_known=bool(known)),
+            one.bound,
+            DEFAULT_MARGIN if one.margin is None else one.margin,
             timedelta(seconds=seconds(one.horizon)),
         )
         for one in wanted
     )
+
+
+def _measure(wanted: AccuracyObjective, revision: Revision, *, is_known: bool) -> Measure:
+    metric = Metric(wanted.metric)
+    if metric.is_error:
+        if wanted.max_error is None:
+            raise Unjudgeable(f"maxError of {metric.value} is missing: name the largest error that counts")
+        return regression(metric, deviations.capped(wanted.max_error))
+    positive = _positive(wanted, revision) if is_known else 1
+    classes = 2 if revision.is_folded else revision.classes
+    return classification(metric, classes, Average(wanted.average), positive)
 
 
 def _positive(wanted: AccuracyObjective, revision: Revision) -> int:
@@ -159,6 +183,8 @@ def _revision(entry: Any) -> Revision:
     told = entry["classes"]
     names = tuple(str(name) for name in told) if isinstance(told, list) else ()
     name, classes = str(entry["revision"]), len(names) or _count(told)
+    if classes == 0:
+        return Revision(name, 0, (), tuple(_errors(name, row, _assignment(entry)) for row in entry["cohorts"]), {})
     if classes < 2:
         return Revision(name, classes, names, (), {})
     is_folded, kept = classes > MOST_CLASSES, min(classes, MOST_CLASSES)
@@ -194,6 +220,18 @@ def _revision(entry: Any) -> Revision:
     return Revision(name, classes, names, tuple(cohorts), {canary: tuple(rows) for canary, rows in pairs.items()})
 
 
+def _errors(revision: str, row: Any, assignment: Assignment) -> Cohort:
+    """Return a cohort of numbers."""
+    if "errors" in row and "deviations" not in row:
+        raise ValueError("the feedback service is of a release that tells no deviations: upgrade it")
+    sums = deviations.sums(
+        (_exponent(exponent), _count(count), _sum(absolute), _sum(squared))
+        for exponent, count, absolute, squared in row.get("deviations", ())
+    )
+    predictions = sum(_count(count) for _, count in row.get("predictions", ()))
+    return Cohort(revision, _start(row["start"]), (predictions,), (deviations.labelled(sums),), assignment, errors=sums)
+
+
 def _merged(one: Revision, other: Revision) -> Revision:
     """Return the counts of one revision, of requests of two assignments."""
     if one.classes != other.classes:
@@ -219,6 +257,18 @@ def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**53:
         raise ValueError(f"{str(value)[:40]} is not a count")
     return value
+
+
+def _exponent(value: Any) -> int:
+    if type(value) is not int or not -1100 < value <= deviations.MOST:
+        raise ValueError(f"{str(value)[:40]} is not the exponent of an error")
+    return value
+
+
+def _sum(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise ValueError(f"{str(value)[:40]} is not a sum of errors")
+    return float(value)
 
 
 def _class(value: Any, classes: int) -> int:

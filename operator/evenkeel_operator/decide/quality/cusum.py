@@ -36,7 +36,7 @@ class Cusum:
         self._measure = measure
         self._sign = -1.0 if is_above else 1.0
         self._floor = measure.from_objective(floor)
-        self._known = [0] * measure.cells
+        self._known: list[float] = [0] * measure.cells
         self._logs = [0.0] * len(FLOOR_STAKES)
         self._exact = self._scores() if measure.is_exact else None
 

@@ -59,8 +59,8 @@ class _Fold:
     measure: Measure
     margin: float
     prior: float
-    stable: list[int]
-    canary: list[int]
+    stable: list[float]
+    canary: list[float]
     worse: list[float] = field(default_factory=lambda: [0.0] * len(DIFFERENCE_STAKES))
     not_worse: list[float] = field(default_factory=lambda: [0.0] * len(DIFFERENCE_STAKES))
 
@@ -129,8 +129,9 @@ def split(
     fold = _Fold(measure, margin, prior, list(history), [0] * measure.cells)
     starts = sorted(changes)
     points: list[Point] = []
-    stable, canary = [0] * measure.cells, [0] * measure.cells
-    before_stable = before_canary = 0
+    stable: list[float] = [0] * measure.cells
+    canary: list[float] = [0] * measure.cells
+    before_stable = before_canary = 0.0
 
     def close(start: datetime) -> None:
         nonlocal before_stable, before_canary, stable, canary
@@ -177,7 +178,8 @@ def mirrored(
             continue
         fold.bet_mirrored(open_labels)
         points.append(fold.point(cohort.start))
-        stable, canary = [0] * measure.cells, [0] * measure.cells
+        stable: list[float] = [0] * measure.cells
+        canary: list[float] = [0] * measure.cells
         for (s, c), count in open_labels.items():
             stable[s] += count
             canary[c] += count
@@ -187,6 +189,6 @@ def mirrored(
     return tuple(points)
 
 
-def _add(to: list[int], counts: Counts) -> None:
+def _add(to: list[float], counts: Counts) -> None:
     for i, count in enumerate(counts):
         to[i] += count

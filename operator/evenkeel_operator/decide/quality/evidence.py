@@ -65,6 +65,11 @@ class Objective:
     margin: float
     horizon: timedelta
 
+    @property
+    def limit(self) -> str:
+        """Its floor as it is told, of errors its ceiling."""
+        return self.measure.limit(self.floor)
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -215,11 +220,20 @@ def labelled(objectives: tuple[Objective, ...], trial: Trial, now: datetime) -> 
     if not objectives:
         return 0
     horizon = max(objective.horizon for objective in objectives)
-    return sum(sum(arms.canary) for arms in arms_of(trial, horizon, objectives[0].measure.cells, now))
+    measure = objectives[0].measure
+    return round(sum(sum(arms.canary) for arms in arms_of(counted_by(measure, trial), horizon, measure.cells, now)))
+
+
+def counted_by(measure: Measure, trial: Trial) -> Trial:
+    """Return the trial with its labels in the cells of `measure`, as whatever is made of labels takes it."""
+    return replace(trial, cohorts=cohorts.counted_by(measure, trial.cohorts))
 
 
 def arms_of(trial: Trial, horizon: timedelta, cells: int, now: datetime) -> tuple[Arms, ...]:
-    """Return the labels of both revisions per mature cohort, in order of time, since the canary has had traffic."""
+    """Return the labels of both revisions per mature cohort, in order of time, since the canary has had traffic.
+
+    `trial` is counted by a measure of so many `cells`.
+    """
     stable, canary = cohorts.cohorts(trial.cohorts, trial.stable), cohorts.cohorts(trial.cohorts, trial.canary)
     return _beside(stable, canary, trial, horizon, cells, now)
 
@@ -240,6 +254,7 @@ def _beside(
     now: datetime,
 ) -> tuple[Arms, ...]:
     none = (0,) * cells
+    found: dict[datetime, Arms]
     if trial.pairs is not None:
         found = {row.start: _marginals(row, cells) for row in cohorts.pairs(trial.pairs)}
     else:
@@ -279,6 +294,7 @@ def _tests(objectives: tuple[Objective, ...], has_budget: bool) -> list[Finding]
 
 def _of_labels(objective: Objective, number: int, trial: Trial, now: datetime) -> Iterator[_Event]:
     measure, horizon = objective.measure, objective.horizon
+    trial = counted_by(measure, trial)
     arms, drawn = (of(trial, horizon, measure.cells, now) for of in (arms_of, drawn_of))
     prior = measure.from_objective(objective.floor)
     before = [row for row in cohorts.cohorts(trial.cohorts, trial.stable) if row.start < trial.started]

@@ -51,9 +51,9 @@ class Floor:
         """`floor` is in the unit of the objective; `history` teaches an average's plug-ins and is not bet on."""
         self._measure = measure
         self._floor = measure.from_objective(floor)
-        self._known = list(history or (0,) * measure.cells)
-        self._open = [0] * measure.cells
-        self._before = 0
+        self._known: list[float] = list(history or (0,) * measure.cells)
+        self._open: list[float] = [0] * measure.cells
+        self._before = 0.0
         self._logs = [0.0] * len(FLOOR_STAKES)
         if measure.is_exact:
             scores = _against(measure.terms[0], self._floor)
@@ -114,12 +114,12 @@ def interval(measure: Measure, labels: Counts, alpha: float = 0.05) -> Interval 
         lower += weight / total * low
         upper += weight / total * high
     ends = sorted((measure.to_objective(lower), measure.to_objective(upper)))
-    return Interval(measure.to_objective(value), ends[0], ends[1], sum(labels))
+    return Interval(measure.to_objective(value), ends[0], ends[1], round(sum(labels)))
 
 
 def _bounds(term: Term, labels: Counts, alpha: float) -> tuple[float, float]:
     """Return what the ratio of `term` lies between: the values that neither side refuses at `alpha`/2."""
-    outcomes: dict[tuple[float, float], int] = {}
+    outcomes: dict[tuple[float, float], float] = {}
     for outcome, count in zip(zip(term.gain, term.size, strict=True), labels, strict=True):
         outcomes[outcome] = outcomes.get(outcome, 0) + count
     seen = tuple((gain, size, outcomes[gain, size]) for gain, size in sorted(outcomes))
@@ -127,7 +127,7 @@ def _bounds(term: Term, labels: Counts, alpha: float) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=4096)
-def _bound(outcomes: tuple[tuple[float, float, int], ...], end: float, alpha: float) -> float:
+def _bound(outcomes: tuple[tuple[float, float, float], ...], end: float, alpha: float) -> float:
     """Return the value nearest to `end`, 0 or 1, that is not refused; evidence grows with the distance from the ratio.
 
     `outcomes` are (gain, size, count), a few where there are hundreds of cells: most cells of a class's ratio are one
@@ -165,7 +165,7 @@ def _bound(outcomes: tuple[tuple[float, float, int], ...], end: float, alpha: fl
     return kept
 
 
-def _evidence_root(outcomes: Sequence[tuple[float, float, int]], value: float, *, is_below: bool) -> float:
+def _evidence_root(outcomes: Sequence[tuple[float, float, float]], value: float, *, is_below: bool) -> float:
     """Return the root of how much speaks against "the ratio is at least `value`" (`is_below`), or "at most"."""
     sign = 1.0 if is_below else -1.0
     scores = [sign * (gain - value * size) for gain, size, _ in outcomes]

@@ -154,7 +154,7 @@ def detect(
     if kept is not None:
         raised, resolved = kept.raised, kept.resolved
         began, since = (kept.began, raised) if resolved is None else (None, resolved)
-    for row in _of(served, rows, objective.horizon, now):
+    for row in _of(objective, served, rows, now):
         if since is not None and row.start <= since:
             continue
         if raised is not None and resolved is None:
@@ -174,14 +174,17 @@ def detect(
     return Alarm(measure.name, shown if stands else detector.log_e, threshold, began, raised, resolved)
 
 
-def _of(served: Served, rows: Sequence[Cohort], horizon: timedelta, now: datetime) -> list[Cohort]:
-    return [
-        row
-        for row in cohorts.cohorts(rows, served.revision)
-        if served.since <= row.start
-        and (served.until is None or row.start + cohorts.COHORT <= served.until)
-        and cohorts.mature_at(row.start, horizon) <= now
-    ]
+def _of(objective: Objective, served: Served, rows: Sequence[Cohort], now: datetime) -> tuple[Cohort, ...]:
+    return cohorts.counted_by(
+        objective.measure,
+        (
+            row
+            for row in cohorts.cohorts(rows, served.revision)
+            if served.since <= row.start
+            and (served.until is None or row.start + cohorts.COHORT <= served.until)
+            and cohorts.mature_at(row.start, objective.horizon) <= now
+        ),
+    )
 
 
 def _is_own_fault(objective: Objective, alarm: Alarm, stable: Served, rows: Sequence[Cohort]) -> bool:
@@ -193,7 +196,7 @@ def _is_own_fault(objective: Objective, alarm: Alarm, stable: Served, rows: Sequ
     assert alarm.began is not None
     measure = objective.measure
     before = [row for row in cohorts.cohorts(rows, stable.revision) if stable.since <= row.start < alarm.began]
-    counts = cohorts.total(before, measure.cells)
+    counts = cohorts.total(cohorts.counted_by(measure, before), measure.cells)
     value = measure.value(counts)
     if isinstance(value, NoSignal) or value < measure.from_objective(objective.floor):
         return True
@@ -203,8 +206,7 @@ def _is_own_fault(objective: Objective, alarm: Alarm, stable: Served, rows: Sequ
 def _is_good(objectives: Sequence[Objective], served: Served, rows: Sequence[Cohort], now: datetime) -> bool:
     """Return whether `served` was long enough in service, with labels, and ended with every detector quiet."""
     for objective in objectives:
-        known = _of(served, rows, objective.horizon, now)
-        labels = sum(cohorts.total(known, objective.measure.cells))
+        labels = sum(cohorts.total(_of(objective, served, rows, now), objective.measure.cells))
         lasted = (served.until or now) - served.since
         if labels == 0 or (lasted < SOAK and labels < SOAK_LABELS):
             return False
@@ -222,7 +224,7 @@ def _is_no_better(
     totals = []
     for served in (stable, target):
         same_period = Served(served.revision, alarm.began)
-        totals.append(cohorts.total(_of(same_period, rows, objective.horizon, now), measure.cells))
+        totals.append(cohorts.total(_of(objective, same_period, rows, now), measure.cells))
     ours, theirs = measure.value(totals[0]), measure.value(totals[1])
     if sum(totals[1]) < SAME_PERIOD_LABELS or isinstance(ours, NoSignal) or isinstance(theirs, NoSignal):
         return False

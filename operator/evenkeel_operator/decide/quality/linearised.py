@@ -82,6 +82,6 @@ def scores(measure: Measure, plugin: Plugin, sizes: Scores, shift: float) -> Sco
     return tuple(found)
 
 
-def is_full(labels: int, before: int, least: int) -> bool:
+def is_full(labels: float, before: float, least: int) -> bool:
     """Return whether `labels` are enough for a stratum after `before` labels in strata before it."""
     return labels >= max(least, GROWTH * before)

@@ -1,11 +1,12 @@
 """What does "accuracy" mean here? Each metric as a function of counts, and as scores whose mean it is.
 
-Labelled predictions are counted in cells: of a classifier, (predicted, actual) in row order; of a regression, steps of
-the absolute error. A metric is a weighted sum of ratios E[gain]/E[size] over the cells: one ratio for accuracy, a
-class's precision, recall or Fβ, one per class for their averages. F1 is 2·TP/(2·TP + FP + FN), and so on; with floor f,
-"ratio ≥ f" is the same as "gain - f·size has a mean ≥ 0", which a bet on counts can test exactly.
+Labelled predictions are counted in cells: of a classifier, (predicted, actual) in row order; of a regression, the
+absolute errors of `deviations.edges`. A metric is a weighted sum of ratios E[gain]/E[size] over the cells: one ratio
+for accuracy, a class's precision, recall or Fβ, one per class for their averages. F1 is 2·TP/(2·TP + FP + FN), and so
+on; with floor f, "ratio ≥ f" is the same as "gain - f·size has a mean ≥ 0", which a bet on counts can test exactly.
 
-Of errors the metric is made to grow with quality: 1 - E|e|/cap for MAE, 1 - E[e²]/cap² for RMSE.
+Of errors the metric is made to grow with quality: 1 - E|e|/cap for MAE, 1 - E[e²]/cap² for RMSE. That less is better
+of them is known here and nowhere else.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evenkeel_operator.decide.quality import deviations
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 
-Counts = Sequence[int]
+Counts = Sequence[float]
+"""Labels by cell. Whole numbers of a classifier; an error between two cells counts in part in both."""
 Scores = tuple[float, ...]
 
 
@@ -30,6 +33,18 @@ class Metric(enum.StrEnum):
     F1 = "F1"
     MAE = "MAE"
     RMSE = "RMSE"
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it is of numbers, and less of it is better."""
+        return self in ERRORS
+
+    def is_met(self, value: float, bound: float) -> bool:
+        """Return whether `value` is at `bound` or better: not below a floor, or not above a ceiling."""
+        return value <= bound if self.is_error else value >= bound
+
+
+ERRORS = frozenset({Metric.MAE, Metric.RMSE})
 
 
 class Average(enum.StrEnum):
@@ -67,10 +82,19 @@ class Measure:
     cap: float | None = None
     is_squared: bool = False
 
+    def counts(self, errors: deviations.Sums) -> Counts:
+        """Return by cell what the sums of a regression's errors count."""
+        assert self.cap is not None, "classes are counted in their cells"
+        return deviations.parts(errors, self.cap, 2 if self.is_squared else 1)
+
     @property
     def cells(self) -> int:
         """How many cells its counts have."""
         return len(self.terms[0].gain)
+
+    def limit(self, bound: float) -> str:
+        """Return a bound, in the unit of the objective, as it is told."""
+        return f"{'floor' if self.cap is None else 'ceiling'} {bound:g}"
 
     @property
     def is_exact(self) -> bool:
@@ -137,22 +161,18 @@ def classification(
         right = tuple(float(p == a) for p in range(classes) for a in range(classes))
         ones = (1.0,) * classes**2
         return Measure(metric.value, (Term(right, ones, ones),))
-    if metric in (Metric.MAE, Metric.RMSE):
+    if metric.is_error:
         raise ValueError(f"{metric.value} is of numbers, not of classes: use regression()")
     wanted = (positive,) if average is Average.BINARY else range(classes)
     terms = tuple(_term(metric, k, classes, beta**2) for k in wanted)
     return Measure(f"{metric.value}/{average.value}", terms, by_support=average is Average.WEIGHTED)
 
 
-def regression(metric: Metric, steps: int, cap: float) -> Measure:
-    """Return MAE or RMSE over `steps` equal steps of the absolute error from 0 to `cap`; larger errors count as `cap`.
-
-    A step stands for its middle: the metric is off by at most half a step, for both revisions alike.
-    """
+def regression(metric: Metric, cap: float) -> Measure:
+    """Return MAE or RMSE over the absolute errors of `deviations.edges`; larger ones count as `cap`, a power of two."""
     is_squared = metric is Metric.RMSE
-    shares = [(step + 0.5) / steps for step in range(steps)]
-    ones = (1.0,) * steps
-    gain = tuple(1 - share**2 if is_squared else 1 - share for share in shares)
+    ones = (1.0,) * len(edges := deviations.edges(cap))
+    gain = tuple(1 - (edge / cap) ** (2 if is_squared else 1) for edge in edges)
     return Measure(metric.value, (Term(gain, ones, ones),), cap=cap, is_squared=is_squared)
 
 

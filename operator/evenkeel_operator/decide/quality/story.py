@@ -5,6 +5,7 @@ from __future__ import annotations
 from evenkeel_operator.decide.quality.betting import as_number
 from evenkeel_operator.decide.quality.evidence import Evidence, Finding
 from evenkeel_operator.decide.quality.floors import Interval
+from evenkeel_operator.decide.quality.measures import ERRORS
 from evenkeel_operator.decide.quality.verdict import Compared, State, Verdict, Why
 from evenkeel_operator.decide.snapshot import NoSignal
 
@@ -16,7 +17,8 @@ _HEADLINES = {
     Why.NOT_WORSE: "The canary was promoted: it is shown to be not worse than the stable revision in every objective.",
     Why.ANSWERS_GOOD: "The canary was promoted on its answers alone: nothing is known of its accuracy.",
     Why.WORSE: "The canary was rolled back: it is worse than the stable revision by more than the margin.",
-    Why.BELOW_FLOOR: "The canary was rolled back: it is below its floor, which the stable revision meets.",
+    Why.BELOW_FLOOR: "The canary was rolled back: it is below its floor, or above its ceiling, which the "
+    "stable revision meets.",
     Why.SLOW: "The canary was rolled back: too many of its answers are slow.",
     Why.FAILING: "The canary was rolled back: too many of its answers fail.",
     Why.NO_GPU: "The canary is held in step {step}: no GPU is free for it, and the stable revision can lend none. It "
@@ -27,8 +29,8 @@ _HEADLINES = {
     Why.LABELS_UNKNOWN: "The canary stays in step {step}: the feedback service has not answered yet, so nobody knows "
     "what labels there are.",
     Why.PROXY_DIFFERS: "The canary is held: no label has come, and it predicts other classes than the stable revision.",
-    Why.DRIFT_SUSPECTED: "The canary is held: it is below its floor, and so is the stable revision. The data seem to "
-    "have changed; going back would not help.",
+    Why.DRIFT_SUSPECTED: "The canary is held: it misses its floor or ceiling, and so does the stable revision. The "
+    "data seem to have changed; going back would not help.",
     Why.BY_HAND: "A person decided.",
     Why.CANNOT_BE_JUDGED: "The canary is held: its labels cannot be compared with those of the stable revision.",
     Why.OUT_OF_TIME: "The rollout's time is up, and neither has been shown: the canary may be worse or not. Promote it "
@@ -38,13 +40,14 @@ _HEADLINES = {
 _TESTS = {
     "worse": "{measure} is worse than the stable revision's by more than the margin",
     "floor": "{measure} is below its floor",
+    "ceiling": "{measure} is above its ceiling",
     "failing": "more samples fail than the stable revision's",
     "slower": "more samples are slow than the stable revision's",
     "slow": "more samples are slow than the latency objective allows",
 }
 
 _ASIDE = {
-    "floor": "the stable revision is not seen to meet the floor either",
+    "floor": "the stable revision is not seen to meet it either",
     "slow": "so are too many of the stable revision's",
 }
 
@@ -63,7 +66,8 @@ def sentences(verdict: Verdict) -> tuple[str, ...]:
 
 def claim(finding: Finding) -> str:
     """Return what a test's evidence is for, after "that"."""
-    return _TESTS[finding.test].format(measure=finding.measure)
+    is_of_error = finding.test == "floor" and finding.measure in ERRORS
+    return _TESTS["ceiling" if is_of_error else finding.test].format(measure=finding.measure)
 
 
 def times(log: float) -> str:
@@ -76,11 +80,9 @@ def times(log: float) -> str:
 
 def _compared(row: Compared) -> str:
     if isinstance(row.canary, NoSignal):
-        return f"{row.measure}: no label of the canary counts yet (floor {row.floor:g}, margin {row.margin:g})."
+        return f"{row.measure}: no label of the canary counts yet ({row.limit}, margin {row.margin:g})."
     beside = "no labels of the stable revision" if isinstance(row.stable, NoSignal) else _interval(row.stable)
-    return (
-        f"{row.measure}: canary {_interval(row.canary)}, stable {beside}; floor {row.floor:g}, margin {row.margin:g}."
-    )
+    return f"{row.measure}: canary {_interval(row.canary)}, stable {beside}; {row.limit}, margin {row.margin:g}."
 
 
 def _interval(found: Interval) -> str:

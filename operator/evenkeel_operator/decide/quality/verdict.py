@@ -33,6 +33,7 @@ from evenkeel_operator.decide.quality.evidence import (
     Evidence,
     Objective,
     Trial,
+    counted_by,
     drawn_of,
     gather,
 )
@@ -157,7 +158,7 @@ class Compared:
     """
 
     measure: str
-    floor: float
+    limit: str
     margin: float
     stable: Interval | NoSignal
     canary: Interval | NoSignal
@@ -261,14 +262,15 @@ def compared(objectives: tuple[Objective, ...], trial: Trial, now: datetime) -> 
     found = []
     for objective in objectives:
         measure = objective.measure
-        arms = drawn_of(trial, objective.horizon, measure.cells, now)
-        stable, canary = [0] * measure.cells, [0] * measure.cells
+        arms = drawn_of(counted_by(measure, trial), objective.horizon, measure.cells, now)
+        stable: list[float] = [0] * measure.cells
+        canary: list[float] = [0] * measure.cells
         for cohort in arms:
             stable = [a + b for a, b in zip(stable, cohort.stable, strict=True)]
             canary = [a + b for a, b in zip(canary, cohort.canary, strict=True)]
         found.append(
             Compared(
-                measure.name, objective.floor, objective.margin, interval(measure, stable), interval(measure, canary)
+                measure.name, objective.limit, objective.margin, interval(measure, stable), interval(measure, canary)
             )
         )
     return tuple(found)

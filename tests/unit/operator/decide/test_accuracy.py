@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from evenkeel_operator.api.status import AccuracyStatus, Status
 from evenkeel_operator.decide import accuracy, standing
 from evenkeel_operator.decide.accuracy import Quality, is_news, measure
 from evenkeel_operator.decide.conditions import Row
+from evenkeel_operator.decide.quality import deviations
 from evenkeel_operator.decide.quality.cohorts import COHORT, Cohort
 from evenkeel_operator.decide.quality.counted import NOTHING, Counted, Revision
 from evenkeel_operator.decide.quality.floors import Interval
@@ -27,6 +29,7 @@ REVISION = "digits-new"
 STABLE = Served(REVISION, START)
 HORIZON = timedelta(hours=1)
 ACCURACY = {"metric": "Accuracy", "floor": 0.9, "horizon": "1h"}
+MAE = {"metric": "MAE", "ceiling": 3.0, "maxError": 16, "margin": 0.1, "horizon": "1h"}
 RECALL = {"metric": "Recall", "floor": 0.5, "average": "Binary", "horizon": "1h"}
 
 
@@ -57,6 +60,24 @@ def decayed(quality: Quality) -> Quality:
 def numbers() -> Quality:
     known = Counted({REVISION: Revision(REVISION, 0, (), (), {})})
     return measure(spec(ACCURACY).objectives.accuracy, known, STABLE, NOW)
+
+
+def of_numbers(error: float, *, labels: int = 2000, ceiling: float = 3.0) -> Quality:
+    """Return the quality of a model whose errors are all alike; larger ones than 16 would count as that."""
+    rows = tuple(
+        Cohort(
+            REVISION,
+            START + n * COHORT,
+            (labels // 10,),
+            (labels // 10,),
+            errors=deviations.sums(
+                [(math.frexp(error)[1], labels // 10, labels // 10 * error, labels // 10 * error**2)]
+            ),
+        )
+        for n in range(10)
+    )
+    known = Counted({REVISION: Revision(REVISION, 0, (), rows, {})})
+    return measure(spec(MAE | {"ceiling": ceiling}).objectives.accuracy, known, STABLE, NOW)
 
 
 TABLE = [
@@ -98,6 +119,34 @@ def test_the_condition_follows_the_table(
     (got,) = accuracy.rows(spec(ACCURACY), quality(), Status())
     assert (got.type, got.holds, got.reason) == ("AccuracyMet", holds, reason)
     assert words in got.message
+
+
+@pytest.mark.parametrize(
+    ("quality", "want", "reason"),
+    [
+        pytest.param(of_numbers(2.5), True, "AboveFloor", id="an error below its ceiling"),
+        pytest.param(of_numbers(2.9, labels=50), None, "NotProven", id="an error about at it, by few labels"),
+        pytest.param(of_numbers(3.5, labels=60), False, "BelowFloor", id="an error above it"),
+        pytest.param(of_numbers(6.0), False, "DriftSuspected", id="an error far above it"),
+    ],
+)
+def test_of_an_error_less_is_better(quality: Quality, want: bool | None, reason: str) -> None:
+    (row,) = accuracy.rows(spec(MAE), quality, Status())
+    assert (row.holds, row.reason) == (want, reason)
+    assert "ceiling 3" in row.message
+    (told,) = accuracy.status(spec(MAE), quality, Status())["accuracy"]
+    assert (told["ceiling"], told["limit"], told.get("floor")) == (3.0, "<=3", None)
+    assert told["lower"] <= told["observed"] <= told["upper"]
+
+
+@pytest.mark.parametrize("classes", [0, 3], ids=["numbers", "other classes"])
+def test_an_earlier_revision_that_answered_otherwise_is_nothing_to_go_back_to(classes: int) -> None:
+    row = Cohort("digits-old", START - timedelta(days=2), (50,) * (classes or 1), (50,) * (classes**2 or 1))
+    known = {**counted(700, 300).revisions, "digits-old": Revision("digits-old", classes, (), (row,), {})}
+    before = Served("digits-old", START - timedelta(days=3), START)
+    got = measure(spec(ACCURACY).objectives.accuracy, Counted(known), STABLE, NOW, (before,))
+    assert got.finding is not None
+    assert (got.finding.outcome, got.finding.target) == (Outcome.DECAYED, None)
 
 
 def test_the_table_has_every_reason() -> None:

@@ -9,8 +9,10 @@ import pytest
 
 from evenkeel_operator.api.core import parse_time
 from evenkeel_operator.api.modeldeployment import Object
-from evenkeel_operator.decide import names, retraining
+from evenkeel_operator.api.status import RetrainingStatus
+from evenkeel_operator.decide import alarms, names, retraining
 from evenkeel_operator.decide.accuracy import Quality
+from evenkeel_operator.decide.quality.floors import Interval
 from evenkeel_operator.decide.quality.guard import Outcome, Served
 from evenkeel_operator.decide.retraining import Delivery, Known
 from tests.alarmed import MISSING, READY, REVISION, SINCE, URL, WANTED, planned, quality, row, snapshot
@@ -46,6 +48,21 @@ def test_an_alarm_is_written_down_and_its_job_starts_after_that() -> None:
     assert [e.reason for e in got.events if e.type == "Warning"] == ["AccuracyAlarm"]
     assert "RetrainingStarted" in {e.reason for e in got.events}
     assert len(found["job"]) <= 63
+
+
+def test_an_alarm_of_an_error_names_its_ceiling_wherever_one_of_a_share_names_its_floor() -> None:
+    mae = {"accuracy": [{"metric": "MAE", "ceiling": 55, "maxError": 250, "margin": 5}]}
+    known = snapshot(objectives=mae)
+    wanted = known.spec.objectives.accuracy
+    known = replace(known, quality=replace(quality(), wanted=wanted, intervals=(Interval(70.0, 66.0, 74.0, 500),)))
+    got = planned(known)
+    found = RetrainingStatus.model_validate(row(got))
+    assert (found.ceiling, found.floor, found.observed) == (55.0, None, 70.0)
+    assert any("MAE of revision" in e.message and "ceiling 55" in e.message for e in got.events)
+    data = alarms.cloud_event(known, found)["data"]
+    assert (data["ceiling"], data.get("floor")) == (55.0, None)
+    environment = alarms.environment(known, found)
+    assert (environment["EVENKEEL_CEILING"], environment.get("EVENKEEL_FLOOR")) == ("55", None)
 
 
 def test_the_alarm_is_the_same_whatever_is_learned_of_it_later_and_another_in_another_term() -> None:

@@ -363,11 +363,12 @@ def test_where_gpus_are_few_its_share_is_what_its_replicas_can_carry() -> None:
     assert got.share == 0.25, "one of the four that all requests need"
 
 
-def test_auto_mirrors_where_accuracy_is_judged_and_splits_elsewhere() -> None:
+def test_auto_mirrors_where_accuracy_is_judged_by_classes_and_splits_elsewhere() -> None:
     auto = {"strategy": "Canary"}
     for objectives, want in (
         ({}, "Split"),
         ({"objectives": {"accuracy": [{"metric": "F1", "floor": 0.9}]}}, "Mirror"),
+        ({"objectives": {"accuracy": [{"metric": "MAE", "ceiling": 3, "maxError": 9, "margin": 1}]}}, "Split"),
     ):
         got = planned(new(rollout=auto, **objectives), standing(1))
         assert got.status["canary"]["mode"] == want

@@ -66,6 +66,28 @@ def test_a_rollback_is_told_whole(rolled_back: str, want: str) -> None:
     assert want in rolled_back
 
 
+def test_of_numbers_their_errors_are_told_beside_the_ceiling() -> None:
+    body = quality(SHORT)
+    for one in body["revisions"]:
+        error = 1.25 if one["revision"] == STABLE else 1.75
+        one["classes"] = 0
+        for row in one["cohorts"]:
+            del row["confusion"]
+            row |= {"predictions": [[0, 40]], "deviations": [[1, 20, 20 * error, 20 * error**2]]}
+    spec = {"accuracy": [{"metric": "MAE", "ceiling": 1.5, "maxError": 4, "margin": 0.1, "horizon": "1h"}]}
+    tried = deployment(SHORT, objectives=spec)
+    got = text(facts(tried, counted.read(json.dumps(body).encode()), samples(SHORT), NOW))
+    for want in (
+        "MAE, ceiling 1.5 ✓ below the ceiling 1.2500 (",
+        "for “above the ceiling since some time”",
+        "MAE is worse than the stable revision's by more than the margin",
+        "MAE is above its ceiling",
+        f"Revision {STABLE} answers numbers: it has no classes to confuse.",
+        "50.0% 50.0% to 50.0%",
+    ):
+        assert want in got
+
+
 def test_the_numbers_are_those_that_the_operator_would_say() -> None:
     found = known()
     assert not isinstance(found.counted, NoSignal)

@@ -38,6 +38,7 @@ def series(
     predictions: Mapping[tuple[int, int], int] | None = None,
     confusion: Mapping[tuple[int, int, int], int] | None = None,
     errors: Errors | None = None,
+    deviations: Mapping[int, list[tuple[int, int, float, float]]] | None = None,
     pairs: Mapping[tuple[int, str, int, int, int], int] | None = None,
     unlabelled_pairs: Mapping[tuple[int, str, int, int], int] | None = None,
 ) -> Series:
@@ -55,6 +56,9 @@ def series(
         of_class = by_class.setdefault(predicted, [0, 0, 0])
         of_class[1] += count
         of_class[2] += count if predicted == actual else 0
+    for start, rows in (deviations or {}).items():
+        for row in rows:
+            member("deviations", start, *row)
     for (start, *pair), count in (pairs or {}).items():
         member("pairs", start, *pair, count)
     for (start, *both), count in (unlabelled_pairs or {}).items():
@@ -114,11 +118,6 @@ def test_names_make_classes() -> None:
     (one,) = got.revisions.values()
     assert (one.classes, one.names) == (2, ("cat", "dog"))
     assert one.cohorts[0].labels == (0, 0, 3, 0)
-
-
-def test_a_revision_that_answers_numbers_is_known_and_has_no_rows() -> None:
-    got = read(body(series(classes=0, predictions={(AT_S, 0): 5}, errors=Errors(3, 1.5, 2.5))))
-    assert (got.revisions[STABLE].classes, got.cohorts(STABLE)) == (0, ())
 
 
 def test_one_that_was_the_canary_first_and_stable_later_is_one_revision() -> None:
@@ -355,7 +354,7 @@ BINARY = {"metric": "Recall", "average": "Binary"}
             ("different classes",),
             id="the same names in another order",
         ),
-        pytest.param((series(classes=0),), {}, (STABLE, "answers numbers", "2 classes and more"), id="numbers"),
+        pytest.param((series(classes=0),), {}, (STABLE, "answers numbers", "MAE or RMSE"), id="numbers"),
         pytest.param((series(), series(CANARY, classes=0)), {}, ("different classes",), id="numbers beside classes"),
         pytest.param(
             (series(classes=MOST_CLASSES + 1),),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evenkeel_operator.decide.quality import cohorts, differences, floors
+from evenkeel_operator.decide.quality import cohorts, deviations, differences, floors
 from evenkeel_operator.decide.quality.cohorts import COHORT, Answers, Cohort, Pairs
 from evenkeel_operator.decide.quality.cusum import Cusum
 from evenkeel_operator.decide.quality.differences import Arms
@@ -176,11 +176,12 @@ def test_interval_ends_where_the_test_of_a_floor_refuses(hits: int, misses: int)
 
 
 def test_interval_of_an_error_has_its_ends_in_order() -> None:
-    counts = [0] * 50
-    counts[5], counts[30] = 90, 10
-    got = floors.interval(regression(Metric.RMSE, 50, 2.0), counts)
+    rmse = regression(Metric.RMSE, 2.0)
+    got = floors.interval(rmse, rmse.counts(deviations.sums([(-2, 90, 18.0, 3.6), (1, 10, 12.0, 14.4)])))
     assert not isinstance(got, NoSignal)
     assert got.lower < got.value < got.upper
+    assert got.value == pytest.approx(math.sqrt(0.18))
+    assert got.labels == 100
     assert floors.interval(ACCURACY, (0, 0, 0, 0)) is NO_SIGNAL
 
 
@@ -220,7 +221,7 @@ def gathered(found: list[Cohort], now: datetime = LATER, measure: Measure = ACCU
 
 def halved(row: Cohort, rng: random.Random) -> list[Cohort]:
     predictions = tuple(rng.randint(0, n) for n in row.predictions)
-    labels = tuple(rng.randint(0, n) for n in row.labels)
+    labels = tuple(rng.randint(0, int(n)) for n in row.labels)
     rest = replace(
         row,
         predictions=tuple(a - b for a, b in zip(row.predictions, predictions, strict=True)),

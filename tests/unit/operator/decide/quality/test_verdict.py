@@ -333,7 +333,7 @@ def test_rows_in_any_order_and_any_pieces_give_the_same_verdict(seed: int, canar
     whole = labelled(36, canary, 12)
     pieces = []
     for row in whole:
-        part = tuple(rng.randint(0, n) for n in row.labels)
+        part = tuple(rng.randint(0, int(n)) for n in row.labels)
         pieces.append(replace(row, predictions=(0, 0), labels=part))
         pieces.append(replace(row, labels=tuple(a - b for a, b in zip(row.labels, part, strict=True))))
     rng.shuffle(pieces)
