@@ -142,7 +142,7 @@ def test_of_an_error_less_is_better(quality: Quality, want: bool | None, reason:
 @pytest.mark.parametrize("classes", [0, 3], ids=["numbers", "other classes"])
 def test_an_earlier_revision_that_answered_otherwise_is_nothing_to_go_back_to(classes: int) -> None:
     row = Cohort("digits-old", START - timedelta(days=2), (50,) * (classes or 1), (50,) * (classes**2 or 1))
-    known = counted(700, 300).revisions | {"digits-old": Revision("digits-old", classes, (), (row,), {})}
+    known = {**counted(700, 300).revisions, "digits-old": Revision("digits-old", classes, (), (row,), {})}
     before = Served("digits-old", START - timedelta(days=3), START)
     got = measure(spec(ACCURACY).objectives.accuracy, Counted(known), STABLE, NOW, (before,))
     assert got.finding is not None
