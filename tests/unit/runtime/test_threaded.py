@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -40,12 +41,15 @@ async def test_the_next_batch_is_that_of_the_engine_that_is_free_first() -> None
         mode.wake()
         await asyncio.sleep(0)
 
-    async def until_begun(batches: int) -> None:
+    async def until(holds: Callable[[], bool]) -> None:
         for _ in range(5000):
-            if sum(len(engine.rows) for engine in engines) == batches:
+            if holds():
                 return
             await asyncio.sleep(0.001)
-        raise AssertionError(f"{[engine.rows for engine in engines]} were begun, not {batches}")
+        raise AssertionError(f"{[engine.rows for engine in engines]} were begun, {answered} answered")
+
+    async def until_begun(batches: int) -> None:
+        await until(lambda: sum(len(engine.rows) for engine in engines) == batches)
 
     await ask(1)
     await until_begun(1)
@@ -58,6 +62,7 @@ async def test_the_next_batch_is_that_of_the_engine_that_is_free_first() -> None
     second.go_on.release()
     await until_begun(3)
     assert (second.rows, answered) == ([[2], [3, 4]], [2])
-    mode.stop()
     for engine in engines:
         engine.go_on.release()
+    await until(lambda: len(answered) == 4)
+    mode.stop()
