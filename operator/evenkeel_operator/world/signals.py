@@ -10,6 +10,7 @@ takes longer comes without one. And those that did not answer the last time wait
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import random
 from collections.abc import AsyncIterator, Sequence
@@ -17,6 +18,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
+from yarl import URL
 
 from evenkeel_operator.decide.readings import BadReading, Flaw, Reading, read
 from evenkeel_operator.world import metrics
@@ -163,9 +165,8 @@ class Replicas:
         metrics.DIRECTIVES.labels(result=result).inc()
         return result
 
-    def _url(self, address: str, path: str) -> str:
-        host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
-        return f"http://{host}:{self._port}{path}"
+    def _url(self, address: str, path: str) -> URL:
+        return _url(address, self._port, path)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -178,3 +179,10 @@ class Replicas:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S),
             )
         return self._session
+
+
+@functools.lru_cache(maxsize=8192)
+def _url(address: str, port: int, path: str) -> URL:
+    """Return where to ask; taken apart and put together again for every question, it costs as much as the answer."""
+    host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
+    return URL(f"http://{host}:{port}{path}")
