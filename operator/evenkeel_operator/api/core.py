@@ -6,6 +6,7 @@ spelling them out costs hundreds of kilobytes of schema and falls behind Kuberne
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import datetime
 from typing import Annotated, Any
@@ -149,6 +150,7 @@ LocalObjectReference = Annotated[
 """A core/v1 LocalObjectReference."""
 
 
+@functools.lru_cache(maxsize=1024)
 def seconds(duration: str) -> float:
     """Return a Duration or LongDuration in seconds. Raises ValueError for what is none."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", duration)

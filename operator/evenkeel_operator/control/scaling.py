@@ -276,7 +276,12 @@ class Scaler:
         if bounds is not None and found.size is not None:
             started = time.perf_counter()
             decision, found.memory = replicas.decide(
-                found.signals, self._standing(key, found), bounds, self._believed(found), found.memory, self._wall()
+                found.signals,
+                self._standing(key, found, len(ready)),
+                bounds,
+                self._believed(found),
+                found.memory,
+                self._wall(),
             )
             metrics.DECISION_DURATION.observe(time.perf_counter() - started)
             found.decision = self._unless_rolling(found, decision)
@@ -294,10 +299,10 @@ class Scaler:
             self._publish(found)
             self._changed(key)
 
-    def _standing(self, key: Key, found: Watched) -> replicas.Fleet:
+    def _standing(self, key: Key, found: Watched, ready: int) -> replicas.Fleet:
         others, seen_s = self._promises.beside(key), found.starts.seconds()
         start_s = COLD_START_S if seen_s is None else seen_s
-        return placement.fleet(found.snapshot, found.size or 0, len(found.ready), self._fleet(), others, start_s)
+        return placement.fleet(found.snapshot, found.size or 0, ready, self._fleet(), others, start_s)
 
     def _believed(self, found: Watched) -> Capacity | NoSignal:
         return (

@@ -9,9 +9,10 @@ new counts from its start, one that has gone counts no more, and one whose answe
 
 from __future__ import annotations
 
+import operator
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from evenkeel_operator.decide.derating import Sample
@@ -59,11 +60,14 @@ class _Replica:
     flaw: BadReading | None = None
 
 
+_Buckets = tuple[float, tuple[float, ...]]
+"""Target and edges."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Counted:
     at: float
-    target_s: float
-    edges: tuple[float, ...]
+    buckets: _Buckets
     counts: tuple[int, ...]
 
 
@@ -73,6 +77,8 @@ class Observed:
 
     _replicas: dict[str, _Replica] = field(default_factory=dict)
     _latencies: deque[_Counted] = field(default_factory=deque)
+    _sums: dict[_Buckets, tuple[int, ...]] = field(default_factory=dict)
+    """Of what is in `_latencies`: looked at every round, it is not added up anew."""
     _arrived: Arrived = field(default_factory=Arrived)
     _last_demand: tuple[float, float] | None = None
     _last_latency: tuple[float, float] | None = None
@@ -150,22 +156,22 @@ class Observed:
     def latency(self, target_s: float, share: float, is_heard: bool, now: float) -> Measurement:
         """Return the `share`-quantile of the last minute, of the replicas that count by `target_s`."""
         while self._latencies and self._latencies[0].at <= now - WINDOW_S:
-            self._latencies.popleft()
+            self._sum(self._latencies.popleft(), operator.sub)
         if not is_heard:
             return _last(self._last_latency, now)
-        rows = [m for m in self._latencies if m.target_s == target_s]
-        found = quantile(_merged(rows), share)
+        found = quantile(self._counted(target_s), share)
         if found is None:
             counting = any(
                 r.last is not None and r.last.latencies.target_s == target_s for r in self._replicas.values()
             )
             return NoTraffic() if counting else NoMetrics()
-        self._last_latency = found, rows[-1].at
-        return Fresh(found, now - rows[-1].at)
+        at = next(row.at for row in reversed(self._latencies) if row.buckets[0] == target_s)
+        self._last_latency = found, at
+        return Fresh(found, now - at)
 
     def sample(self, target_s: float, share: float) -> Sample | NoSignal:
         """Return the latencies that `latency` has last looked at, NO_SIGNAL where there were none."""
-        merged = _merged([m for m in self._latencies if m.target_s == target_s])
+        merged = self._counted(target_s)
         found = quantile(merged, share)
         if found is None:
             return NO_SIGNAL
@@ -213,16 +219,29 @@ class Observed:
         latencies = answer.latencies
         counts = latencies.counts
         if since is not None and since.latencies.edges == latencies.edges:
-            counts = tuple(new - old for new, old in zip(counts, since.latencies.counts, strict=True))
+            counts = tuple(map(operator.sub, counts, since.latencies.counts))
         # A request that was sent away was not answered within the target, and never will be.
         refused = answer.rejected - (since.rejected if since is not None else 0)
         if refused:
             counts = (*counts[:-1], counts[-1] + refused)
         if any(counts):
-            edges = latencies.edges
-            if self._latencies and self._latencies[-1].edges == edges:
-                edges = self._latencies[-1].edges  # one of them for a minute of every replica, not one for each answer
-            self._latencies.append(_Counted(now, latencies.target_s, edges, counts))
+            buckets = latencies.target_s, latencies.edges
+            if self._latencies and self._latencies[-1].buckets == buckets:
+                buckets = self._latencies[-1].buckets  # one of them for a minute of every replica, not for each answer
+            row = _Counted(now, buckets, counts)
+            self._latencies.append(row)
+            self._sum(row, operator.add)
+
+    def _sum(self, row: _Counted, by: Callable[[int, int], int]) -> None:
+        before = self._sums.get(row.buckets)
+        after = row.counts if before is None else tuple(map(by, before, row.counts))
+        if any(after):
+            self._sums[row.buckets] = after
+        else:
+            del self._sums[row.buckets]
+
+    def _counted(self, target_s: float) -> list[tuple[tuple[float, ...], tuple[int, ...]]]:
+        return [(edges, counts) for (target, edges), counts in self._sums.items() if target == target_s]
 
 
 def _is_heard(replica: _Replica, now: float) -> bool:
@@ -252,13 +271,3 @@ def _batches(since: Reading | None, answer: Reading) -> tuple[Batches, ...]:
             done = count - had_count
             found.append(Batches(most, done, rows - had_rows if shared else done, max(0.0, seconds - had_seconds)))
     return tuple(found)
-
-
-def _merged(rows: list[_Counted]) -> list[tuple[tuple[float, ...], list[int]]]:
-    sums: dict[tuple[float, ...], list[int]] = {}
-    for row in rows:
-        if (found := sums.get(row.edges)) is None:
-            sums[row.edges] = list(row.counts)
-        else:
-            sums[row.edges] = [a + b for a, b in zip(found, row.counts, strict=True)]
-    return list(sums.items())

@@ -8,11 +8,12 @@ A refused reading is no reading; nothing of it counts as zero.
 from __future__ import annotations
 
 import enum
+import functools
 import json
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -138,8 +139,7 @@ def read(body: bytes) -> Reading:
         raise BadReading(Flaw.MALFORMED, f"the answer is not JSON: {e}"[:200]) from None
     try:
         latency = found["latency"]
-        edges = tuple(_number(edge) for edge in _list(latency["edges"], MOST_BUCKETS))
-        counts = tuple(_count(count) for count in _list(latency["counts"], MOST_BUCKETS + 1))
+        latencies = _latencies(latency)
         generation, squares = found.get("generation"), found.get("arrivedSquareRows")
         reading = Reading(
             boot=_boot(found["bootId"]),
@@ -153,7 +153,7 @@ def read(body: bytes) -> Reading:
             queued=_count(found["queuedRequests"]),
             queued_rows=_count(found["queuedRows"]),
             in_flight=_count(found["inFlight"]),
-            latencies=Latencies(_number(latency["targetSeconds"]), edges, counts),
+            latencies=latencies,
             batches=tuple(
                 (_size(most), _count(batches), _count(rows), _number(seconds))
                 for most, batches, rows, seconds in _list(found["batches"], MOST_SIZES)
@@ -166,7 +166,6 @@ def read(body: bytes) -> Reading:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise BadReading(Flaw.MALFORMED, f"the answer lacks something or holds something else: {e}"[:200]) from None
-    _require_buckets(reading.latencies)
     return reading
 
 
@@ -185,8 +184,9 @@ def require_onward(before: Reading, after: Reading) -> None:
         ("batch seconds", sum(s for *_, s in before.batches), sum(s for *_, s in after.batches)),
     ]
     if before.latencies.edges == after.latencies.edges:
-        counts = zip(before.latencies.counts, after.latencies.counts, strict=True)
-        pairs += [("latency.counts", old, new) for old, new in counts]
+        counts = before.latencies.counts, after.latencies.counts
+        if any(map(operator.gt, *counts)):
+            pairs += [("latency.counts", old, new) for old, new in zip(*counts, strict=True)]
     for name, old, new in pairs:
         if new < old:
             raise BadReading(Flaw.REWOUND, f"{name} went back from {old:g} to {new:g} in one process")
@@ -248,13 +248,7 @@ def _beside(found: Any) -> Beside | None:
 
 
 def _sent(found: Any) -> Sent:
-    latency = found["latency"]
-    latencies = Latencies(
-        _number(latency["targetSeconds"]),
-        tuple(_number(edge) for edge in _list(latency["edges"], MOST_BUCKETS)),
-        tuple(_count(count) for count in _list(latency["counts"], MOST_BUCKETS + 1)),
-    )
-    _require_buckets(latencies)
+    latencies = _latencies(found["latency"])
     failed = found["failed"]
     if not isinstance(failed, dict) or len(failed) > MOST_SIZES:
         raise ValueError("canary has no counts of failures")
@@ -267,15 +261,21 @@ def _sent(found: Any) -> Sent:
     )
 
 
-def _require_buckets(latencies: Latencies) -> None:
-    if len(latencies.counts) != len(latencies.edges) + 1:
-        raise _other_buckets(f"has {len(latencies.counts)} counts for {len(latencies.edges)} edges")
-    _require_edges(latencies.edges, latencies.target_s)
+def _latencies(found: Any) -> Latencies:
+    target_s = _number(found["targetSeconds"])
+    edges = _edges(tuple(_list(found["edges"], MOST_BUCKETS)), target_s)
+    counts = _list(found["counts"], MOST_BUCKETS + 1)
+    if set(map(type, counts)) != {int} or min(counts) < 0 or max(counts) >= MOST_COUNT:
+        counts = [_count(count) for count in counts]
+    if len(counts) != len(edges) + 1:
+        raise _other_buckets(f"has {len(counts)} counts for {len(edges)} edges")
+    return Latencies(target_s, edges, tuple(counts))
 
 
-@lru_cache(maxsize=1024)
-def _require_edges(edges: tuple[float, ...], target_s: float) -> None:
-    """Raise BadReading for edges that no quantile can be told from; a replica has the same in each of its answers."""
+@functools.lru_cache(maxsize=1024)
+def _edges(found: tuple[Any, ...], target_s: float) -> tuple[float, ...]:
+    """Return the edges of a histogram of latencies; one object of each, which every answer of a replica repeats."""
+    edges = tuple(map(_number, found))
     if not edges or edges[0] <= 0 or any(a >= b for a, b in pairwise(edges)):
         raise _other_buckets("has edges that do not ascend from above zero")
     if target_s not in edges:
@@ -287,6 +287,7 @@ def _require_edges(edges: tuple[float, ...], target_s: float) -> None:
             raise _other_buckets(
                 f"has edges of {a:g} s and {b:g} s side by side, too far apart near its target of {target_s:g} s"
             )
+    return edges
 
 
 def _other_buckets(message: str) -> BadReading:

@@ -10,11 +10,11 @@ takes longer comes without one. And those that did not answer the last time wait
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import aiohttp
 from yarl import URL
@@ -196,7 +196,8 @@ class _Place:
             self._places.release()
 
 
-@lru_cache(maxsize=8192)
+@functools.lru_cache(maxsize=8192)
 def _url(address: str, port: int, path: str) -> URL:
+    """Return where to ask; taken apart and put together again for every question, it costs as much as the answer."""
     host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
     return URL(f"http://{host}:{port}{path}")

@@ -113,14 +113,14 @@ async def test_a_gpu_is_promised_to_one_deployment_at_a_time(scaler: Scaler) -> 
     for key in (KEY, other):
         scaler.look(key, deployment, freeze(deployment=deployment, children=children, defaults=DEFAULTS))
     found, beside = scaler._watched[KEY], scaler._watched[other]
-    assert [scaler._standing(KEY, found).free, scaler._standing(other, beside).free] == [2, 2]
+    assert [scaler._standing(KEY, found, 1).free, scaler._standing(other, beside, 1).free] == [2, 2]
     found.carries = Capacity(rate=100.0, shrink_rate=90.0, max_rate=120.0)
     found.observed.note(f"{revision_of(deployment)}-0", READING, 5.0)
     scaler._decide(KEY, found, 5.0)
     assert found.size == 3
-    assert [scaler._standing(KEY, found).free, scaler._standing(other, beside).free] == [0, 0]
+    assert [scaler._standing(KEY, found, 1).free, scaler._standing(other, beside, 1).free] == [0, 0]
     scaler.forget(KEY)
-    assert scaler._standing(other, beside).free == 2
+    assert scaler._standing(other, beside, 1).free == 2
 
 
 async def followed(scaler: Scaler, monkeypatch: pytest.MonkeyPatch, rounds: int, took_s: float = 0.0) -> list[float]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evenkeel_operator.decide.derating import Sample
@@ -271,6 +271,26 @@ def test_who_was_silent(answers: list[Reading | BadReading], want: bool) -> None
     assert found.was_silent("a") is want
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 30), st.sampled_from([0.1, 0.2])), min_size=1))
+def test_the_latency_is_that_of_all_that_the_minute_holds(ticks: list[tuple[int, int, float]]) -> None:
+    """However many come and go, and though the target moves and moves back."""
+    observed, kept, now = Observed(), list[tuple[float, float, int]](), 0.0
+    for index, (elapsed_s, requests, target_s) in enumerate(ticks):
+        now += elapsed_s
+        edges = latency_edges(target_s)
+        counts = [0] * (len(edges) + 1)
+        counts[index % len(counts)] = requests
+        latencies = Latencies(target_s, edges, tuple(counts))
+        observed.note("x", reading(requests, 1.0, f"boot {index}", latencies=latencies), now)
+        kept.append((now, target_s, requests))
+        for asked_s in (0.1, 0.2):
+            observed.latency(asked_s, 0.95, True, now)
+            want = sum(n for at, by_s, n in kept if at > now - 60.0 and by_s == asked_s)
+            got = observed.sample(asked_s, 0.95)
+            assert (got.requests if isinstance(got, Sample) else 0) == want
+
+
 def test_the_edges_that_every_answer_repeats_are_remembered_once() -> None:
     """There are 42 of them: of a minute of three replicas, they would take twice as much memory as all the rest."""
     found = Observed()
@@ -281,7 +301,7 @@ def test_the_edges_that_every_answer_repeats_are_remembered_once() -> None:
             answer = reading(50 * tick, 5.0 * tick, latencies=Latencies(TARGET_S, edges, counts))
             found.note(name, answer, 5.0 * tick)
     assert len(found._latencies) == 36
-    assert len({id(row.edges) for row in found._latencies}) == 1
+    assert len({id(row.buckets) for row in found._latencies}) == 1
 
 
 def test_the_engines_are_those_of_the_replica_with_the_fewest() -> None:
