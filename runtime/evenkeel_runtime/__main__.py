@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 
 from evenkeel_runtime import config, report
@@ -46,6 +48,7 @@ def main() -> int:
 def _prepare() -> int:
     from evenkeel_runtime.prepare import prepare
 
+    _end_at_sigterm()
     prepared = prepare(config.prepare())
     report.write(prepared)
     log.info("prepared digest=%s format=%s size_bytes=%d", prepared.digest, prepared.format, prepared.size_bytes)
@@ -55,9 +58,14 @@ def _prepare() -> int:
 def _fetch() -> int:
     from evenkeel_runtime.fetch.fetch import fetch
 
-    path = fetch(config.fetch())
-    log.info("fetched path=%s size_bytes=%d", path, path.stat().st_size)
+    _end_at_sigterm()
+    fetch(config.fetch())
     return 0
+
+
+def _end_at_sigterm() -> None:
+    """End at once: whatever is half done stays out of sight. The first process of a container ignores it by default."""
+    signal.signal(signal.SIGTERM, lambda signum, frame: os._exit(128 + signum))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def _folder(
 ) -> tuple[Prepared, Signature | None]:
     room = Room(told.whole_bytes)
     sinks = {entry.path: FileIfRoom(scratch / str(number), room) for number, entry in enumerate(entries)}
-    arrived = transfer_all(place, entries, lambda entry: sinks[entry.path])
+    arrived = transfer_all(place, entries, lambda entry: transfer(entry.source, sinks[entry.path]))
     manifest = manifest_of(arrived)
     _require_checksum(place.uri, "folder", manifest.sha256, told.model.sha256)
     found = Prepared(

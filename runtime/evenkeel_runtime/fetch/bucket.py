@@ -1,6 +1,8 @@
 """How are objects read from a bucket? Through obstore, which signs requests and knows the stores' dialects.
 
-What differs between the clouds is where the credentials come from: S3 is here, Google's in `gcs.py`.
+What differs between the clouds is where the credentials come from: S3 is here, Google's in `gcs.py`. obstore would
+read ranges at once too (`get_ranges`), but into memory, and would leave nothing to the next process: `parts.py` asks it
+for one range after another, by If-Match, and obstore refuses an answer that is not of the range.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch.source import (
     CHUNK_BYTES,
+    STALLED_S,
     Entry,
     Interrupted,
     Opened,
@@ -70,7 +73,8 @@ class BucketObject:
             if version is not None and stamp != version:
                 raise changed(self.uri)
             chunks = _read(answer.stream(min_chunk_size=CHUNK_BYTES))
-            return Opened(answer.meta["size"], stamp, chunks, _nothing)
+            is_strong = not (answer.meta["e_tag"] or "W/").startswith("W/")
+            return Opened(answer.meta["size"], stamp, chunks, _nothing, has_ranges=is_strong)
         except (exceptions.BaseError, OSError) as error:
             raise self.narrowed(error) from error
 
@@ -166,6 +170,7 @@ def client_options(endpoint: str) -> ClientConfig:
         "allow_http": endpoint.startswith("http://"),
         "timeout": timedelta(hours=1),  # of a whole answer, so of a large model
         "connect_timeout": timedelta(seconds=10),
+        "read_timeout": timedelta(seconds=STALLED_S),
         "user_agent": "evenkeel",
     }
 

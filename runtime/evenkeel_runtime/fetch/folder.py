@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch.manifest import TOTAL_BYTES, Manifest, Row
-from evenkeel_runtime.fetch.source import Chunk, Entry, Folder
-from evenkeel_runtime.fetch.transfer import Arrived, Sink, transfer
+from evenkeel_runtime.fetch.source import Chunk, Entry, Folder, Opened, Source
+from evenkeel_runtime.fetch.transfer import Arrived
 
 STREAMS = 4
 """Files that are read at the same time: a store gives each connection a share, and small files are all waiting."""
@@ -19,14 +20,14 @@ STREAMS = 4
 def transfer_all(
     folder: Folder,
     entries: list[Entry],
-    sink: Callable[[Entry], Sink],
+    receive: Callable[[Entry], Arrived],
 ) -> dict[str, Arrived]:
-    """Read every file into a sink of its own and return what arrived, by path; the first failure ends all others."""
+    """Let every file be read by `receive` and return what arrived, by path; the first failure ends all others."""
     progress = _Progress(folder.uri)
 
     def one(entry: Entry) -> Arrived:
         try:
-            return transfer(entry.source, _Watched(sink(entry), progress))
+            return receive(Entry(entry.path, _Watched(entry.source, progress)))
         except BaseException:
             progress.is_over = True
             raise
@@ -78,20 +79,33 @@ class _Progress:
             raise ModelError(Reason.INVALID, f"the folder {self._uri} has more than {TOTAL_BYTES >> 40} TiB")
 
 
+@dataclass(frozen=True, slots=True)
 class _Watched:
-    """A sink that takes what comes as long as the folder is wanted."""
+    """A source that is read as long as the folder is wanted."""
 
-    def __init__(self, sink: Sink, progress: _Progress) -> None:
-        self._sink, self._progress = sink, progress
+    source: Source
+    progress: _Progress
 
-    def begin(self, size: int | None) -> None:
-        if size is not None and size > TOTAL_BYTES:
-            self._progress.add(size)
-        self._sink.begin(size)
+    @property
+    def uri(self) -> str:
+        return self.source.uri
 
-    def write(self, chunk: Chunk) -> None:
-        self._progress.add(len(chunk))
-        self._sink.write(chunk)
+    @property
+    def file(self) -> str:
+        return self.source.file
 
-    def close(self) -> None:
-        self._sink.close()
+    def open(self, start: int, stop: int | None, version: str | None) -> Opened:
+        opened = self.source.open(start, stop, version)
+        try:
+            self.progress.add(0)
+            if opened.size_bytes is not None and opened.size_bytes > TOTAL_BYTES:
+                self.progress.add(opened.size_bytes)
+        except BaseException:
+            opened.close()
+            raise
+        return replace(opened, chunks=self._counted(opened.chunks))
+
+    def _counted(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        for chunk in chunks:
+            self.progress.add(len(chunk))
+            yield chunk

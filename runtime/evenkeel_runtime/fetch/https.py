@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from urllib.parse import unquote, urlsplit
 
@@ -29,7 +29,8 @@ class WebFile:
         if version is not None and found != version:
             response.close()
             raise changed(self.uri)
-        return web.opened(response, start, stop, found)
+        opened = web.opened(response, start, stop, found)
+        return replace(opened, has_ranges=opened.has_ranges and response.headers.get("ETag", "").startswith('"'))
 
 
 def authorization(environ: Mapping[str, str]) -> str:

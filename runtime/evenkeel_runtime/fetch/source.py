@@ -10,6 +10,8 @@ from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
 
 CHUNK_BYTES = 1 << 20
+STALLED_S = 30.0
+"""A connection without a byte for so long is given up, and the rest asked for again."""
 
 Chunk = bytes | memoryview
 
@@ -24,13 +26,18 @@ class NoFile(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A reading that has begun: the whole file's size, version and sha256 where the place states them. To be closed."""
+    """A reading that has begun: the whole file's size, version and sha256 where the place states them. To be closed.
+
+    `has_ranges` says that parts of just this version can be asked for, and, of an answer to such a request, that it is
+    the part and not the whole: the version is then strong, other bytes have another one.
+    """
 
     size_bytes: int | None
     version: str | None
     chunks: Iterator[Chunk]
     close: Callable[[], object]
     sha256: str | None = None
+    has_ranges: bool = False
 
 
 class Source(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import mmap
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Protocol, TypeVar
 
@@ -35,11 +36,16 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """What a complete transfer amounted to; `version` is the place's own word for it, to read more of the same."""
+    """What a complete transfer amounted to; `version` is the place's own word for it, to read more of the same.
+
+    `kept_bytes` were there before, from a process that ended; `retries` counts the connections that broke.
+    """
 
     sha256: str
     size_bytes: int
     version: str | None
+    kept_bytes: int = 0
+    retries: int = 0
 
 
 class Sink(Protocol):
@@ -52,16 +58,22 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-def transfer(source: Source, sink: Sink, patience: Patience = Patience()) -> Arrived:
-    """Read one version of the source from its first byte to its last, hash it, and pass every chunk on in order."""
+def transfer(source: Source, sink: Sink, patience: Patience = Patience(), opened: Opened | None = None) -> Arrived:
+    """Read one version of the source from its first byte to its last, hash it, and pass every chunk on in order.
+
+    `opened` is a reading from the first byte on that has begun already.
+    """
     reading = _Reading(sink)
-    failures = 0
+    failures = retries = 0
     try:
         while True:
             before = reading.received
             try:
-                return reading.go_on(source)
+                arrived = reading.go_on(source, opened)
+                return replace(arrived, retries=retries)
             except Interrupted as error:
+                opened = None
+                retries += 1
                 failures = 1 if reading.received > before else failures + 1
                 wait_or_give_up(source.uri, error, failures, patience)
     finally:
@@ -77,10 +89,10 @@ class _Reading:
         self._first: Opened | None = None
         self.received = 0
 
-    def go_on(self, source: Source) -> Arrived:
+    def go_on(self, source: Source, opened: Opened | None) -> Arrived:
         """Read on to the end; raises Interrupted."""
         first = self._first
-        opened = source.open(self.received, None, first.version if first else None)
+        opened = opened or source.open(self.received, None, first.version if first else None)
         try:
             if first is None:
                 self._sink.begin(opened.size_bytes)
@@ -133,7 +145,7 @@ class File:
     def begin(self, size: int | None) -> None:
         self._stream = self._path.open("xb")
         if size:
-            os.posix_fallocate(self._stream.fileno(), 0, size)
+            reserve(self._stream.fileno(), size, self._path)
 
     def write(self, chunk: Chunk) -> None:
         assert self._stream is not None
@@ -142,6 +154,29 @@ class File:
     def close(self) -> None:
         if self._stream is not None:
             self._stream.close()
+
+
+def reserve(descriptor: int, size: int, path: Path) -> None:
+    """Make a file `size` bytes long and take the room for them; what is there already stays. Raises for want of room.
+
+    Asking first leaves the last bytes of the volume to its other writers. Not every volume knows how many it has, so
+    the reservation itself is what holds.
+    """
+    room, there = os.fstatvfs(descriptor), os.fstat(descriptor)
+    needed, free = size - there.st_blocks * 512, room.f_bavail * room.f_frsize
+    try:
+        if room.f_blocks and needed > free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if there.st_size < size:
+            os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ModelError(
+            Reason.DISK_FULL,
+            f"{path.name} needs {needed} bytes more on the volume of {path.parent}, and {free} are free; "
+            "give it more space",
+        ) from error
 
 
 class Room:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -18,9 +19,16 @@ from urllib.parse import urlsplit
 
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
-from evenkeel_runtime.fetch.source import CHUNK_BYTES, Chunk, Interrupted, Opened, access_denied, changed, not_found
-
-TIMEOUT_S = 30.0
+from evenkeel_runtime.fetch.source import (
+    CHUNK_BYTES,
+    STALLED_S,
+    Chunk,
+    Interrupted,
+    Opened,
+    access_denied,
+    changed,
+    not_found,
+)
 
 Meaning = Callable[[str, urllib.error.HTTPError], Exception]
 """What an answer that is none of the 2xx means for the model at an address."""
@@ -90,12 +98,18 @@ def headers(uri: str, made: urllib.request.Request, meaning: Meaning = meaning) 
 
 
 def opened(response: http.client.HTTPResponse, start: int, stop: int | None, version: str | None = None) -> Opened:
-    """Return the reading of a response to a request for the same range."""
+    """Return the reading of a response to a request for the same range; raises Interrupted where it is of another."""
     partial = response.status == 206
+    said = response.headers.get("Content-Range", "")
+    if partial and not re.match(rf"bytes {start}-\d+/", said):
+        response.close()
+        raise Interrupted(f"the server was asked for the bytes from {start} on and answered with {said or 'others'}")
     size = _whole_size(response.headers, partial)
     skip = 0 if partial else start  # a server without ranges starts again at byte 0
     length = None if size is None else (size if stop is None else min(stop, size)) - start
-    return Opened(size, version, _read(response, skip, length), response.close)
+    asked = start > 0 or stop is not None
+    has_ranges = partial if asked else response.headers.get("Accept-Ranges", "").lower() == "bytes"
+    return Opened(size, version, _read(response, skip, length), response.close, has_ranges=has_ranges)
 
 
 def small_body(uri: str, response: http.client.HTTPResponse, limit: int) -> bytes:
@@ -161,7 +175,7 @@ def _is_same_server(one: str, other: str) -> bool:
 
 def _opened(uri: str, made: urllib.request.Request, redirects: _Redirects) -> http.client.HTTPResponse:
     try:
-        response: http.client.HTTPResponse = urllib.request.build_opener(redirects).open(made, timeout=TIMEOUT_S)
+        response: http.client.HTTPResponse = urllib.request.build_opener(redirects).open(made, timeout=STALLED_S)
         return response
     except urllib.error.HTTPError:
         raise

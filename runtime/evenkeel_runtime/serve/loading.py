@@ -25,7 +25,7 @@ from evenkeel_runtime.fetch.fetch import require_pinned
 from evenkeel_runtime.fetch.local import LocalFile, LocalFolder
 from evenkeel_runtime.fetch.manifest import FILES
 from evenkeel_runtime.fetch.source import Entry
-from evenkeel_runtime.fetch.transfer import Memory, Nowhere, Sink, transfer
+from evenkeel_runtime.fetch.transfer import Arrived, Memory, Nowhere, transfer
 from evenkeel_runtime.models import deferred, export, statedict
 from evenkeel_runtime.models.bundle import Bundle, Held
 from evenkeel_runtime.models.loaded import Loaded
@@ -150,11 +150,11 @@ class _Reading(threading.Thread):
         entries = sound_entries(place)
         kept = {entry.path: Memory() for entry in entries if is_read(entry.path)}
 
-        def sink(path: str) -> Sink:
-            return kept[path] if path in kept else Nowhere()
+        def receive(entry: Entry) -> Arrived:
+            return transfer(entry.source, kept.get(entry.path) or Nowhere())
 
         landing = [_landing(entry, kept.get(entry.path)) for entry in entries]
-        manifest = folder.manifest_of(folder.transfer_all(place, landing, lambda entry: sink(entry.path)))
+        manifest = folder.manifest_of(folder.transfer_all(place, landing, receive))
         folder.require_pinned(place.uri, manifest, self._model.sha256, self._model.marks)
         views = {path: memoryview(memory.buffer) for path, memory in kept.items()}
         held = {path: Held(len(view), _stream(view), view) for path, view in views.items()}

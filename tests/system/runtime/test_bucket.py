@@ -10,30 +10,38 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from evenkeel_runtime import config
 from evenkeel_runtime.contract import Reason
 from evenkeel_runtime.failure import ModelError
+from evenkeel_runtime.fetch import bucket
 from evenkeel_runtime.fetch.fetch import fetch
 from evenkeel_runtime.prepare import prepare
 from tests.cluster import binaries
 from tests.system.runtime.test_folders import digest, fetching, read_back
 from tests.system.runtime.test_sources import check
 
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
 KEY, SECRET = "testkey", "testsecret"
 FOLDER = {"config.json": b"{}", "parts/one/model.safetensors": b"weights" * 5000, "parts/ä b.txt": b"x"}
 
 
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory, model: bytes) -> Iterator[int]:
+@contextlib.contextmanager
+def versitygw(folder: Path) -> Iterator[tuple[int, S3Store]]:
+    """Run the server over the directory, with a bucket `models`; yields its port and the bucket, to be written to."""
+    from obstore.store import S3Store
+
     program = shutil.which("versitygw") or binaries.tool("versitygw")
-    folder = tmp_path_factory.mktemp("buckets")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
-    (folder / "models").mkdir()  # to this backend a bucket is a directory
+    (folder / "models").mkdir(parents=True)  # to this backend a bucket is a directory
     process = subprocess.Popen(
         [program, "--access", KEY, "--secret", SECRET, "--port", f"127.0.0.1:{port}", "posix", str(folder)],
         stdout=subprocess.DEVNULL,
@@ -48,29 +56,32 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory, model: bytes) -> Iterator
                 assert process.poll() is None
                 assert time.monotonic() < until
                 time.sleep(0.05)
-        _upload(port, model)
-        yield port
+        yield (
+            port,
+            S3Store(
+                "models",
+                region="us-east-1",
+                access_key_id=KEY,
+                secret_access_key=SECRET,
+                endpoint=f"http://127.0.0.1:{port}",
+                client_options={"allow_http": True},
+            ),
+        )
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _upload(port: int, model: bytes) -> None:
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory, model: bytes) -> Iterator[int]:
     import obstore
-    from obstore.store import S3Store
 
-    store = S3Store(
-        "models",
-        region="us-east-1",
-        access_key_id=KEY,
-        secret_access_key=SECRET,
-        endpoint=f"http://127.0.0.1:{port}",
-        client_options={"allow_http": True},
-    )
-    obstore.put(store, "v1/digits.pt2", model)
-    for path, data in FOLDER.items():
-        obstore.put(store, f"whole/{path}", data)
-    obstore.put(store, "whole-not/config.json", b"a sibling whose name begins alike")
+    with versitygw(tmp_path_factory.mktemp("buckets")) as (port, store):
+        obstore.put(store, "v1/digits.pt2", model)
+        for path, data in FOLDER.items():
+            obstore.put(store, f"whole/{path}", data)
+        obstore.put(store, "whole-not/config.json", b"a sibling whose name begins alike")
+        yield port
 
 
 @pytest.fixture
@@ -148,13 +159,26 @@ def test_connection_that_is_cut_is_resumed(
         assert len(connections) == 3
 
 
-class CuttingProxy:
-    """Passes bytes on and cuts the first connections after so many bytes of the answer."""
+def test_connection_that_stalls_is_resumed(
+    told: config.Prepare, model: bytes, endpoint: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "STALLED_S", 1.0)
+    with CuttingProxy(endpoint, cuts=1, after_bytes=len(model) // 2, holds=True) as (port, connections):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        check(prepare(told), model)
+        assert len(connections) == 2
 
-    def __init__(self, target: int, cuts: int, after_bytes: int) -> None:
+
+class CuttingProxy:
+    """Passes bytes on and cuts the first connections after so many bytes of the answer, or holds them as they are."""
+
+    def __init__(self, target: int, cuts: int, after_bytes: int, *, holds: bool = False) -> None:
         self._target, self._cuts, self._after = target, cuts, after_bytes
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.connections: list[threading.Thread] = []
+        self._is_over = threading.Event()
+        if not holds:
+            self._is_over.set()
 
     def __enter__(self) -> tuple[int, list[threading.Thread]]:
         self._acceptor = threading.Thread(target=self._accept)
@@ -162,6 +186,7 @@ class CuttingProxy:
         return self._listener.getsockname()[1], self.connections
 
     def __exit__(self, *_: object) -> None:
+        self._is_over.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._acceptor.join()
@@ -184,6 +209,8 @@ class CuttingProxy:
             forward = threading.Thread(target=_copy, args=(client, server, None))
             forward.start()
             _copy(server, client, limit)
+            if limit is not None:
+                self._is_over.wait()
             for end in (client, server):
                 with contextlib.suppress(OSError):  # the other side was faster
                     end.shutdown(socket.SHUT_RDWR)

@@ -19,7 +19,7 @@ from evenkeel_runtime.fetch import folder
 from evenkeel_runtime.fetch.fetch import fetch
 from evenkeel_runtime.fetch.manifest import FILES
 from evenkeel_runtime.fetch.source import Entry, Interrupted, Opened
-from evenkeel_runtime.fetch.transfer import Memory
+from evenkeel_runtime.fetch.transfer import Memory, transfer
 from evenkeel_runtime.prepare import prepare
 
 URI = "pvc://claim/model"
@@ -242,7 +242,7 @@ def test_files_are_read_beside_each_other() -> None:
 
     files = _Files(reading, 2 * folder.STREAMS)
     sinks = {entry.path: Memory() for entry in files.entries()}
-    arrived = folder.transfer_all(files, files.entries(), lambda entry: sinks[entry.path])
+    arrived = folder.transfer_all(files, files.entries(), lambda entry: transfer(entry.source, sinks[entry.path]))
     assert {path: one.sha256 for path, one in arrived.items()} == {
         path: hashlib.sha256(path.encode() * 8).hexdigest() for path in sinks
     }
@@ -260,7 +260,7 @@ def test_file_that_is_cut_is_resumed_alone() -> None:
 
     files = _Files(reading, 5)
     sinks = {entry.path: Memory() for entry in files.entries()}
-    folder.transfer_all(files, files.entries(), lambda entry: sinks[entry.path])
+    folder.transfer_all(files, files.entries(), lambda entry: transfer(entry.source, sinks[entry.path]))
     assert bytes(sinks["2"].buffer) == b"halfrest"
     assert sorted(asked) == [("0", 0), ("1", 0), ("2", 0), ("2", 4), ("3", 0), ("4", 0)]
 
@@ -277,5 +277,5 @@ def test_first_file_that_fails_names_itself_and_ends_the_others() -> None:
 
     files = _Files(reading, 200)
     with pytest.raises(ModelError, match="memory://model/1 does not answer") as failure:
-        folder.transfer_all(files, files.entries(), lambda entry: Memory())
+        folder.transfer_all(files, files.entries(), lambda entry: transfer(entry.source, Memory()))
     assert failure.value.reason == Reason.SOURCE_UNAVAILABLE

@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +32,8 @@ class Site:
     headers of the request. `heard` holds (path, Range, Authorization).
 
     `faults` are used up one per request: "" for none, a status, "cut" (half of the rest, then the end), "reset" (the
-    same, but what is under way may be lost), or "swap" (cut, and another version from then on).
+    same, but what is under way may be lost), "stall" (half, and nothing more for `stalls_s`), or "swap" (cut, and
+    another version from then on).
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -43,7 +45,9 @@ class Site:
     authorization: str | None = None
     has_ranges: bool = True
     has_etags: bool = True
+    etag: str = '"{}"'
     has_length: bool = True
+    stalls_s: float = 5.0
     heard: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     port: int = 0
     scheme: str = "https"
@@ -102,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.site.files[path] = bytes(reversed(data))
 
     def _etag(self, path: str) -> str:
-        return f'"{self.site.versions.get(path, "one")}"'
+        return self.site.etag.format(self.site.versions.get(path, "one"))
 
     def _status(
         self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", fault: str | None = None
@@ -115,6 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body[: len(body) // 2] if fault else body)
+        if fault == "stall":
+            time.sleep(self.site.stalls_s)
         if fault == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             self.connection.close()
