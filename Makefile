@@ -87,7 +87,7 @@ gpu: venv  ## the runtime on this machine's GPU; no other test needs one
 fuzz: venv  ## a million mutated requests and ten thousand mutated model files
 	EVENKEEL_FUZZ=full $(PYTEST) -s tests/system/runtime/test_fuzz.py
 
-.PHONY: bench-runtime bench-gpu bench-start bench-canary bench-operator bench-poll bench-feedback bench-control bench-trace bench-verdict
+.PHONY: bench-runtime bench-gpu bench-start bench-fetch bench-canary bench-operator bench-poll bench-feedback bench-control bench-trace bench-verdict
 bench-runtime: venv  ## the runtime against raw torch and other Python servers; last line JSON
 	$(BIN)/python -m tests.bench.runtime
 
@@ -96,6 +96,9 @@ bench-gpu: venv  ## calls of a model on this machine's GPU, in every way, and se
 
 bench-start: venv  ## what a start of the runtime takes beside torch's import; last line JSON
 	$(BIN)/python -m tests.bench.runtime.start
+
+bench-fetch: venv  ## a large file in parts against one stream, by the length of the parts; last line JSON
+	$(BIN)/python -m tests.bench.runtime.fetching
 
 bench-canary: venv  ## what a canary costs the stable replica, per request; last line JSON
 	$(BIN)/python -m tests.bench.runtime.canary
