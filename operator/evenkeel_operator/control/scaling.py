@@ -27,7 +27,7 @@ from evenkeel_operator.decide.capacity import Capacity
 from evenkeel_operator.decide.memory import Memory
 from evenkeel_operator.decide.minutes import Minutes
 from evenkeel_operator.decide.observed import WINDOW_S, Batches, Observed
-from evenkeel_operator.decide.replicas import TICK_S, Decision, Fresh, Limit, NoMetrics, NoTraffic, Signals
+from evenkeel_operator.decide.replicas import TICK_S, Decision, Fresh, NoMetrics, NoTraffic, Signals
 from evenkeel_operator.decide.requests import SINGLE, RequestRows
 from evenkeel_operator.decide.sizing import KEPT_DECISIONS, Refused, Sizing
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, Fleet, NoSignal, Snapshot
@@ -284,7 +284,7 @@ class Scaler:
                 self._wall(),
             )
             metrics.DECISION_DURATION.observe(time.perf_counter() - started)
-            found.decision = self._unless_rolling(found, decision)
+            found.decision = sizing.unless_rolling(found.snapshot, found.size, decision)
             if found.decision.size != found.size:
                 log.info(
                     "decided deployment=%s from=%d to=%d limit=%s message=%r",
@@ -312,17 +312,6 @@ class Scaler:
     @staticmethod
     def _is_attainable(found: Watched) -> bool:
         return isinstance(found.carries, NoSignal) or found.carries.is_attainable
-
-    @staticmethod
-    def _unless_rolling(found: Watched, decision: Decision) -> Decision:
-        """Return the decision, held where it would shrink a deployment between two revisions."""
-        beside = found.snapshot.status.canary_revision
-        revisions = {r.revision for r in found.snapshot.replicas if not r.terminating and r.revision != beside}
-        is_rolling = len(revisions) > 1
-        if found.size is None or decision.size >= found.size or not is_rolling:
-            return decision
-        text = f"the size is held while one revision replaces another; {decision.size} wanted: {decision.message}"
-        return replace(decision, size=found.size, limit=Limit.HOLD, message=text)
 
     def _resize(self, found: Watched, decision: Decision) -> None:
         assert found.size is not None, "there is one before another"

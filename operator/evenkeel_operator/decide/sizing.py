@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from evenkeel_operator.api.core import seconds
@@ -26,7 +26,7 @@ from evenkeel_operator.decide.intent import Event
 from evenkeel_operator.decide.names import Reason
 from evenkeel_operator.decide.readings import Flaw
 from evenkeel_operator.decide.replicas import Decision, Fresh, Limit, Measurement, NoMetrics, NoTraffic, Signals, Stale
-from evenkeel_operator.decide.snapshot import NoSignal
+from evenkeel_operator.decide.snapshot import NoSignal, Snapshot
 
 KEPT_DECISIONS = 5
 
@@ -105,6 +105,16 @@ def spare(signals: Signals | None, size: int | None, carries: Capacity | NoSigna
             return True, False
         case _:
             return False, False
+
+
+def unless_rolling(snapshot: Snapshot, size: int, decision: Decision) -> Decision:
+    """Return the decision, held where it would shrink a deployment of `size` replicas between two revisions."""
+    beside = snapshot.status.canary_revision
+    revisions = {r.revision for r in snapshot.replicas if not r.terminating and r.revision != beside}
+    if decision.size >= size or len(revisions) <= 1:
+        return decision
+    text = f"the size is held while one revision replaces another; {decision.size} wanted: {decision.message}"
+    return replace(decision, size=size, limit=Limit.HOLD, message=text)
 
 
 def decided(decision: Decision, before: int, now: datetime) -> Object:

@@ -268,9 +268,7 @@ def test_nothing_is_removed_before_the_last_minute_has_been_seen() -> None:
 
 @pytest.mark.parametrize("is_restarted", [False, True])
 @pytest.mark.parametrize("rate", [pytest.param(0.0, id="idle"), pytest.param(15.0, id="with little to do")])
-def test_what_stands_at_first_sight_is_held_as_if_it_had_been_needed_until_then(
-    rate: float, is_restarted: bool
-) -> None:
+def test_what_stands_at_first_sight_is_held_for_ten_minutes(rate: float, is_restarted: bool) -> None:
     deployment = Deployment(memory=Memory())
     assert (deployment.at(rate).size, deployment.at(rate).limit) == (4, Limit.HOLD)
     for second in range(10, 600, int(TICK_S)):
