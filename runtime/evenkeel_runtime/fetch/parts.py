@@ -6,7 +6,9 @@ follows the complete prefix, out of the page cache, and has the last parts left 
 
 A file is cut only where the first answer ties all parts to one object: it has ranges, a size and a strong version (an
 ETag, a commit, a digest), which each part's answer is held against. Otherwise that answer is read on to its end, as one
-stream. A place that has ranges and then answers for a part with the whole is read as one stream too, from the start.
+stream. A place that has ranges and then answers for a part with the whole is read as one stream too, from the start;
+so is one that still has the very object and says of a part that it is of another, or not of which: servers behind one
+address that made their ETags each for itself, or that state none with a range.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from evenkeel_runtime.contract import Reason
+from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.fetch.journal import Identity, Journal, Journals, forget
 from evenkeel_runtime.fetch.source import CHUNK_BYTES, Chunk, Interrupted, Opened, Source, changed, damaged
 from evenkeel_runtime.fetch.transfer import Arrived, File, Patience, patiently, reserve, transfer, wait_or_give_up
@@ -53,6 +57,13 @@ def read(
             return reading.run(slots or threading.Semaphore(CONNECTIONS))
         except _NoRanges:
             first = patiently(source.uri, lambda: source.open(0, None, None))
+        except ModelError as error:
+            if error.reason != Reason.MODEL_CHANGED:
+                raise
+            first = patiently(source.uri, lambda: source.open(0, None, None))
+            if (first.size_bytes, first.version) != (size, identity.version):
+                first.close()
+                raise
     forget(path)
     path.unlink(missing_ok=True)
     return transfer(source, File(path), opened=first)

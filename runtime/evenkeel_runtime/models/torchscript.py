@@ -40,6 +40,10 @@ _WAY_OUT = (
     "name the model's inputs in the file: torch.jit.save(model, path, _extra_files={'inputs.json': "
     """'[{"datatype": "FP32", "shape": [-1, 30]}]'})"""
 )
+_WRONG_GUESS = (
+    f"the model does not run with {_EXAMPLE_SIZE} for each size that its inputs.json leaves open, so it was not seen "
+    "whether its rows are independent; to let requests share a call, name all sizes there but the rows"
+)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}\Z")
 _FORWARD = re.compile(r"\n  def forward\(\s*self[^,)]*,?\s*(?P<arguments>[^)]*)\)\s*->\s*(?P<answer>[^\n]+):\n")
 
@@ -125,6 +129,8 @@ def load(archive: Archive, buffer: memoryview, device: str, trusted: frozenset[s
 
     if seen.batch is not None and not _answers_rows(call, seen, device):
         seen = replace(seen, batch=None)
+    if seen.batch is None and seen.example is not None and not _takes_guesses(call, seen, device):
+        seen = replace(seen, example=None, way_out=_WRONG_GUESS)
     return Loaded(NAME, PLATFORM, seen, call, device, traceable=False, precision=_precision(module), branches=True)
 
 
@@ -144,18 +150,39 @@ def _class_name(archive: Archive) -> str:
 
 def _answers_rows(call: Call, seen: Signature, device: str) -> bool:
     """Return whether every answer has as many rows as the inputs."""
+    answers = _answers(call, seen, [(2, *shape[1:]) for shape in seen.example or ()], device)
+    return answers is not None and all(answer.shape[:1] == (2,) for answer in answers)
+
+
+def _takes_guesses(call: Call, seen: Signature, device: str) -> bool:
+    """Return whether the model takes the sizes that are tried where its author left them open.
+
+    Counter-example: one that convolves with 11 by 11 fails with an image of 8 by 8, and takes every one it is made for.
+    """
+    shapes = seen.example or ()
+    sizes = [
+        pair
+        for tensor, shape in zip(seen.inputs, shapes, strict=True)
+        for pair in zip(tensor.shape, shape, strict=True)
+    ]
+    return (-1, _EXAMPLE_SIZE) not in sizes or _answers(call, seen, shapes, device) is not None
+
+
+def _answers(
+    call: Call, seen: Signature, shapes: Sequence[tuple[int, ...]], device: str
+) -> Sequence[torch.Tensor] | None:
+    """Return what the model answers to zeros of these shapes, None where it does not take them."""
     import torch
 
-    shapes = [(2, *shape[1:]) for shape in seen.example or ()]
     words = [getattr(torch, BY_WORD[tensor.datatype].torch) for tensor in seen.inputs]
     try:
         with torch.inference_mode():
             rows = [torch.zeros(shape, dtype=word, device=device) for shape, word in zip(shapes, words, strict=True)]
-            return all(answer.shape[:1] == (2,) for answer in call(*rows))
+            return call(*rows)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
-        return False
+        return None
 
 
 def _precision(module: torch.jit.ScriptModule) -> str | None:

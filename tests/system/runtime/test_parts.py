@@ -119,6 +119,32 @@ def test_server_that_answers_a_part_with_the_whole_is_read_as_one_stream(site: S
 
 
 @pytest.mark.parametrize(
+    ("status", "etag", "size"),
+    [
+        pytest.param(206, '"another"', str(len(DATA)), id="another ETag, of the next server behind the address"),
+        pytest.param(206, None, str(len(DATA)), id="no ETag"),
+        pytest.param(206, '"one"', "*", id="no size of the whole"),
+        pytest.param(412, None, "*", id="that there is no such version"),
+    ],
+)
+def test_server_that_says_of_a_part_what_is_not_true_of_the_whole_is_read_as_one_stream(
+    site: Site, wanted: config.Fetch, status: int, etag: str | None, size: str
+) -> None:
+    def answer(path: str, headers: Message) -> Reply | None:
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", headers["Range"] or "")
+        if asked is None:
+            return None
+        start, stop = int(asked[1]), int(asked[2]) + 1
+        said = {"Content-Range": f"bytes {start}-{stop - 1}/{size}", **({} if etag is None else {"ETag": etag})}
+        return Reply(status, said, DATA[start:stop])
+
+    site.answer = answer
+    assert fetch(pinned(wanted)).read_bytes() == DATA
+    assert [asked for _, asked, _ in site.heard].count(None) == 2
+    assert left(wanted) == ["large.bin"]
+
+
+@pytest.mark.parametrize(
     "faults",
     [
         pytest.param(["", "cut", "cut", "cut"], id="ends at half"),

@@ -15,6 +15,7 @@ from torch import nn
 from evenkeel_runtime import config
 from evenkeel_runtime.config import Model
 from evenkeel_runtime.engine.calibrate import Calibrated, calibrate
+from evenkeel_runtime.engine.measure import are_equal
 from evenkeel_runtime.engine.precision import at, difference
 from evenkeel_runtime.failure import ModelError
 from evenkeel_runtime.models.inspect import recognise
@@ -207,6 +208,14 @@ def test_a_keras_model_says_what_its_layers_compute_in() -> None:
 def test_weights_alone_are_computed_in_fp32(tmp_path: Path) -> None:
     files = statedicts.bundle(statedicts.timm_folder(statedicts.timm_module(), tmp_path))
     assert recognised_folder(files, Model("Auto", "", False)).load("cpu").precision == "FP32"
+
+
+@pytest.mark.parametrize("make", [models.Perceptron, Mixed])
+def test_rows_of_a_model_in_bytes_are_equal_as_far_as_bytes_tell(make: Any) -> None:
+    """Whether the file is of FP32 or partly of BF16: the bytes are no finer."""
+    model, answer = at(loaded(case(make)), "INT8"), torch.ones(2, 3)
+    assert are_equal(model, [answer], [answer + 0.03])
+    assert not are_equal(model, [answer], [answer + 0.3])
 
 
 @pytest.mark.parametrize("make", [Sum, Exact])

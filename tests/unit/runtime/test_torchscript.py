@@ -143,6 +143,28 @@ def test_why_requests_share_no_call(module: torch.nn.Module, inputs: str | None,
     assert want in got.apart
 
 
+class Wide(torch.nn.Module):
+    """Takes pictures of 11 by 11 and more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(1, 2, 11)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.layer(image).mean(dim=(2, 3))
+        return found
+
+
+@pytest.mark.parametrize("shape", ["-1, 1, -1, -1", "1, 1, -1, -1"])
+def test_a_model_that_is_made_for_larger_sizes_than_are_tried_is_served_untried(shape: str) -> None:
+    got = tried(Wide(), f'[{{"datatype": "FP32", "shape": [{shape}]}}]')
+    assert (got.forward_s, got.max_rows) == (None, 0)
+    assert "name all sizes" in got.apart
+    with torch.inference_mode():
+        (answer,) = got.call(torch.zeros(1, 1, 20, 30))
+    assert answer.shape == (1, 2)
+
+
 def test_inputs_that_the_file_names() -> None:
     named = '[{"name": "left", "datatype": "FP64", "shape": [-1, 4]}, {"datatype": "FP64", "shape": [-1, -1]}]'
     data = saved(Two(), inputs=named)
