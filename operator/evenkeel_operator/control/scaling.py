@@ -372,7 +372,7 @@ class Scaler:
         if isinstance(found.carries, NoSignal) or isinstance(sample, NoSignal) or not signals.heard:
             return
         is_calm = isinstance(signals.queued, Fresh) and signals.queued.value < 1.0 and not self._is_cold(found)
-        load = sample.requests * found.observed.request_rows().mean / WINDOW_S / signals.heard
+        load = sample.requests * found.observed.request_rows().mean / WINDOW_S / signals.counted
         found.speed.derating.look(found.carries, sample, found.target_s, load, now, is_calm=is_calm)
 
     def _is_cold(self, found: Watched) -> bool:

@@ -89,6 +89,14 @@ class Signals:
     capacity_age_s: float | None = None
     missed: int = 0
 
+    @property
+    def counted(self) -> int:
+        """How many replicas the latencies of the last minute are of: also those that told most of it, but not the end.
+
+        Where nobody answered, the heard are the missed.
+        """
+        return min(self.ready, self.heard + self.missed)
+
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
