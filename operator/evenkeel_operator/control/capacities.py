@@ -46,8 +46,9 @@ class Capacities:
     ) -> Capacity:
         """Return what one replica carries with `quantile` of its latencies within `target_s`."""
         unit_s = roofline.seconds(1)
+        device = *_shape(roofline, requests.mean), roofline.max_rows, roofline.engines
         asked = _rounded(requests.mean), _rounded(requests.dispersion)
-        key = (*_shape(roofline), roofline.max_rows, roofline.engines, _rounded(target_s / unit_s), quantile, *asked)
+        key = (*device, _rounded(target_s / unit_s), quantile, *asked)
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = asyncio.ensure_future(
@@ -110,18 +111,21 @@ class Latest:
             self._running[1].cancel()
 
 
-def _shape(roofline: Roofline) -> tuple[int, int]:
+def _shape(roofline: Roofline, rows: float) -> tuple[int, int]:
     """Return what tells two devices apart whose batches of one row take as long: the full batch, and the knee.
+
+    Where a request has more `rows` than a batch may have, it is a batch by itself, and that is the full one.
 
     Two numbers, not one for each size of a batch: these would be rounded at a place of their own each, so that hardly
     two of a thousand ModelDeployments had a capacity in common. And not the roofline's own: where one of these is next
     to nothing, noise is all of it.
     """
-    full = _rounded(roofline.seconds(roofline.max_rows) / roofline.seconds(1))
+    most = max(roofline.max_rows, rows)
+    full = _rounded(roofline.seconds(most) / roofline.seconds(1))
     beyond = roofline.floor_s - roofline.fixed_s
     if full == 0 or beyond <= roofline.row_s:
         return full, 0
-    return full, _rounded(min(beyond / roofline.row_s, roofline.max_rows))
+    return full, _rounded(min(beyond / roofline.row_s, most))
 
 
 def _rounded(proportion: float) -> int:

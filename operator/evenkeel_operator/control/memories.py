@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 LEAST_S, MOST_S = 60.0, 300.0
 """Between two writes; spread, so that not all of them come together."""
 
-_MEMORY, _SPEED, _CAPACITY = "memory", "speed", "capacity"
+_MEMORY, _SPEED, _CAPACITY, _FORESEEN = "memory", "speed", "capacity", "foreseen"
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class Memories:
         data = found.get("data") or {}
         try:
             speed = Speed.from_json(data[_SPEED]) if _SPEED in data else Speed()
-            carried = Carried.from_json(data[_CAPACITY]) if _CAPACITY in data else None
+            carried = Carried.from_json(data[_CAPACITY], data.get(_FORESEEN, "[]")) if _CAPACITY in data else None
             return Memory.from_json(data[_MEMORY]), speed, carried
         except (KeyError, ValueError) as e:
             log.warning("memory not read deployment=%s error=%s", key, e)
@@ -83,7 +83,9 @@ class Memories:
         if state is None or not state.is_ours or now < state.due:
             return
         state.due = now + random.uniform(LEAST_S, MOST_S)
-        found = {_SPEED: speed.to_json(), _CAPACITY: None if carried is None else carried.to_json()}
+        found = {_SPEED: speed.to_json()}
+        if carried is not None:
+            found |= {_CAPACITY: carried.to_json(), _FORESEEN: carried.foreseen_json()}
         beside = {name: text for name, text in found.items() if text is not None}
         data = {_MEMORY: memory.to_json(LIMIT_BYTES - sum(map(len, beside.values()))), **beside}
         if data == state.data:

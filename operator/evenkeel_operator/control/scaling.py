@@ -27,7 +27,7 @@ from evenkeel_operator.decide.capacity import Capacity
 from evenkeel_operator.decide.memory import Memory
 from evenkeel_operator.decide.minutes import Minutes
 from evenkeel_operator.decide.observed import WINDOW_S, Batches, Observed
-from evenkeel_operator.decide.replicas import TICK_S, Decision, Fresh, NoMetrics, NoTraffic, Signals
+from evenkeel_operator.decide.replicas import TICK_S, Decision, Fresh, NoMetrics, Signals
 from evenkeel_operator.decide.requests import SINGLE, RequestRows
 from evenkeel_operator.decide.sizing import KEPT_DECISIONS, Refused, Sizing
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, Fleet, NoSignal, Snapshot
@@ -122,7 +122,6 @@ class Scaler:
         for key, found in self._watched.items():
             signals, carries = found.signals, self._believed(found)
             latency = signals.latency_s if signals is not None else NoMetrics()
-            demand = signals.demand if signals is not None else NoMetrics()
             bounds, (missed, minutes) = found.snapshot.spec.scaling, found.minutes.counted(self._clock())
             yield Measured(
                 namespace=key.namespace,
@@ -135,7 +134,7 @@ class Scaler:
                 latency_s=latency.value if isinstance(latency, Fresh) else None,
                 missed=missed / minutes if minutes else None,
                 budget=found.objective.violation_budget,
-                demand=demand.value if isinstance(demand, Fresh) else 0.0 if isinstance(demand, NoTraffic) else None,
+                demand=replicas.arriving(signals) if signals is not None else None,
                 capacity=None if isinstance(carries, NoSignal) else carries.rate,
                 is_attainable=None if isinstance(found.carries, NoSignal) else found.carries.is_attainable,
                 desired=found.size,
@@ -373,7 +372,7 @@ class Scaler:
         if isinstance(found.carries, NoSignal) or isinstance(sample, NoSignal) or not signals.heard:
             return
         is_calm = isinstance(signals.queued, Fresh) and signals.queued.value < 1.0 and not self._is_cold(found)
-        load = sample.requests * found.observed.request_rows().mean / WINDOW_S / signals.heard
+        load = sample.requests * found.observed.request_rows().mean / WINDOW_S / signals.counted
         found.speed.derating.look(found.carries, sample, found.target_s, load, now, is_calm=is_calm)
 
     def _is_cold(self, found: Watched) -> bool:

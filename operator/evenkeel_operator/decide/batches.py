@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapreplace
 from itertools import accumulate
@@ -40,15 +40,10 @@ class Arrivals:
         """Rows of a request."""
         return self.rows_before[-1] / len(self.at)
 
-    @property
-    def most_rows(self) -> int:
-        """Rows of the largest request."""
-        if isinstance(self.rows_before, range):
-            return 1
-        return max(after - before for before, after in zip(self.rows_before, self.rows_before[1:], strict=False))
 
-
-def batches(arrivals: Arrivals, seconds: Sequence[float], max_rows: int, engines: int = 1) -> Iterator[Run]:
+def batches(
+    arrivals: Arrivals, seconds: Mapping[int, float] | Sequence[float], max_rows: int, engines: int = 1
+) -> Iterator[Run]:
     """Yield the batches of one replica that is free at first; `seconds[b]` is how long one of b rows takes.
 
     Times are in the unit of `arrivals.at`. An engine that is free takes what has come before that moment, oldest

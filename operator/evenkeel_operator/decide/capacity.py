@@ -62,6 +62,22 @@ class Roofline:
         return replace(self, floor_s=self.floor_s * factor, fixed_s=self.fixed_s * factor, row_s=self.row_s * factor)
 
 
+class BatchTimes(dict[int, float]):
+    """How long a batch takes by its rows, in units of `unit_s`: of those sizes that were asked for.
+
+    Counter-example to all sizes up to the largest: one request of a million rows among small ones, and each look at a
+    rate takes seconds, in which the operator does nothing else.
+    """
+
+    def __init__(self, roofline: Roofline, unit_s: float = 1.0) -> None:
+        super().__init__()
+        self._roofline, self._unit_s = roofline, unit_s
+
+    def __missing__(self, rows: int) -> float:
+        found = self[rows] = self._roofline.seconds(rows) / self._unit_s
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """What one replica carries, in rows per second: requests per second where each has one row.
@@ -256,7 +272,7 @@ def _max_rate(roofline: Roofline, requests: RequestRows) -> float:
     if requests == SINGLE:
         return roofline.max_rate
     waiting = Arrivals.of([-1.0] * 2000, requests.drawn(2000))
-    *_, (_, _, end) = batches(waiting, _batch_times(roofline, waiting), roofline.max_rows)
+    *_, (_, _, end) = batches(waiting, BatchTimes(roofline), roofline.max_rows)
     return roofline.engines * waiting.rows_before[-1] / end
 
 
@@ -267,11 +283,11 @@ def _most_parts(
 
     From above, as what is too much is told soon and little load has the most batches.
     """
-    times, left_out = _batch_times(roofline, arrivals), _left_out(len(arrivals.at))
+    left_out = _left_out(len(arrivals.at))
 
     def is_carried(parts: int) -> bool:
         gap_s = arrivals.mean_rows / (parts * part)
-        runs = batches(arrivals, [seconds / gap_s for seconds in times], roofline.max_rows, roofline.engines)
+        runs = batches(arrivals, BatchTimes(roofline, gap_s), roofline.max_rows, roofline.engines)
         return is_met(runs, arrivals.at, target_s / gap_s, quantile, left_out)
 
     low, high = below - step, below
@@ -290,11 +306,6 @@ def _most_parts(
 @lru_cache(maxsize=4)
 def _arrivals(count: int, dispersion: float, requests: RequestRows) -> Arrivals:
     return Arrivals.of(unit_gaps(count, dispersion), None if requests == SINGLE else requests.drawn(count))
-
-
-def _batch_times(roofline: Roofline, arrivals: Arrivals) -> list[float]:
-    most = max(roofline.max_rows, arrivals.most_rows)
-    return [0.0, *(roofline.seconds(size) for size in range(1, most + 1))]
 
 
 def _left_out(count: int) -> int:
@@ -338,10 +349,9 @@ def latency_s(
 
 def _latencies_s(roofline: Roofline, rate: float, arrivals: Arrivals) -> list[float]:
     gap_s = arrivals.mean_rows / rate
-    times = [seconds / gap_s for seconds in _batch_times(roofline, arrivals)]
     return [
         (end - came) * gap_s
-        for first, stop, end in batches(arrivals, times, roofline.max_rows, roofline.engines)
+        for first, stop, end in batches(arrivals, BatchTimes(roofline, gap_s), roofline.max_rows, roofline.engines)
         for came in arrivals.at[first:stop]
     ]
 

@@ -87,8 +87,10 @@ class Derating:
         here, there = capacity.latency_at(load), capacity.latency_at(more * capacity.rate)
         if isinstance(here, NoSignal) or isinstance(there, NoSignal):
             return
-        # As the model foresees or faster; or slower, but by no more than the target has room for at the load to come.
-        if sample.quantile_s > here * max(1.0, SURVIVORS * target_s / there):
+        # As the model foresees or faster; or slower, but by no more than the target has room for at the load to come,
+        # or at the present one where that is higher. Counter-example: of a replica of which half is believed, and
+        # which has twice as much, a latency of three times the target would be room enough at half of its load.
+        if sample.quantile_s > here * max(1.0, SURVIVORS * target_s / max(here, there)):
             return
         if self._missed_load is not None and (load >= self._missed_load or now - self._missed_at > FORGET_S):
             self._missed_load = None

@@ -89,6 +89,14 @@ class Signals:
     capacity_age_s: float | None = None
     missed: int = 0
 
+    @property
+    def counted(self) -> int:
+        """How many replicas the latencies of the last minute are of: also those that told most of it, but not the end.
+
+        Where nobody answered, the heard are the missed.
+        """
+        return min(self.ready, self.heard + self.missed)
+
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
@@ -160,7 +168,7 @@ def decide(
     inputs = _inputs(signals, fleet, capacity)
     elapsed_s = _elapsed(signals, memory, now)
     memory.seen_at = now
-    rate = _rate(signals)
+    rate = at_most(signals)
     if rate is None or capacity is NO_SIGNAL or isinstance(capacity, NoSignal):
         memory.rates.pass_over(elapsed_s)
         limit = Limit.STALE_METRICS if isinstance(signals.demand, Stale) else Limit.NO_METRICS
@@ -194,20 +202,25 @@ def _elapsed(signals: Signals, memory: Memory, now: float) -> float:
     return elapsed
 
 
-def _rate(signals: Signals) -> float | None:
-    """Return the arrivals per second of all replicas in service, or None where the present is not known."""
+def arriving(signals: Signals) -> float | None:
+    """Return what arrives per second at all replicas in service, as far as is known; None where the present is not."""
     match signals.demand:
         case Fresh(value=value) if math.isfinite(value) and value >= 0.0:
-            rate = _of_all(value, signals)
-            silent = max(0, signals.ready - signals.heard)
-            # Which replica a request goes to is chance: what the others tell is off by this much in one of 40 cases.
-            noise = signals.dispersion / max(signals.span_s, 1.0)
-            off = math.sqrt(rate * noise * silent / max(1, signals.heard)) if silent else 0.0
-            return rate + 2.0 * off
+            return _of_all(value, signals)
         case NoTraffic():
             return 0.0
         case _:
             return None
+
+
+def at_most(signals: Signals) -> float | None:
+    """Return `arriving`, and what those may have beyond it that were not heard."""
+    rate, silent = arriving(signals), max(0, signals.ready - signals.heard)
+    if not rate or not silent:
+        return rate
+    # Which replica a request goes to is chance: what the others tell is off by this much in one of 40 cases.
+    noise = signals.dispersion / max(signals.span_s, 1.0)
+    return rate + 2.0 * math.sqrt(rate * noise * silent / max(1, signals.heard))
 
 
 def _of_all(value: float, signals: Signals) -> float:

@@ -94,17 +94,19 @@ def scaling(spec: Spec) -> replicas.Scaling | None:
 def spare(signals: Signals | None, size: int | None, carries: Capacity | NoSignal) -> tuple[bool, bool]:
     """Return whether one of `size` replicas can be spared, by what the survivors of a removal are asked, and whether
     every one is needed, by what a replica more is asked for (`replicas`): a lent one goes back for that, not for less.
+
+    Of all replicas. Counter-example to what those tell that were heard: one of two answers is lost, and what is left of
+    the demand is so little that one replica seems to be too many.
     """
     if isinstance(carries, NoSignal) or signals is None or size is None:
         return False, False
-    match signals.demand:
-        case Fresh(value=demand):
-            now = max(0.0, demand - math.sqrt(demand * signals.dispersion / replicas.TICK_S))
-            return demand <= (size - 1) * carries.shrink_rate, now > (size - 1) * carries.rate
-        case NoTraffic():
-            return True, False
-        case _:
-            return False, False
+    if isinstance(signals.demand, NoTraffic):
+        return True, False
+    demand, most = replicas.arriving(signals), replicas.at_most(signals)
+    if demand is None or most is None:
+        return False, False
+    now = max(0.0, demand - math.sqrt(demand * signals.dispersion / replicas.TICK_S))
+    return most <= (size - 1) * carries.shrink_rate, now > (size - 1) * carries.rate
 
 
 def unless_rolling(snapshot: Snapshot, size: int, decision: Decision) -> Decision:

@@ -75,6 +75,10 @@ def _queried(asked: argparse.Namespace, environ: Mapping[str, str]) -> Trace:
     over = Range(moment(asked.start, "--start", now), moment(asked.end, "--end", now), _step_s(asked.step))
     if over.end <= over.start:
         raise BadTrace(f"--start {asked.start} is not before --end {asked.end}; both may be given")
+    if over.points * over.step_s > load.LONGEST_S:
+        raise BadTrace(
+            f"--start {asked.start} to --end {asked.end} is more than {load.LONGEST_S:,} seconds: ask for less"
+        )
     access = Access(_url(asked.prometheus), _token(asked.token_file, environ), asked.ca_file)
     try:
         found = asyncio.run(prometheus.recorded(access, asked.query, over))

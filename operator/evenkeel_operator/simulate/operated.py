@@ -144,7 +144,7 @@ class Operated:
         if isinstance(carries, NoSignal) or isinstance(sample, NoSignal) or not isinstance(signals.latency_s, Fresh):
             return
         is_calm = isinstance(queued, Fresh) and queued.value < 1.0 and not is_cold
-        load = sample.requests * self._observed.request_rows().mean / WINDOW_S / max(1, signals.heard)
+        load = sample.requests * self._observed.request_rows().mean / WINDOW_S / max(1, signals.counted)
         self._speed.derating.look(carries, sample, self._scaling.target_s, load, now, is_calm=is_calm)
 
     def _restart(self) -> None:

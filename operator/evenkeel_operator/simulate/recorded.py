@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from evenkeel_operator.simulate.load import LONGEST_S, MOST_REQUESTS, BadTrace, Floats, Trace
+from evenkeel_operator.simulate.load import MOST_REQUESTS, BadTrace, Floats, Trace
 from evenkeel_operator.world.prometheus import Range
 
 Values = Literal["rate", "count"]
@@ -33,8 +33,6 @@ def trace(name: str, values: Mapping[int, float], over: Range, what: Values, *, 
 
     What Prometheus has `told` about the query is noted too.
     """
-    if over.points * over.step_s > LONGEST_S:
-        raise BadTrace(f"{name}: --start to --end is more than {LONGEST_S:,} seconds; ask for less")
     if not values:
         raise BadTrace(
             f"{name} has no value from {_when(over.start)} to {_when(over.end)}: is the query right, and does "

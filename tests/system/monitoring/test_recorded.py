@@ -205,6 +205,7 @@ async def test_a_certificate_and_a_token(tmp_path: Path) -> None:
         pytest.param((*ASKED, "--step", "90"), "--step: '90' is not", id="no unit"),
         pytest.param((*ASKED, "--step", "1.5s"), "--step 1.5s: must be", id="parts"),
         pytest.param((*ASKED, "--start", "1h", "--end", "2h"), "--start 1h is not before --end 2h", id="back in time"),
+        pytest.param((*ASKED, "--start", "0"), "--start 0 to --end now is more than 40,000,000", id="decades"),
         pytest.param((*ASKED, "--start", "noon"), "--start noon: give a time such as", id="no time"),
         pytest.param((*ASKED, "--start", "2025-11-20T00:00:00"), "whose time? Add Z", id="no zone"),
         pytest.param((*ASKED, "--token-file", "no/file"), "--token-file no/file cannot be read", id="no token"),

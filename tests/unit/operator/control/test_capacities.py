@@ -55,6 +55,14 @@ async def test_a_device_that_is_flat_for_longer_has_a_capacity_of_its_own() -> N
     assert got[1] > 1.7 * got[0]
 
 
+async def test_a_device_that_is_slow_with_requests_of_many_rows_has_a_capacity_of_its_own() -> None:
+    """Of one row each takes 10 ms, and where a batch has no more rows, a request of 16 is one: of 10 ms or of 160."""
+    capacities, rows = Capacities(), RequestRows(16.0, 256.0)
+    flat, steep = Roofline(0.01, 0.01, 0.0, 1), Roofline(0.01, 0.0, 0.01, 1)
+    got = [(await capacities.of(roofline, 1.0, 0.95, rows)).rate for roofline in (flat, steep)]
+    assert got[0] > 10.0 * got[1]
+
+
 @pytest.mark.parametrize(
     ("change", "is_another"),
     [

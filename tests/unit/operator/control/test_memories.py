@@ -20,7 +20,7 @@ from evenkeel_operator.world.cluster import Transient
 from tests.builders import NAME, NAMESPACE, modeldeployment
 
 KEY = Key(NAMESPACE, NAME)
-CARRIED = Carried(Capacity(93.75, 81.5, 120.25), 0.2, 0.95)
+CARRIED = Carried(Capacity(93.75, 81.5, 120.25, foreseen_s=(0.05, 0.06, 0.07, 0.09, 0.125, 0.15, 0.2)), 0.2, 0.95)
 SPEED = Speed(Roofline(0.01, 0.002, 0.001, 8), _seen=ENOUGH, _is_measured=True)
 
 
@@ -67,7 +67,7 @@ async def test_what_was_computed_has_its_room_beside_the_largest_memory() -> Non
     assert len(memory.to_json()) > LIMIT_BYTES - 50, "it takes all the room that there is"
     await kept(stored, memory, CARRIED)
     assert stored.config_map is not None
-    assert stored.config_map["data"].keys() == {"memory", "speed", "capacity"}
+    assert stored.config_map["data"].keys() == {"memory", "speed", "capacity", "foreseen"}
     assert sum(map(len, stored.config_map["data"].values())) <= LIMIT_BYTES
 
 

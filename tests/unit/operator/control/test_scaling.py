@@ -19,7 +19,7 @@ from evenkeel_operator.decide.capacity import Capacity, Roofline
 from evenkeel_operator.decide.carried import Carried
 from evenkeel_operator.decide.memory import Memory
 from evenkeel_operator.decide.observed import Observed
-from evenkeel_operator.decide.readings import Latencies, Reading
+from evenkeel_operator.decide.readings import BadReading, Flaw, Latencies, Reading
 from evenkeel_operator.decide.replicas import Fresh, Limit, NoTraffic, Signals
 from evenkeel_operator.decide.sizing import Sizing
 from evenkeel_operator.decide.snapshot import NO_SIGNAL, freeze
@@ -229,3 +229,21 @@ async def test_what_is_believed_comes_back_though_the_load_is_low(
     for number in range(120):
         minute(scaler, monkeypatch, 2000.0 + 60.0 * number, slow=0)
     assert found.speed.derating.factor == 1.0
+
+
+async def test_a_lost_answer_makes_no_load_of_the_minute_higher(
+    scaler: Scaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 20 requests per second each of two replicas has 10 of the 15 that it may, whoever has answered of late."""
+    look(scaler, modeldeployment(**SCALED))
+    found = scaler._watched[KEY]
+    found.carries = Capacity(rate=15.0, shrink_rate=13.0, max_rate=20.0)
+    monkeypatch.setattr(scaler, "_is_cold", lambda found: False)
+    latencies = Latencies(0.2, EDGES, (0, 400, 0, 0, 200))
+    for name in ("a", "b"):
+        found.observed.note(name, replace(READING, arrivals=600, arrived_rows=600, latencies=latencies), 1000.0)
+    found.observed.note("b", BadReading(Flaw.TOO_SLOW, "the answer was lost"), 1005.0)
+    found.signals = found.observed.signals(["a", "b"], 0.2, 0.95, 1005.0)
+    assert (found.signals.heard, found.signals.missed) == (1, 1)
+    scaler._note_minute(found, found.minute_at + 60.0)
+    assert found.speed.derating.factor == 0.9

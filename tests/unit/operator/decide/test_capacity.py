@@ -188,6 +188,22 @@ def test_batches_are_filled_by_whole_requests() -> None:
     assert capacity(DEVICE, 1.0, 0.95, requests=SINGLE, arrivals=2000).max_rate == DEVICE.max_rate
 
 
+def test_a_request_of_many_rows_costs_no_more_than_its_own_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as much as all sizes of a batch up to it, at each rate that is looked at."""
+    seconds, asked = Roofline.seconds, 0
+
+    def counted(roofline: Roofline, rows: float) -> float:
+        nonlocal asked
+        asked += 1
+        return seconds(roofline, rows)
+
+    monkeypatch.setattr(Roofline, "seconds", counted)
+    rare = RequestRows(10.0, 1e6)
+    assert max(rare.drawn(20_000)) > 90_000
+    capacity(DEVICE, 10.0, 0.95, requests=rare)
+    assert asked < 50_000
+
+
 @pytest.mark.parametrize("target_s", [0.001, 0.0104])
 def test_a_target_below_the_time_of_a_batch_is_unattainable(target_s: float) -> None:
     got = capacity(DEVICE, target_s, 0.95, arrivals=3000)

@@ -193,3 +193,18 @@ def test_whether_one_replica_can_be_spared_or_every_one_is_needed(
     signals = Signals(demand, NoTraffic(), Fresh(0.1), ready=4, heard=4)
     assert sizing.spare(signals, size, carries) == want
     assert sizing.spare(signals, size, NO_SIGNAL) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("demand", "heard", "want"),
+    [
+        pytest.param(200.0, 4, (True, False), id="all were heard"),
+        pytest.param(150.0, 3, (True, False), id="of as much, three of four"),
+        pytest.param(165.0, 2, (False, True), id="half of what needs all four"),
+        pytest.param(130.0, 2, (False, False), id="what the others have may be more than three carry"),
+    ],
+)
+def test_replicas_that_were_not_heard_have_demand_too(demand: float, heard: int, want: tuple[bool, bool]) -> None:
+    carries = Capacity(rate=100.0, shrink_rate=90.0, max_rate=120.0)
+    signals = Signals(Fresh(demand), NoTraffic(), Fresh(0.1), ready=4, heard=heard, missed=4 - heard)
+    assert sizing.spare(signals, 4, carries) == want

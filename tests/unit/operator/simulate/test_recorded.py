@@ -71,7 +71,6 @@ def test_what_prometheus_said_is_told() -> None:
         pytest.param(at(1.0, -0.5), TEN, "negative at 2025-11-20T00:00:30Z", id="fewer than none"),
         pytest.param(at(math.inf), TEN, "more than 1,000,000,000 requests in the step until", id="without end"),
         pytest.param(at(1e8), TEN, "more than 1,000,000,000 requests in the step", id="too many in a step"),
-        pytest.param(at(1.0), Range(DAY, DAY + 50_000_000, 60), "is more than 40,000,000 seconds", id="years"),
     ],
 )
 def test_what_is_no_demand_is_refused(values: dict[int, float], over: Range, want: str) -> None:
