@@ -301,6 +301,9 @@ def test_what_was_measured_of_other_objectives_is_not_told_of_these(objectives: 
         ),
         pytest.param(lambda: found(9, 1), lambda: found(10, 1), True, id="a label more"),
         pytest.param(lambda: found(9, 1), lambda: replace(found(9, 1), is_stale=True), True, id="no answer any more"),
+        pytest.param(
+            lambda: found(9, 1), lambda: replace(found(9, 1), coverages=(None,)), True, id="predictions without labels"
+        ),
         pytest.param(lambda: found(0, 0), numbers, True, id="a problem"),
         pytest.param(lambda: found(700, 300), lambda: decayed(found(700, 300)), True, id="another finding"),
         pytest.param(
