@@ -35,7 +35,7 @@ from evenkeel_operator.decide.quality import cohorts, guard
 from evenkeel_operator.decide.quality.cohorts import Cohort
 from evenkeel_operator.decide.quality.counted import Counted, Unjudgeable, objectives
 from evenkeel_operator.decide.quality.evidence import Objective
-from evenkeel_operator.decide.quality.floors import Interval, interval
+from evenkeel_operator.decide.quality.floors import Interval, as_text, interval
 from evenkeel_operator.decide.quality.guard import Finding, Kept, Outcome, Served
 from evenkeel_operator.decide.quality.measures import Metric
 from evenkeel_operator.decide.quality.verdict import FINAL
@@ -299,7 +299,7 @@ def _waiting_in_vain(wanted: tuple[AccuracyObjective, ...]) -> Iterator[str]:
 
 def _told(objective: AccuracyObjective, at: Interval) -> str:
     return (
-        f"{objective.metric} is {at.value:.4f} ({at.lower:.4f} to {at.upper:.4f}, {at.labels} labels), "
+        f"{objective.metric} is {as_text(at.value)} ({as_text(at.lower)} to {as_text(at.upper)}, {at.labels} labels), "
         f"{objective.limit}"
     )
 
@@ -310,4 +310,4 @@ def _limit(objective: AccuracyObjective) -> str:
 
 
 def _rounded(value: float) -> float:
-    return float(f"{value:.4f}")
+    return float(as_text(value))
