@@ -129,7 +129,7 @@ class Qualities:
                 now,
                 served.earlier(snapshot),
                 served.last_rollback(snapshot.status),
-                standing.kept(snapshot.spec, snapshot.status, snapshot.words.get(names.ACKNOWLEDGE_ANNOTATION)),
+                standing.kept(snapshot.spec, snapshot.status, snapshot.words.get(names.ACKNOWLEDGE_ANNOTATION), now),
             )
         if self._followed.get(key) is found and accuracy.is_news(found.told, found.quality):
             found.told = found.quality

@@ -35,7 +35,7 @@ from evenkeel_operator.decide.quality import cohorts, guard
 from evenkeel_operator.decide.quality.cohorts import Cohort
 from evenkeel_operator.decide.quality.counted import Counted, Unjudgeable, objectives
 from evenkeel_operator.decide.quality.evidence import Objective
-from evenkeel_operator.decide.quality.floors import Interval, interval
+from evenkeel_operator.decide.quality.floors import Interval, as_text, interval
 from evenkeel_operator.decide.quality.guard import Finding, Kept, Outcome, Served
 from evenkeel_operator.decide.quality.measures import Metric
 from evenkeel_operator.decide.quality.verdict import FINAL
@@ -158,13 +158,16 @@ def status(spec: Spec, found: Quality | None, before: Status) -> Object:
     return {"accuracy": answer}
 
 
-def rows(spec: Spec, found: Quality | None, before: Status, acknowledged: str | None = None) -> list[Row]:
-    """Return the condition AccuracyMet, where the spec asks for a quality; `acknowledged` is the annotation's text."""
+def rows(
+    spec: Spec, found: Quality | None, before: Status, acknowledged: str | None = None, now: datetime | None = None
+) -> list[Row]:
+    """Return the condition AccuracyMet, where the spec asks for a quality; `acknowledged` is the annotation's text, at
+    `now`."""
     wanted = spec.objectives.accuracy
     if not wanted:
         return []
     found = None if found is None else _of(wanted, found)
-    return [_alarmed(wanted, found, before, acknowledged) or _met(wanted, found)]
+    return [_alarmed(wanted, found, before, acknowledged, now) or _met(wanted, found)]
 
 
 def decay(spec: Spec, found: Quality | None) -> Decay | None:
@@ -204,8 +207,10 @@ def is_news(told: Quality | None, found: Quality) -> bool:
     """Return whether `found` says something else than `told`, not counting the time at which it was found."""
     if told is None:
         return True
-    return (told.wanted, told.is_stale, told.intervals, told.problem, told.finding, told.stable) != (
-        found.wanted, found.is_stale, found.intervals, found.problem, found.finding, found.stable,
+    return (
+        told.wanted, told.is_stale, told.intervals, told.problem, told.finding, told.stable, told.coverages,
+    ) != (
+        found.wanted, found.is_stale, found.intervals, found.problem, found.finding, found.stable, found.coverages,
     )  # fmt: skip
 
 
@@ -236,7 +241,11 @@ def _state(found: Quality, known: Interval | NoSignal) -> str:
 
 
 def _alarmed(
-    wanted: tuple[AccuracyObjective, ...], found: Quality | None, before: Status, acknowledged: str | None
+    wanted: tuple[AccuracyObjective, ...],
+    found: Quality | None,
+    before: Status,
+    acknowledged: str | None,
+    now: datetime | None,
 ) -> Row | None:
     """Return what is said while an alarm stands, None while none does."""
     stable, finding = (None, None) if found is None else (found.stable, found.finding)
@@ -247,7 +256,8 @@ def _alarmed(
     text = "; ".join(_told(objective, at) for objective, at in known if not isinstance(at, NoSignal))
     why = "the data seem to have changed rather than the model" if alarm.is_drift_suspected else "it has decayed"
     silent = ["the feedback service does not answer any more"] if found is not None and found.is_stale else []
-    parts = (text or "no label that is looked at counts now", why, *silent, standing.way_out(alarm, acknowledged))
+    end = standing.way_out(wanted, alarm, acknowledged, now)
+    parts = (text or "no label that is looked at counts now", why, *silent, end)
     reason = Reason.DRIFT_SUSPECTED if alarm.is_drift_suspected else Reason.DECAYED
     return Row("AccuracyMet", False, reason, "; ".join((*parts, *_waiting_in_vain(wanted))))
 
@@ -289,7 +299,7 @@ def _waiting_in_vain(wanted: tuple[AccuracyObjective, ...]) -> Iterator[str]:
 
 def _told(objective: AccuracyObjective, at: Interval) -> str:
     return (
-        f"{objective.metric} is {at.value:.4f} ({at.lower:.4f} to {at.upper:.4f}, {at.labels} labels), "
+        f"{objective.metric} is {as_text(at.value)} ({as_text(at.lower)} to {as_text(at.upper)}, {at.labels} labels), "
         f"{objective.limit}"
     )
 
@@ -300,4 +310,4 @@ def _limit(objective: AccuracyObjective) -> str:
 
 
 def _rounded(value: float) -> float:
-    return float(f"{value:.4f}")
+    return float(as_text(value))

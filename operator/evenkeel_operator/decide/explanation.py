@@ -69,7 +69,8 @@ def _coverage(status: Status) -> Iterable[str]:
         if found is None:
             continue
         least, most = (f"{one.share:.1%} of class {one.class_}" for one in (found.least, found.most))
-        told = f"Labels for {row.metric}: of {found.share:.1%} of the predictions, from {least} to {most}"
+        told = f"Labels for {row.metric}: of {found.share:.1%} of the predictions"
+        told += "" if found.least == found.most else f", from {least} to {most}"
         if not found.skewed:
             yield f"{told}."
             continue

@@ -104,7 +104,11 @@ def status(snapshot: Snapshot, progress: Progress, found: State, now: datetime) 
             further=[
                 *sizing.rows(snapshot.spec, snapshot.sizing),
                 *accuracy.rows(
-                    snapshot.spec, snapshot.quality, snapshot.status, snapshot.words.get(names.ACKNOWLEDGE_ANNOTATION)
+                    snapshot.spec,
+                    snapshot.quality,
+                    snapshot.status,
+                    snapshot.words.get(names.ACKNOWLEDGE_ANNOTATION),
+                    now,
                 ),
                 *canary_status.rows(snapshot, progress.target),
                 *retraining.condition_rows(snapshot),

@@ -3,7 +3,8 @@
 Counts are only ever added to, by numbers without a fraction, so that what is taken off again leaves nothing behind, and
 the order in which transactions commit does not matter. An error is therefore no float: added to a float, one of 9e15
 makes those of 1 and 2 disappear, and they do not come back when it is corrected. It counts in the sums of the errors of
-its own power of two: e = m 2^exponent with 0.5 <= m < 1, and m and m^2 in units of 2^-BITS.
+its own power of two: e = m 2^exponent with 0.5 <= m < 1, and m and m^2 in units of 2^-BITS. One of 0 has an exponent
+that no other has, ZERO: among those from 0.5 to below 1 nobody could tell whether a prediction is right or off by 0.5.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evenkeel_operator.decide.quality.deviations import ZERO
 from evenkeel_operator.feedback.records import MOST, Answer, Errors, Label, Outcome
 
 Key = tuple[int, bytes, int]
@@ -155,6 +157,7 @@ class Changes:
             self._cells[series, label.cohort, int(label.predicted), int(actual)] += sign
             return
         share, exponent = math.frexp(abs(label.predicted - actual))
+        exponent = exponent if share else ZERO
         count, absolute, squared = self._deviations.get(place := (series, label.cohort, exponent), (0, 0, 0))
         self._deviations[place] = (
             count + sign,
@@ -182,12 +185,18 @@ def errors(rows: Iterable[tuple[int, int, int, int]]) -> Errors | None:
 def deviations(rows: Iterable[tuple[int, int, int, int]]) -> list[tuple[int, int, float, float]]:
     """Return of each exponent k the errors from 2^(k-1) to below 2^k: count, sums of absolute and of squared errors.
 
-    Of the exponent 0 with those that are 0; of rows and errors as in `errors`.
+    Those that are 0 have the exponent ZERO; of rows and errors as in `errors`.
     """
+    held = {exponent: sums for exponent, *sums in rows if exponent <= _MOST_EXPONENT}
+    # An earlier release kept those of 0 under the exponent 0. One that was corrected since is there still, and taken
+    # off under ZERO.
+    if (zeros := held.get(ZERO)) is not None and zeros[0] < 0:
+        of_both = held.get(0, [0, 0, 0])
+        held[0], held[ZERO] = [zeros[0] + of_both[0], *of_both[1:]], [0, 0, 0]
     return [
         (exponent, count, math.ldexp(absolute, exponent - BITS), math.ldexp(squared, 2 * exponent - BITS))
-        for exponent, count, absolute, squared in rows
-        if count and exponent <= _MOST_EXPONENT
+        for exponent, (count, absolute, squared) in held.items()
+        if count
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from evenkeel_operator.decide.quality.deviations import ZERO
 from evenkeel_operator.feedback.judge import MOST_ITEMS, NDJSON
 from evenkeel_operator.feedback.records import Outcome
 from evenkeel_runtime.receipts import MAX_ID, Assignment
@@ -64,7 +65,7 @@ _COUNTS = {
     "confusion": "[predicted class, actual class, count] of what has a label.",
     "errors": "Of numbers: count, and the sums of the absolute and of the squared errors of what has a label.",
     "deviations": "[exponent, count, absolute, squared]: the errors from 2^(exponent-1) to below 2^exponent, those of "
-    "0 with the exponent 0.",
+    f"0 with the exponent {ZERO}.",
     "pairs": "[canary revision, class by stable, class by canary, actual class, count] of mirrored rows with a label.",
     "unlabelledPairs": "[canary revision, class by stable, class by canary, count] of those whose label is not known.",
 }

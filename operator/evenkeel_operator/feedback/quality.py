@@ -21,7 +21,7 @@ def quality(namespace: str, name: str, subject: bytes, since_s: int, series: Seq
     Classes are indices everywhere; `classes` names them where they have names. In `cohorts`, `predictions` holds
     [class, count], `confusion` [predicted, actual, count], `errors` the count and the sums of absolute and squared
     errors, `deviations` [exponent, count, absolute, squared], the same of the errors from 2^(exponent-1) to below
-    2^exponent, those that are 0 with the exponent 0, `pairs` [canary revision, class of stable, class of canary,
+    2^exponent, those that are 0 with the exponent -1074, `pairs` [canary revision, class of stable, class of canary,
     actual, count], and `unlabelledPairs` the same of pairs whose label is not known, without an actual class: [canary
     revision, class of stable, class of canary, count]. What has no cells is left out. Each revision is told once for
     each `assignment` that its requests have had (`receipts.Assignment`): who answered is its revision, and what the

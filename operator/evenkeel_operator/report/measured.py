@@ -122,7 +122,7 @@ def curves(known: Facts, found: Tested | None) -> tuple[Curve, ...]:
         return ()
     wanted = known.spec.objectives.accuracy
     objectives = counted.objectives(wanted, known.counted, stable)
-    kept = standing.kept(known.spec, known.status, None)
+    kept = standing.kept(known.spec, known.status, None, known.now)
     quality = accuracy.measure(wanted, known.counted, Served(stable, known.since), known.now, kept=kept)
     assert quality.finding is not None, "what can be judged is watched"
     answer = []

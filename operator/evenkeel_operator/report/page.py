@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from evenkeel_operator.decide.quality import floors
 from evenkeel_operator.decide.snapshot import NoSignal
 from evenkeel_operator.pages import parts
 from evenkeel_operator.pages.document import document
@@ -74,8 +75,8 @@ def _accuracy(known: Facts, all_of_it: Measured) -> list[Markup]:
         if isinstance(now, NoSignal):
             found.append(parts.tile(name, "no labels", floor))
         else:
-            bounds = f"{now.lower:.4f} to {now.upper:.4f}, {floor}"
-            found.append(parts.tile(name, f"{now.value:.4f}", bounds, f"{now.labels} labels count"))
+            bounds = f"{floors.as_text(now.lower)} to {floors.as_text(now.upper)}, {floor}"
+            found.append(parts.tile(name, floors.as_text(now.value), bounds, f"{now.labels} labels count"))
     if found or not wanted:
         return found
     said = {row.metric: row for row in known.status.accuracy or ()}
@@ -86,6 +87,6 @@ def _accuracy(known: Facts, all_of_it: Measured) -> list[Markup]:
         else:
             bounds = f"{row.lower} to {row.upper}, {row.bound}"
             found.append(
-                parts.tile(one.metric, f"{row.observed:.4f}", bounds, f"{row.labels} labels, as of {row.as_of}")
+                parts.tile(one.metric, floors.as_text(row.observed), bounds, f"{row.labels} labels, as of {row.as_of}")
             )
     return found

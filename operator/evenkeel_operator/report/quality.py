@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evenkeel_operator.decide import accuracy
-from evenkeel_operator.decide.quality import story
+from evenkeel_operator.decide.quality import floors, story
 from evenkeel_operator.decide.quality.counted import Revision
 from evenkeel_operator.decide.quality.floors import Interval
 from evenkeel_operator.decide.quality.measures import Average, Counts, Metric, cell, classification
@@ -48,12 +48,15 @@ def confusion(known: Facts, all_of_it: Measured) -> Markup:
     stable = known.status.stable_revision
     if isinstance(known.counted, NoSignal) or stable is None:
         return parts.section(title, parts.missing("The counts of labels could not be read."))
-    if (one := known.counted.revisions.get(stable)) is not None and not one.classes:
-        return parts.section(title, parts.missing(f"Revision {stable} answers numbers: it has no classes to confuse."))
-    if one is not None and one.is_folded:
-        why = f"Revision {stable} answers {one.classes} classes: whether an answer is right is all that is counted."
+    one, horizon, tested = known.counted.revisions.get(stable), all_of_it.horizon, all_of_it.tested
+    # Of the stable revision there may be nothing, where its canary has answered.
+    some = one if one is not None or tested is None else known.counted.revisions.get(tested.trial.canary)
+    if some is not None and not some.classes:
+        why = f"Revision {some.name} answers numbers: it has no classes to confuse."
         return parts.section(title, parts.missing(why))
-    horizon, tested = all_of_it.horizon, all_of_it.tested
+    if some is not None and some.is_folded:
+        why = f"answers {some.classes} classes: whether an answer is right is all that is counted."
+        return parts.section(title, parts.missing(f"Revision {some.name} {why}"))
     found: list[Content] = []
     if one is None or isinstance(counts := measured.matrix(known, stable, horizon), NoSignal):
         found.append(parts.missing(f"No label of revision {stable} counts yet."))
@@ -72,15 +75,19 @@ def confusion(known: Facts, all_of_it: Measured) -> Markup:
 
 def told(found: Interval) -> str:
     """Return a value between its bounds."""
-    return f"{found.value:.4f} ({found.lower:.4f} to {found.upper:.4f})"
+    return f"{floors.as_text(found.value)} ({_bounds(found.lower, found.upper)})"
+
+
+def _bounds(lower: float, upper: float) -> str:
+    return f"{floors.as_text(lower)} to {floors.as_text(upper)}"
 
 
 def _last_known(known: Facts) -> Content:
     rows = [
         (
             row.metric,
-            "none" if row.observed is None else f"{row.observed:.4f}",
-            "" if row.lower is None or row.upper is None else f"{row.lower:.4f} to {row.upper:.4f}",
+            "none" if row.observed is None else floors.as_text(row.observed),
+            "" if row.lower is None or row.upper is None else _bounds(row.lower, row.upper),
             row.bound,
             "" if row.labels is None else str(row.labels),
             row.state,
@@ -201,7 +208,7 @@ def _numbers(known: Facts, curve: Curve) -> Content:
 
 
 def _cells(found: Interval) -> tuple[str, str, str]:
-    return f"{found.value:.4f}", f"{found.lower:.4f} to {found.upper:.4f}", str(found.labels)
+    return floors.as_text(found.value), _bounds(found.lower, found.upper), str(found.labels)
 
 
 def _matrix(one: Revision | None, counts: Counts) -> Content:

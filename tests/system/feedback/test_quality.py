@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evenkeel_operator.decide.quality.deviations import ZERO
 from evenkeel_operator.feedback import cohorts
 from evenkeel_operator.feedback.cohorts import Texts
 from evenkeel_operator.feedback.command import warm_up
@@ -139,7 +140,7 @@ def assert_is_of_the_rows(answer: Any, store: Store, subject: bytes, since_s: in
                     errors, deviations = got[revision][start][name]
                     by_exponent: Counter[int] = Counter()
                     for e, n in counts.items():
-                        by_exponent[math.frexp(abs(e))[1]] += n
+                        by_exponent[math.frexp(abs(e))[1] if e else ZERO] += n
                     assert {exponent: n for exponent, n, _, _ in deviations} == by_exponent
                     assert errors["count"] == counts.total()
                     assert math.isclose(errors["absolute"], sum(abs(e) * n for e, n in counts.items()))

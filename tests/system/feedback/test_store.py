@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evenkeel_operator.decide.quality.deviations import ZERO
 from evenkeel_operator.feedback.records import Answer, Errors, Label, Outcome, Pair, Series, Source, Told
 from evenkeel_operator.feedback.store import Store
 
@@ -168,7 +169,7 @@ def test_numbers_have_errors_instead_of_cells(open_store: Open) -> None:
     (series,) = store.quality(SUBJECT, 0)
     want = Errors(4, 2 + 1 + 0 + 0.5, 4 + 1 + 0 + 0.25)
     assert series.errors == want
-    deviations = [[0, 2, 0.5, 0.25], [1, 1, 1.0, 1.0], [2, 1, 2.0, 4.0]]
+    deviations = [[ZERO, 1, 0.0, 0.0], [0, 1, 0.5, 0.25], [1, 1, 1.0, 1.0], [2, 1, 2.0, 4.0]]
     assert [json.loads(text) for text in series.cohorts.values()] == [
         {"start": COHORT, "errors": asdict(want), "deviations": deviations}
     ]

@@ -22,6 +22,9 @@ LEAST = -42
 MOST = 54
 """Exponents that are kept apart: of a largest error of 2^-30 at least, and of two numbers below 2^53."""
 
+ZERO = -1074
+"""The exponent of an error of exactly 0: one less than that of the smallest float."""
+
 Sums = tuple[float, ...]
 """Count, sum of absolute and of squared errors for each exponent from LEAST to MOST, one after another."""
 
@@ -61,17 +64,27 @@ def parts(found: Sums, cap: float, power: int) -> tuple[float, ...]:
         if not (count := found[at]):
             continue
         exponent = at // 3 + LEAST
+        # Some service has told an error of exactly 0 under the exponent 0, as if it were one from 0.5 to below 1.
         if exponent > top:
-            counts[last] += count
+            at_cap = count if exponent else _no_zeros(count, found[at + 1], found[at + 2])
+            counts[last] += at_cap
+            counts[0] += count - at_cap
             continue
         upper = max(1, last + exponent - top)
-        # An error of exactly 0 is kept under the exponent 0, as if it were one from 0.5 to below 1.
         lower = 0 if exponent == 0 else upper - 1
         low, high = _edge(lower, top) ** power, _edge(upper, top) ** power
         share = min(1.0, max(0.0, (found[at + power] / count - low) / (high - low)))
         counts[upper] += count * share
         counts[lower] += count * (1 - share)
     return tuple(counts)
+
+
+def _no_zeros(count: float, absolute: float, squared: float) -> float:
+    """Return how many errors, at most, are from 0.5 to below 1 where the others are 0: of each, (e - 0.5)(1 - e) >= 0.
+
+    Of all where none is 0, and of none where all are.
+    """
+    return min(count, max(0.0, 3 * absolute - 2 * squared))
 
 
 def _edge(index: int, top: int) -> float:

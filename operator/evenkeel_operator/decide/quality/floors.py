@@ -26,6 +26,9 @@ from evenkeel_operator.decide.snapshot import NO_SIGNAL, NoSignal
 LEAST_LABELS = 20
 """Labels that make a stratum where a stratum is needed."""
 
+LEAST_DECIMAL = 0.1
+"""From here on four decimals are as many digits."""
+
 CLOSE = 1e-9
 """A bound is known to this much of a metric, or to `CLOSE_EVIDENCE` of the root of the evidence."""
 CLOSE_EVIDENCE = 1e-7
@@ -39,6 +42,12 @@ class Interval:
     lower: float
     upper: float
     labels: int
+
+
+def as_text(value: float) -> str:
+    """Return a metric's value as it is told: to four decimals, or of less than 0.1 to four digits, as errors may be in
+    any unit."""
+    return f"{value:.4f}" if abs(value) >= LEAST_DECIMAL or not value else f"{value:.4g}"
 
 
 class Floor:

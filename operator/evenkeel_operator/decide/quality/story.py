@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evenkeel_operator.decide.quality.betting import as_number
 from evenkeel_operator.decide.quality.evidence import Evidence, Finding
-from evenkeel_operator.decide.quality.floors import Interval
+from evenkeel_operator.decide.quality.floors import Interval, as_text
 from evenkeel_operator.decide.quality.measures import ERRORS
 from evenkeel_operator.decide.quality.verdict import Compared, State, Verdict, Why
 from evenkeel_operator.decide.snapshot import NoSignal
@@ -86,7 +86,7 @@ def _compared(row: Compared) -> str:
 
 
 def _interval(found: Interval) -> str:
-    return f"{found.value:.4f} ({found.lower:.4f} to {found.upper:.4f}, {found.labels} labels)"
+    return f"{as_text(found.value)} ({as_text(found.lower)} to {as_text(found.upper)}, {found.labels} labels)"
 
 
 def _evidence(evidence: Evidence, verdict: Verdict) -> list[str]:

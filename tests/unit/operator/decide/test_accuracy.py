@@ -139,6 +139,17 @@ def test_of_an_error_less_is_better(quality: Quality, want: bool | None, reason:
     assert told["lower"] <= told["observed"] <= told["upper"]
 
 
+def test_an_error_in_a_small_unit_is_told_in_digits_and_not_as_nothing() -> None:
+    small = spec(MAE | {"ceiling": 1e-5, "maxError": 1e-4, "margin": 1e-6})
+    rows = Cohort(REVISION, START, (900,), (900,), errors=deviations.sums([(-16, 900, 900 * 1.2e-5, 900 * 1.44e-10)]))
+    known = Counted({REVISION: Revision(REVISION, 0, (), (rows,), {})})
+    quality = measure(small.objectives.accuracy, known, STABLE, NOW)
+    (row,) = accuracy.rows(small, quality, Status())
+    assert "MAE is 1.2e-05 (" in row.message
+    (told,) = accuracy.status(small, quality, Status())["accuracy"]
+    assert 0 < told["lower"] < told["observed"] == 1.2e-5 < told["upper"]
+
+
 @pytest.mark.parametrize("classes", [0, 3], ids=["numbers", "other classes"])
 def test_an_earlier_revision_that_answered_otherwise_is_nothing_to_go_back_to(classes: int) -> None:
     row = Cohort("digits-old", START - timedelta(days=2), (50,) * (classes or 1), (50,) * (classes**2 or 1))
@@ -301,6 +312,9 @@ def test_what_was_measured_of_other_objectives_is_not_told_of_these(objectives: 
         ),
         pytest.param(lambda: found(9, 1), lambda: found(10, 1), True, id="a label more"),
         pytest.param(lambda: found(9, 1), lambda: replace(found(9, 1), is_stale=True), True, id="no answer any more"),
+        pytest.param(
+            lambda: found(9, 1), lambda: replace(found(9, 1), coverages=(None,)), True, id="predictions without labels"
+        ),
         pytest.param(lambda: found(0, 0), numbers, True, id="a problem"),
         pytest.param(lambda: found(700, 300), lambda: decayed(found(700, 300)), True, id="another finding"),
         pytest.param(

@@ -13,7 +13,17 @@ from evenkeel_operator.api.status import Status
 from evenkeel_operator.decide import accuracy, standing
 from evenkeel_operator.decide.accuracy import Quality, measure
 from evenkeel_operator.decide.snapshot import NO_SIGNAL
-from tests.unit.operator.decide.test_accuracy import ACCURACY, NOW, REVISION, STABLE, counted, found, spec
+from tests.unit.operator.decide.test_accuracy import (
+    ACCURACY,
+    MAE,
+    NOW,
+    REVISION,
+    STABLE,
+    counted,
+    found,
+    of_numbers,
+    spec,
+)
 
 SERVED = {"served": [{"revision": REVISION, "since": "2026-01-05T00:00:00Z"}]}
 ALARM = {
@@ -35,7 +45,7 @@ def after(alarm: Mapping[str, Any] | None, floor: float = 0.9) -> Status:
 def again(before: Status, right: int, wrong: int, acknowledged: str | None = None) -> Quality:
     """Return what is found by labels of another day, with what the status has kept."""
     asked, known = spec(ACCURACY), counted(right, wrong, NOW - timedelta(hours=6))
-    kept = standing.kept(asked, before, acknowledged)
+    kept = standing.kept(asked, before, acknowledged, NOW)
     return measure(asked.objectives.accuracy, known, STABLE, NOW, kept=kept)
 
 
@@ -83,6 +93,12 @@ def again(before: Status, right: int, wrong: int, acknowledged: str | None = Non
             "DriftSuspected",
             id="a person has acknowledged one before it",
         ),
+        pytest.param(
+            after(ALARM),
+            lambda b: again(b, 0, 0, "2027-01-05T01:00:00Z"),
+            "DriftSuspected",
+            id="a person has acknowledged what nobody has seen yet",
+        ),
         pytest.param(after(ALARM), lambda b: again(b, 0, 0, "yes"), "DriftSuspected", id="at no time"),
         pytest.param(
             after(ALARM), lambda b: again(b, 0, 0, "2026-01-07"), "DriftSuspected", id="at a time without zone"
@@ -106,6 +122,22 @@ def test_an_alarm_says_what_ends_it() -> None:
     (got,) = accuracy.rows(spec(ACCURACY), None, after(ALARM), "tomorrow")
     assert "evenkeel.dev/acknowledge=2026-01-05T01:00:00Z" in got.message
     assert "which is 'tomorrow' and no time" in got.message
+    (got,) = accuracy.rows(spec(ACCURACY), None, after(ALARM), "2027-01-05T01:00:00Z", NOW)
+    assert "shown to be above its floor" in got.message
+    assert "which is '2027-01-05T01:00:00Z' and still to come" in got.message
     (kept,) = accuracy.status(spec(ACCURACY), found(700, 300), Status.model_validate(SERVED))["accuracy"]
     assert kept["alarm"]["reason"] == "DriftSuspected"
     assert set(kept["alarm"]) == set(ALARM)
+
+
+@pytest.mark.parametrize(("ceiling", "is_kept"), [(3.0, True), (8.0, False)])
+def test_an_alarm_on_an_error_is_over_when_the_spec_has_another_ceiling(ceiling: float, is_kept: bool) -> None:
+    told = accuracy.status(spec(MAE), of_numbers(6.0), Status.model_validate(SERVED))
+    before, asked = Status.model_validate({**SERVED, **told}), spec(MAE | {"ceiling": ceiling})
+    (row,) = accuracy.rows(asked, None, before)
+    assert (row.reason == "DriftSuspected") == is_kept
+    assert ("shown to be below its ceiling" in row.message) == is_kept
+    (kept,) = standing.kept(asked, before, None, NOW)
+    assert (kept is not None) == is_kept
+    (row_told,) = accuracy.status(asked, Quality(NO_SIGNAL, NOW), before)["accuracy"]
+    assert ("alarm" in row_told) == is_kept

@@ -248,4 +248,10 @@ def test_it_is_told_what_the_labels_are_of() -> None:
     assert "Labels for F1: of 30.0% of the predictions, from 10.0% of class spam to 50.0% of class ham." in even
     skewed = told(PLAIN, accuracy=[row | {"coverage": coverage | {"skewed": True, "weighted": 0.8123}}])
     assert "class ham: skewed, the plain value may mislead, 0.8123 with weights. Decisions are made without" in skewed
+    any_class = {"class": "any", "share": 0.3}
+    folded = told(
+        PLAIN,
+        accuracy=[row | {"coverage": dict.fromkeys(("least", "most"), any_class) | {"share": 0.3, "skewed": False}}],
+    )
+    assert "Labels for F1: of 30.0% of the predictions." in folded, "classes that are not told apart"
     assert "Labels for" not in told(PLAIN, accuracy=[row])

@@ -86,6 +86,9 @@ def test_of_numbers_their_errors_are_told_beside_the_ceiling() -> None:
         "50.0% 50.0% to 50.0%",
     ):
         assert want in got
+    body["revisions"] = [one for one in body["revisions"] if one["revision"] != STABLE]
+    got = text(facts(tried, counted.read(json.dumps(body).encode()), samples(SHORT), NOW))
+    assert "answers numbers: it has no classes to confuse." in got, "nothing is known but of the canary"
 
 
 def test_the_numbers_are_those_that_the_operator_would_say() -> None:

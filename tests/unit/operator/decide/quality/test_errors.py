@@ -34,7 +34,7 @@ OF_NORMAL = math.sqrt(2 / math.pi)
 
 def summed(errors: Sequence[float]) -> deviations.Sums:
     """Return what the store keeps of errors."""
-    return deviations.sums((math.frexp(e)[1], 1, e, e * e) for e in errors)
+    return deviations.sums((math.frexp(e)[1] if e else deviations.ZERO, 1, e, e * e) for e in errors)
 
 
 def of_normal(rng: random.Random, measure: Measure, spread: float, count: int) -> Counts:
@@ -48,18 +48,20 @@ def truth(measure: Measure, spread: float) -> float:
 
 @given(
     errors=st.lists(st.one_of(st.just(0.0), st.floats(1e-12, 60.0)), min_size=1, max_size=20),
-    measure=st.sampled_from([MAE, RMSE]),
-    ceiling=st.floats(0.1, 7.9),
+    metric=st.sampled_from([Metric.MAE, Metric.RMSE]),
+    cap=st.sampled_from([0.25, 0.5, 1.0, 8.0]),
+    ceiling=st.floats(0.02, 0.98),
     sign=st.sampled_from([-1.0, 1.0]),
 )
 @settings(max_examples=200)
 def test_sums_make_never_more_wealth_than_the_errors_themselves(
-    errors: list[float], measure: Measure, ceiling: float, sign: float
+    errors: list[float], metric: Metric, cap: float, ceiling: float, sign: float
 ) -> None:
     """What the error rates rest on: either way that is bet, at every stake."""
+    measure = regression(metric, cap)
     assert measure.cap is not None
     power = 2 if measure.is_squared else 1
-    floor = measure.from_objective(ceiling)
+    floor = measure.from_objective(ceiling * cap)
     of_cells = [sign * (gain - floor) for gain in measure.terms[0].gain]
     own = [sign * (1 - (min(e, measure.cap) / measure.cap) ** power - floor) for e in errors]
     counts = measure.counts(summed(errors))
@@ -68,9 +70,13 @@ def test_sums_make_never_more_wealth_than_the_errors_themselves(
         assert log_wealth(counts, of_cells, stake) <= most + 1e-9
 
 
-@given(errors=st.lists(st.floats(0.0, 100.0), min_size=1, max_size=30), measure=st.sampled_from([MAE, RMSE]))
-def test_sums_have_the_mean_of_the_errors_cut_off(errors: list[float], measure: Measure) -> None:
-    capped = [min(e, 8.0) for e in errors]
+@given(
+    errors=st.lists(st.floats(0.0, 100.0), min_size=1, max_size=30),
+    metric=st.sampled_from([Metric.MAE, Metric.RMSE]),
+    cap=st.sampled_from([0.25, 0.5, 1.0, 8.0]),
+)
+def test_sums_have_the_mean_of_the_errors_cut_off(errors: list[float], metric: Metric, cap: float) -> None:
+    measure, capped = regression(metric, cap), [min(e, cap) for e in errors]
     mean = sum(e * e if measure.is_squared else e for e in capped) / len(errors)
     got = measure.value(measure.counts(summed(errors)))
     assert isinstance(got, float)
@@ -88,6 +94,18 @@ def test_sums_have_the_mean_of_the_errors_cut_off(errors: list[float], measure: 
 )
 def test_largest_error(largest: float, want: float) -> None:
     assert deviations.capped(largest) == want
+
+
+@pytest.mark.parametrize("of_zero", [0, deviations.ZERO], ids=["by an earlier service", "by this one"])
+@pytest.mark.parametrize(("zeros", "others"), [(9, 0), (0, 9)])
+def test_a_perfect_prediction_is_none_that_is_off_by_more_than_the_largest_error(
+    of_zero: int, zeros: int, others: int
+) -> None:
+    """The largest error is 0.5 at most: errors of 0 and those of a whole octave above it may have one exponent."""
+    got = regression(Metric.MAE, 0.5).counts(
+        deviations.sums([(of_zero, zeros, 0.0, 0.0), (0, others, 0.7 * others, 0.49 * others)])
+    )
+    assert (got[0], got[-1]) == pytest.approx((zeros, others))
 
 
 def test_an_error_as_large_as_any_counts_as_the_largest() -> None:
