@@ -23,7 +23,7 @@ BAD_OBJECTIVES = (
     _judged("a floor in percent", {"floor": 92}, ".floor", "between 0 and 1"),
     _judged("a floor of nothing", {"floor": 0}, ".floor", "between 0 and 1"),
     _judged("a margin of nothing", {"margin": 0}, ".margin", "must be above 0"),
-    _judged("a metric that is not known", {"metric": "MAPE"}, ".metric", "Unsupported value"),
+    _judged("a metric that nobody computes", {"metric": "MAPE"}, ".metric", "Unsupported value"),
     _judged("an average that is not known", {"average": "Micro"}, ".average", "Unsupported value"),
     _judged("no positive class", {"average": "Binary"}, ".positiveClass", "name the class that counts as positive"),
     _judged("a positive class of an average", {"positiveClass": "7"}, ".positiveClass", "leave it out"),
