@@ -83,7 +83,13 @@ def numbers(lower: float, upper: float, most: int) -> list[Tick]:
     """Return ticks at multiples of 1, 2 or 5 of a power of ten."""
     raw = (upper - lower) / most
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(n * power for n in (1, 2, 5, 10) if n * power >= raw * (1 - 1e-9))
+    steps = [n * power for n in (0.5, 1, 2, 5, 10)]
+    at = next(index for index, step in enumerate(steps) if step >= raw * (1 - 1e-9))
+    # Two multiples of a step may lie on either side of the axis: from 1 to 400,001 with two ticks at most, 0 and 500,000.
+    return _multiples(lower, upper, steps[at]) or _multiples(lower, upper, steps[at - 1])
+
+
+def _multiples(lower: float, upper: float, step: float) -> list[Tick]:
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     first, last = math.ceil(lower / step - 1e-9), math.floor(upper / step + 1e-9)
     return [(n * step, f"{n * step:.{decimals}f}") for n in range(first, last + 1)]

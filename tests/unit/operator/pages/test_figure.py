@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evenkeel_operator.pages import axes
@@ -44,6 +44,7 @@ def test_ticks(axis: Axis, most: int, want: str) -> None:
     assert " ".join(labels(axis, most)) == want
 
 
+@example(lower=1.0, span=400001.0, most=2)
 @given(
     lower=st.floats(-1e6, 1e6),
     span=st.floats(1e-6, 1e6),
