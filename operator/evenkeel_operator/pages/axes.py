@@ -85,7 +85,7 @@ def numbers(lower: float, upper: float, most: int) -> list[Tick]:
     power = 10.0 ** math.floor(math.log10(raw))
     steps = [n * power for n in (0.5, 1, 2, 5, 10)]
     at = next(index for index, step in enumerate(steps) if step >= raw * (1 - 1e-9))
-    # Two multiples of a step may lie on either side of the axis: from 1 to 400,001 with two ticks at most, 0 and 500,000.
+    # Two multiples of a step may lie on either side of an axis: of one from 1 to 400,001, 0 and 500,000.
     return _multiples(lower, upper, steps[at]) or _multiples(lower, upper, steps[at - 1])
 
 
